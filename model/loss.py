@@ -1,0 +1,52 @@
+"""The training loss: Huber on the dense maps and on the joints, summed over stages (SPEC §7)."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.nn.functional import huber_loss
+
+from model.awr import dense_to_joints, joints_to_dense
+
+# Quadratic within 1 % of half a cube edge, so that well-predicted pixels stop pulling.
+HUBER_DELTA = 0.01
+
+
+class Loss(NamedTuple):
+    """`total` is what is minimised; `dense` and `coord` are its unweighted terms, summed over
+    stages; `joint_uvd` (B, J, 3) is the last stage's answer, kept so that nothing decodes twice."""
+
+    total: Tensor
+    dense: Tensor
+    coord: Tensor
+    joint_uvd: Tensor
+
+
+def huber(predicted: Tensor, target: Tensor) -> Tensor:
+    """Mean Huber loss over all elements, in float32: 0.5·z² inside δ, δ·(|z| - δ/2) outside."""
+    return huber_loss(predicted.float(), target.float(), delta=HUBER_DELTA)
+
+
+def awr_loss(
+    stages: list[Tensor],
+    image: Tensor,
+    joint_uvd: Tensor,
+    kernel_size: float,
+    dense_weight: float = 1.0,
+    coord_weight: float = 1.0,
+) -> Loss:
+    """Score the dense maps of one forward pass.
+
+    Args:
+        stages: dense maps (B, 4J, F, F), one a stage, as the network returns them.
+        image: (B, 1, S, S) normalised depth crop.
+        joint_uvd: (B, J, 3) true joints, normalised uvd.
+        kernel_size: K of SPEC §5.
+        dense_weight: weight of the dense term.
+        coord_weight: weight of the joint term.
+    """
+    target = joints_to_dense(joint_uvd, image, kernel_size, stages[-1].shape[-1])
+    joints = [dense_to_joints(dense, image, kernel_size) for dense in stages]
+    dense_loss = sum(huber(dense, target) for dense in stages)
+    coord_loss = sum(huber(joint, joint_uvd) for joint in joints)
+    total = dense_weight * dense_loss + coord_weight * coord_loss
+    return Loss(total, dense_loss, coord_loss, joints[-1])
