@@ -1,0 +1,137 @@
+"""Every setting once. Edit this file or pass the same name as a flag: `python test.py --net hourglass_1`."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from util.camera import Camera
+
+
+@dataclass
+class Config:
+    """Settings of test.py and train.py. What is None follows from the tables below."""
+
+    # -- data
+    dataset: str = "synth"  # a row of DATASETS; lies in <data_dir>/<dataset>
+    data_dir: str = "data"  # folder that holds the data sets
+    split: Literal["train", "val", "test"] = "test"  # what test.py scores; val exists for synth
+    img_size: int = 128  # edge of the depth crop, pixels; what the published weights were trained on
+    cube: tuple[float, float, float] | None = None  # edges of the cropped volume, mm; None: the data set's
+    augment_para: tuple[float, float, float] = (10.0, 0.1, 180.0)  # translation mm, scale, rotation degrees
+    num_workers: int = 2  # processes that prepare samples beside the network; 0: none
+
+    # -- network
+    net: str = "resnet_18"  # resnet_18, resnet_50, resnet_101, resnet_152, or hourglass_N
+    downsample: Literal[1, 2, 4] = 2  # crop edge / edge of the dense maps; an hourglass has 2
+    kernel_size: float | None = None  # K of the closeness, in half cubes; None: the network's own, see below
+    load_model: str = ""  # checkpoint to start from; empty: initial weights
+    device: str = "auto"  # auto: CUDA where there is one, else the CPU; or cpu, cuda, cuda:1
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the network; the head always sums in fp32
+    seed: int = 0  # reaches every random draw
+
+    # -- scoring
+    batch_size: int = 32  # frames a step
+    predictions: str = ""  # score this file of predictions instead of running a network
+    compare: tuple[str, ...] = ()  # NAME=FILE of further predictions, drawn into the same curves
+    output_dir: str | None = None  # where results go; None: output/<dataset>/<net>
+
+    # -- training
+    max_epoch: int | None = None  # None: the data set's
+    lr: float = 1e-3  # Adam's usual rate; also the released recipe's
+    optimizer: Literal["adam"] = "adam"  # the released recipe's
+    weight_decay: float = 0.0  # the networks are small for the data: none in the released recipe
+    scheduler: Literal["step"] = "step"  # lr × 0.1 every `step` epochs
+    step: int | None = None  # epochs; None: the data set's
+    dense_weight: float = 1.0  # of the dense maps' Huber loss
+    coord_weight: float = 1.0  # of the joints' Huber loss; 0 for the first phase of the released recipe
+
+    def resolved(self) -> "Config":
+        """Check the settings and fill what is None from the tables.
+
+        Raises:
+            ValueError: in one sentence, for a setting that cannot work.
+        """
+        if self.dataset not in DATASETS:
+            raise ValueError(f"There is no data set {self.dataset!r}: use one of {', '.join(DATASETS)}.")
+        for name in ("img_size", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1.")
+        if self.img_size % 32:
+            raise ValueError(
+                f"img_size is {self.img_size}: the networks halve it 5 times, use a multiple of 32."
+            )
+        if self.num_workers < 0:
+            raise ValueError(f"num_workers is {self.num_workers}: it cannot be negative.")
+        if self.kernel_size is not None and not self.kernel_size > 0:
+            raise ValueError(f"kernel_size is {self.kernel_size}: it must be positive.")
+        if self.cube is not None and not min(self.cube) > 0:
+            raise ValueError(f"cube is {self.cube}: its three edges in mm must be positive.")
+        info = DATASETS[self.dataset]
+        return replace(
+            self,
+            cube=self.cube or info.cube,
+            kernel_size=self.kernel_size or default_kernel_size(self.net),
+            max_epoch=self.max_epoch or info.max_epoch,
+            step=self.step or info.step,
+            output_dir=self.output_dir or str(Path("output", self.dataset, self.net)),
+        )
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What is fixed for a data set (SPEC §1, §9)."""
+
+    joint_names: tuple[str, ...]
+    chains: tuple[tuple[int, ...], ...]  # joints along each finger and the wrist, for drawing
+    camera: Camera
+    cube: tuple[float, float, float]  # mm
+    max_epoch: int
+    step: int  # epochs between cuts of the learning rate
+    source: str  # where it comes from, for the error when it is missing
+    smaller_hand_from: int | None = None  # first test frame of a subject whose cube is × 5/6
+
+
+NYU_JOINTS = (
+    *("pinky tip", "pinky PIP", "ring tip", "ring PIP", "middle tip", "middle PIP", "index tip", "index PIP"),
+    *("thumb tip", "thumb IP", "thumb MCP", "wrist ulnar", "wrist radial", "palm"),
+)
+NYU_CHAINS = ((13, 1, 0), (13, 3, 2), (13, 5, 4), (13, 7, 6), (13, 10, 9, 8), (11, 13, 12))
+NYU_CAMERA = Camera(fx=588.03, fy=587.07, cx=320, cy=240, flip=-1)
+
+DATASETS = {
+    "nyu": DatasetInfo(
+        joint_names=NYU_JOINTS,
+        chains=NYU_CHAINS,
+        camera=NYU_CAMERA,
+        cube=(300, 300, 300),
+        max_epoch=40,
+        step=30,
+        source="the NYU Hand Pose Dataset is at https://jonathantompson.github.io/NYU_Hand_Pose_Dataset.htm",
+        smaller_hand_from=2440,
+    ),
+    # Rendered hands in NYU's own layout: the same loader reads them.
+    "synth": DatasetInfo(
+        joint_names=NYU_JOINTS,
+        chains=NYU_CHAINS,
+        camera=NYU_CAMERA,
+        cube=(300, 300, 300),
+        max_epoch=40,
+        step=30,
+        source="`python -m dataloader.synthetic --help` makes it",
+    ),
+}
+
+# K of SPEC §5 by network family. Decoding with another K than in training ruins the joints.
+KERNEL_SIZES = {"resnet": 1.0, "hourglass": 0.4}
+
+
+def default_kernel_size(net: str) -> float:
+    """K that the published weights of this network were trained with.
+
+    Raises:
+        ValueError: for a network of no known family.
+    """
+    family = net.partition("_")[0]
+    if family not in KERNEL_SIZES:
+        raise ValueError(f"There is no network {net!r}: use resnet_18/50/101/152 or hourglass_N with N ≥ 1.")
+    return KERNEL_SIZES[family]

@@ -1,0 +1,97 @@
+"""The four augmentations of training (SPEC §3): translate, scale, rotate, none. Pure functions on arrays."""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from dataloader.crop import Crop, find_window, limit_depth
+from util.camera import Camera
+
+
+class Augmentation(NamedTuple):
+    """What was drawn for one sample: one of the three, the others None.
+
+    `translate_mm` (3,) mm in xyz; `scale` factor of the cube; `rotate_deg` in-plane angle, degrees.
+    """
+
+    translate_mm: np.ndarray | None = None
+    scale: float | None = None
+    rotate_deg: float | None = None
+
+
+def draw_augmentation(
+    rng: np.random.Generator, strength: tuple[float, float, float] = (10.0, 0.1, 180.0)
+) -> Augmentation:
+    """Draw one of {translate, scale, rotate, none}, each with probability 1/4.
+
+    Args:
+        rng: the only source of randomness.
+        strength: standard deviation of the translation in mm, of the scale, and the largest rotation
+            in degrees.
+    """
+    translate_mm, scale, rotate_deg = strength
+    match rng.integers(4):
+        case 0:
+            return Augmentation(translate_mm=rng.normal(0.0, translate_mm, size=3))
+        case 1:
+            return Augmentation(scale=abs(1.0 + scale * rng.standard_normal()))
+        case 2:
+            return Augmentation(rotate_deg=rng.uniform(-rotate_deg, rotate_deg))
+        case _:
+            return Augmentation()
+
+
+def apply_augmentation(
+    drawn: Augmentation, crop: Crop, joint_uvd: np.ndarray, camera: Camera
+) -> tuple[Crop, np.ndarray]:
+    """Change the crop, and the joints with it.
+
+    Args:
+        drawn: what to do.
+        crop: the crop as cut.
+        joint_uvd: (J, 3) full-frame uvd.
+        camera: the camera that took the frame.
+
+    Returns:
+        The new crop and the new full-frame joints.
+    """
+    if drawn.translate_mm is not None:
+        return recrop(crop, camera, crop.center_xyz + drawn.translate_mm, crop.cube), joint_uvd
+    if drawn.scale is not None:
+        return recrop(crop, camera, crop.center_xyz, crop.cube * drawn.scale), joint_uvd
+    if drawn.rotate_deg is not None:
+        return rotate(crop, joint_uvd, camera, drawn.rotate_deg)
+    return crop, joint_uvd
+
+
+def recrop(crop: Crop, camera: Camera, center_xyz: np.ndarray, cube: np.ndarray) -> Crop:
+    """Warp the crop to another centre or cube, as if the frame had been cut there.
+
+    Args:
+        crop: what was cut.
+        camera: the camera that took the frame.
+        center_xyz: (3,) new centre, mm.
+        cube: (3,) new cube, mm.
+    """
+    size = crop.image.shape[0]
+    M = find_window(camera, center_xyz, cube, size).M
+    image = cv2.warpPerspective(crop.image, M @ np.linalg.inv(crop.M), (size, size), flags=cv2.INTER_LINEAR)
+    # Interpolation against "no reading" invents depths between 0 and the hand: cut them off.
+    measured = crop.image[crop.image > 0]
+    image[image < (measured.min() if measured.size else 0) - 1] = 0
+    return Crop(limit_depth(image, center_xyz[2], cube[2]), center_xyz, cube, M)
+
+
+def rotate(crop: Crop, joint_uvd: np.ndarray, camera: Camera, degrees: float) -> tuple[Crop, np.ndarray]:
+    """Rotate the crop about its middle and the joints about the centre's pixel; M stays."""
+    size = crop.image.shape[0]
+    # OpenCV counts angles the other way round: its y axis points down.
+    turn = cv2.getRotationMatrix2D((size // 2, size // 2), -degrees, 1.0)
+    image = cv2.warpAffine(crop.image, turn, (size, size), flags=cv2.INTER_LINEAR)
+
+    center_uv = camera.xyz_to_uvd(crop.center_xyz)[:2]
+    cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    rotated = joint_uvd.copy()
+    rotated[:, :2] = (joint_uvd[:, :2] - center_uv) @ np.array([[cos, sin], [-sin, cos]]) + center_uv
+    return crop._replace(image=image), rotated

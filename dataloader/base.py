@@ -1,0 +1,146 @@
+"""From a depth frame to what the network sees: frame -> crop -> augmentation -> Sample."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from dataloader.augment import Augmentation, apply_augmentation, draw_augmentation
+from dataloader.crop import crop_hand, normalize_depth
+from util.camera import Camera, uvd_to_crop
+
+
+class Sample(NamedTuple):
+    """One training or test example, all float32; batched by PyTorch's default collation.
+
+    `image` (1, S, S) normalised depth; `joint_xyz` (J, 3) and `joint_uvd` (J, 3) normalised;
+    `center_xyz` (3,) mm; `M` (3, 3) full-frame pixels -> crop pixels; `cube` (3,) mm.
+    """
+
+    image: np.ndarray
+    joint_xyz: np.ndarray
+    joint_uvd: np.ndarray
+    center_xyz: np.ndarray
+    M: np.ndarray
+    cube: np.ndarray
+
+
+class FrameIndex(NamedTuple):
+    """Where the frames of one split lie and what is known of them; no frame is read yet.
+
+    `joint_xyz` (N, J, 3), `center_xyz` (N, 3), `cube` (N, 3): mm. `frame_path(i)` is frame i's
+    file and `read_depth(path)` gives its depth (H, W) in mm.
+    """
+
+    joint_xyz: np.ndarray
+    center_xyz: np.ndarray
+    cube: np.ndarray
+    frame_path: Callable[[int], Path]
+    read_depth: Callable[[Path], np.ndarray]
+
+
+def make_sample(
+    depth: np.ndarray,
+    camera: Camera,
+    center_xyz: np.ndarray,
+    cube: np.ndarray,
+    joint_xyz: np.ndarray,
+    img_size: int,
+    augmentation: Augmentation | None = None,
+) -> Sample:
+    """Crop, augment and normalise one frame (SPEC §2-§4).
+
+    Args:
+        depth: (H, W) frame, mm.
+        camera: the camera that took it.
+        center_xyz: (3,) mm.
+        cube: (3,) mm.
+        joint_xyz: (J, 3) true joints, mm.
+        img_size: S, edge of the crop.
+        augmentation: what was drawn for this sample; None for a test sample.
+
+    Raises:
+        ValueError: if the crop window misses the frame.
+    """
+    crop = crop_hand(depth, camera, center_xyz, cube, img_size)
+    farthest = crop.image.max()
+    joint_uvd = camera.xyz_to_uvd(np.asarray(joint_xyz, np.float64))
+    if augmentation is not None:
+        crop, joint_uvd = apply_augmentation(augmentation, crop, joint_uvd, camera)
+        joint_xyz = camera.uvd_to_xyz(joint_uvd)
+    center_z, cube_z = crop.center_xyz[2], crop.cube[2]
+    arrays = Sample(
+        image=normalize_depth(crop.image, farthest, center_z, cube_z)[None],
+        joint_xyz=(joint_xyz - crop.center_xyz) / (crop.cube / 2),
+        joint_uvd=uvd_to_crop(joint_uvd, center_z, cube_z, crop.M, img_size),
+        center_xyz=crop.center_xyz,
+        M=crop.M,
+        cube=crop.cube,
+    )
+    return Sample(*(np.ascontiguousarray(array, np.float32) for array in arrays))
+
+
+class HandDataset(Dataset):
+    """The samples of one split.
+
+    Args:
+        index: where the frames lie.
+        camera: the camera that took them.
+        img_size: S, edge of the crop.
+        augment_strength: translation mm, scale, rotation degrees; None draws nothing (test).
+        seed: of the augmentation.
+    """
+
+    def __init__(
+        self,
+        index: FrameIndex,
+        camera: Camera,
+        img_size: int,
+        augment_strength: tuple[float, float, float] | None = None,
+        seed: int = 0,
+    ):
+        self.index = index
+        self.camera = camera
+        self.img_size = img_size
+        self.augment_strength = augment_strength
+        self.seed = seed
+        # Shared memory: workers that outlive an epoch see the next one's number.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Start another stream of augmentation; call it before an epoch's first batch."""
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self.index.joint_xyz)
+
+    def __getitem__(self, i: int) -> Sample:
+        """Read and prepare frame i.
+
+        Raises:
+            ValueError: naming the frame, if it cannot be decoded or its crop window misses it.
+            FileNotFoundError: if the frame is not there.
+        """
+        path = self.index.frame_path(i)
+        depth = self.index.read_depth(path)
+        augmentation = None
+        if self.augment_strength is not None:
+            # A stream of its own per sample and epoch: the draw depends neither on the worker
+            # that happens to make it nor on what was drawn before (SPEC §11).
+            rng = np.random.default_rng((self.seed, int(self._epoch), i))
+            augmentation = draw_augmentation(rng, self.augment_strength)
+        try:
+            return make_sample(
+                depth,
+                self.camera,
+                self.index.center_xyz[i],
+                self.index.cube[i],
+                self.index.joint_xyz[i],
+                self.img_size,
+                augmentation,
+            )
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}.") from error
