@@ -1,0 +1,70 @@
+"""Score a checkpoint, or a file of predictions, on a data set."""
+
+import json
+from pathlib import Path
+
+from config import DATASETS, Config
+from dataloader import build_dataset, read_labels
+from dataloader.base import HandDataset
+from util.checkpoint import prepare_network
+from util.cli import run
+from util.drawing import pick_tiles, save_gallery, save_joint_bars, save_pck_curve, save_success_curve
+from util.engine import make_loader, pick_device, predict_joints
+from util.files import read_predictions, write_table, written_whole
+from util.metrics import as_json, as_table, joint_errors, score
+
+
+def main(config: Config) -> None:
+    """Predict or read joints, compare them with the labels, and write figures and pictures."""
+    info = DATASETS[config.dataset]
+    if config.predictions:
+        name, dataset, true_xyz = Path(config.predictions).stem, dataset_if_there(config), read_labels(config)
+        joint_uvd = read_predictions(Path(config.predictions), *true_xyz.shape[:2])
+    else:
+        device = pick_device(config.device)
+        dataset = build_dataset(config)
+        true_xyz = dataset.index.joint_xyz
+        network, spec = prepare_network(config)
+        name = spec.net
+        loader = make_loader(dataset, config.batch_size, config.num_workers, device)
+        joint_uvd = predict_joints(network.to(device), loader, spec.kernel_size, device, config.precision)
+
+    predictions = {name: joint_uvd}
+    for other, file in map(named_file, config.compare):
+        predictions[other] = read_predictions(file, *true_xyz.shape[:2])
+    errors = {key: joint_errors(info.camera.uvd_to_xyz(uvd), true_xyz) for key, uvd in predictions.items()}
+    rows = {key: score(error) for key, error in errors.items()}
+    print(as_table(rows, info.joint_names))
+
+    folder = Path(config.output_dir)
+    with written_whole(folder / "metrics.json") as temporary:
+        temporary.write_text(json.dumps(as_json(rows[name], info.joint_names), indent=1) + "\n")
+    write_table(folder / "predictions.txt", joint_uvd.reshape(len(joint_uvd), -1))
+    save_pck_curve(folder / "pck.png", rows)
+    save_success_curve(folder / "success.png", rows)
+    save_joint_bars(folder / "joints.png", rows, info.joint_names)
+    if dataset is not None:
+        tiles = pick_tiles(dataset, joint_uvd, errors[name].mean(axis=1))
+        save_gallery(folder / "gallery.png", tiles, info.chains)
+    print(f"Written to {folder}/")
+
+
+def dataset_if_there(config: Config) -> HandDataset | None:
+    """Predictions are scored against labels alone; frames are only for the gallery."""
+    try:
+        return build_dataset(config)
+    except (FileNotFoundError, ValueError) as error:
+        print(f"No gallery: {error}")
+        return None
+
+
+def named_file(entry: str) -> tuple[str, Path]:
+    """`NAME=FILE` of --compare."""
+    name, equals, file = entry.partition("=")
+    if not (name and equals and file):
+        raise ValueError(f"--compare {entry!r} is not NAME=FILE.")
+    return name, Path(file)
+
+
+if __name__ == "__main__":
+    run(main, __doc__)

@@ -1,0 +1,171 @@
+"""Checkpoints: ours, the authors', and bare weights, without ever running what a pickle says."""
+
+import pickle
+import platform
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from config import DATASETS, Config
+from model import build_network
+from util.files import written_whole
+
+RESULTS = Path("results")
+AUTHORS_WEIGHTS = "https://github.com/Elody-07/AWR-Adaptive-Weighting-Regression"
+
+
+class ModelSpec(NamedTuple):
+    """What weights must carry to be decoded rightly.
+
+    `net`: name; `num_joints`: J; `downsample`: crop edge / map edge; `kernel_size`: K of SPEC §5;
+    `dataset`: what the network was trained on, None where the file does not say.
+    """
+
+    net: str
+    num_joints: int
+    downsample: int
+    kernel_size: float
+    dataset: str | None = None
+
+    def build(self) -> nn.Module:
+        """The network with initial weights."""
+        return build_network(self.net, self.num_joints, self.downsample)
+
+
+def prepare_network(config: Config) -> tuple[nn.Module, ModelSpec]:
+    """The network that the settings ask for, on the CPU, with the checkpoint's weights if one is named.
+
+    What the checkpoint says of itself wins over the settings; every difference is printed.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_network`; also if its joints are not the data set's.
+    """
+    asked = ModelSpec(
+        config.net,
+        len(DATASETS[config.dataset].joint_names),
+        config.downsample,
+        config.kernel_size,
+        config.dataset,
+    )
+    if not config.load_model:
+        print(f"No --load_model: {config.net} has initial weights and its joints mean nothing.")
+        torch.manual_seed(config.seed)
+        return asked.build(), asked
+    network, spec = load_network(Path(config.load_model), asked)
+    if spec.num_joints != asked.num_joints:
+        raise ValueError(
+            f"{config.load_model} predicts {spec.num_joints} joints, "
+            f"data set {config.dataset} has {asked.num_joints}."
+        )
+    for name, held in spec._asdict().items():
+        if held != getattr(asked, name):
+            print(
+                f"{config.load_model} was trained with {name} {held}: this wins over {getattr(asked, name)}."
+            )
+    return network, spec
+
+
+def save_checkpoint(path: Path, network: nn.Module, spec: ModelSpec, **state: Any) -> None:
+    """Write weights, what decoding needs, versions, and any further state (optimizer, epoch, ...).
+
+    The file appears whole or not at all. `state` may hold tensors, numbers, strings, lists and dicts.
+    """
+    content = {
+        "model": network.state_dict(),
+        "spec": spec._asdict(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "numpy": np.__version__,
+        },
+        **state,
+    }
+    with written_whole(path) as temporary:
+        torch.save(content, temporary)
+
+
+def load_network(path: Path, assumed: ModelSpec) -> tuple[nn.Module, ModelSpec]:
+    """Build the network that a checkpoint was saved from and fill it.
+
+    Args:
+        path: our checkpoint, the published layout `{'model', 'optimizer', 'best_records'}`, or a
+            bare state dict; `module.` before the keys is dropped.
+        assumed: what to take for a file that does not say what it holds.
+
+    Returns:
+        The network on the CPU, and its true spec.
+
+    Raises:
+        FileNotFoundError: listing the checkpoints that are there.
+        ValueError: if the file is damaged, is not plain weights, or does not fit the network.
+    """
+    content = read_checkpoint(path)
+    spec = ModelSpec(**content["spec"]) if "spec" in content else assumed
+    weights = content.get("model", content)
+    weights = {key.removeprefix("module."): value for key, value in weights.items()}
+    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise ValueError(
+            f"{path} holds no network weights: its entries are {', '.join(map(str, content))[:200]}."
+        )
+    network = spec.build()
+    _require_fit(path, spec, network.state_dict(), weights)
+    network.load_state_dict(weights)
+    return network, spec
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint file onto the CPU, `weights_only` always.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_network`.
+    """
+    if not path.is_file():
+        there = ", ".join(sorted(str(file) for file in RESULTS.glob("*.pth"))) or "none"
+        raise FileNotFoundError(
+            f"{path} is missing: checkpoints in {RESULTS}/ are: {there}; "
+            f"the authors' are linked from {AUTHORS_WEIGHTS}."
+        )
+    try:
+        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} was refused: it is damaged, or holds more than plain weights, which could run code."
+        ) from error
+    except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged: it cannot be read as a PyTorch checkpoint.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, expected a dictionary of weights.")
+    return content
+
+
+def _require_fit(path: Path, spec: ModelSpec, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+    missing = [key for key in expected if key not in found]
+    unexpected = [key for key in found if key not in expected]
+    other_shape = [
+        f"{key} {tuple(found[key].shape)} instead of {tuple(expected[key].shape)}"
+        for key in expected
+        if key in found and found[key].shape != expected[key].shape
+    ]
+    groups = (("missing", missing), ("unexpected", unexpected), ("of another shape", other_shape))
+    complaints = [f"{len(keys)} {what}: {', '.join(keys[:3])}" for what, keys in groups if keys]
+    if complaints:
+        raise ValueError(
+            f"{path} does not fit {spec.net} with {spec.num_joints} joints and downsample {spec.downsample}: "
+            f"{'; '.join(complaints)}."
+        )
+
+
+def _numpy_scalars() -> list[Any]:
+    """NumPy's numbers, which published checkpoints hold as their best record, under old and new names."""
+    scalar = np.float64(0).__reduce__()[0]
+    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+    dtypes = (type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64))
+    return [*((scalar, name) for name in names), np.dtype, *dtypes]
+
+
+_NUMPY_SCALARS = _numpy_scalars()

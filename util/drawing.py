@@ -1,0 +1,160 @@
+"""Pictures: error curves, galleries, and what the method sees. Matplotlib without a screen."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dataloader.base import HandDataset
+from util.camera import uvd_to_crop
+from util.files import written_whole
+from util.metrics import PCK_THRESHOLDS_MM, SUCCESS_THRESHOLDS_MM, Metrics
+
+# One colour a finger, pinky to thumb, then the wrist; told apart on grey depth and by colour-blind eyes.
+CHAIN_COLORS = ("#56b4e9", "#009e73", "#f0e442", "#e69f00", "#d55e00", "#cc79a7")
+TRUTH_COLOR = "#ffffff"
+DEPTH_COLORS = "gray_r"
+
+
+class Tile(NamedTuple):
+    """One picture of a gallery: `image` (S, S) normalised depth, and joints (J, 2) in crop pixels."""
+
+    title: str
+    image: np.ndarray
+    predicted_uv: np.ndarray
+    true_uv: np.ndarray
+
+
+def pick_tiles(
+    dataset: HandDataset, predicted_uvd: np.ndarray, frame_errors: np.ndarray, count: int = 4
+) -> dict[str, list[Tile]]:
+    """The best, middle and worst frames, for a gallery.
+
+    Args:
+        dataset: samples without augmentation.
+        predicted_uvd: (N, J, 3) full-frame uvd.
+        frame_errors: (N,) mean joint error, mm.
+        count: frames of each kind.
+    """
+    order = np.argsort(frame_errors, kind="stable")
+    count = min(count, len(order))
+    middle = (len(order) - count) // 2
+    picks = {"best": order[:count], "median": order[middle : middle + count], "worst": order[::-1][:count]}
+    return {
+        name: [_tile(dataset, i, predicted_uvd[i], frame_errors[i]) for i in map(int, indices)]
+        for name, indices in picks.items()
+    }
+
+
+def _tile(dataset: HandDataset, i: int, predicted_uvd: np.ndarray, error_mm: float) -> Tile:
+    sample, size = dataset[i], dataset.img_size
+    predicted = uvd_to_crop(predicted_uvd, sample.center_xyz[2], sample.cube[2], sample.M, size)
+    title = f"{dataset.index.frame_path(i).stem}, {error_mm:.1f} mm"
+    predicted_uv, true_uv = (_crop_pixels(joints, size) for joints in (predicted, sample.joint_uvd))
+    return Tile(title, sample.image[0], predicted_uv, true_uv)
+
+
+def _crop_pixels(joint_uvd: np.ndarray, size: int) -> np.ndarray:
+    """(J, 3) normalised uvd -> (J, 2) pixels of the crop."""
+    return (joint_uvd[:, :2] + 1) * size / 2
+
+
+def save_pck_curve(path: Path, rows: dict[str, Metrics]) -> None:
+    """Share of joints within a distance, one curve per entry of `rows`."""
+    figure, axes = _curve_axes("share of joints within distance", PCK_THRESHOLDS_MM[-1])
+    for name, metrics in rows.items():
+        axes.plot(PCK_THRESHOLDS_MM, metrics.pck, label=f"{name}: AUC {metrics.auc:.4f}")
+    _finish(figure, axes, path)
+
+
+def save_success_curve(path: Path, rows: dict[str, Metrics]) -> None:
+    """Share of frames whose worst (solid) and mean (dashed) joint error is within a distance."""
+    figure, axes = _curve_axes("share of frames within distance", SUCCESS_THRESHOLDS_MM[-1])
+    for name, metrics in rows.items():
+        (line,) = axes.plot(SUCCESS_THRESHOLDS_MM, metrics.success_worst, label=f"{name}: worst joint")
+        axes.plot(
+            SUCCESS_THRESHOLDS_MM,
+            metrics.success_mean,
+            "--",
+            color=line.get_color(),
+            label=f"{name}: mean joint",
+        )
+    _finish(figure, axes, path)
+
+
+def save_joint_bars(path: Path, rows: dict[str, Metrics], joint_names: tuple[str, ...]) -> None:
+    """Mean error of every joint, one bar per entry of `rows`."""
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    axes = figure.subplots()
+    position, width = np.arange(len(joint_names) + 1), 0.8 / len(rows)
+    for i, (name, metrics) in enumerate(rows.items()):
+        heights = [*metrics.per_joint_mm, metrics.mpe_mm]
+        axes.bar(
+            position + (i - (len(rows) - 1) / 2) * width,
+            heights,
+            width,
+            label=f"{name}: {metrics.mpe_mm:.2f} mm",
+        )
+    axes.set_xticks(position, [*joint_names, "mean"], rotation=40, ha="right")
+    axes.set_ylabel("mean error (mm)")
+    axes.grid(axis="y", alpha=0.3)
+    axes.set_axisbelow(True)
+    _finish(figure, axes, path)
+
+
+def save_gallery(path: Path, rows: dict[str, list[Tile]], chains: tuple[tuple[int, ...], ...]) -> None:
+    """Depth crops with predicted (coloured) and true (white) skeletons, one row of tiles per entry."""
+    columns = max(map(len, rows.values()))
+    figure = Figure(figsize=(2.5 * columns, 2.85 * len(rows)), layout="constrained", facecolor="#202020")
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for axes in grid.ravel():
+        axes.set_axis_off()
+    for row_axes, (name, tiles) in zip(grid, rows.items(), strict=True):
+        for axes, tile in zip(row_axes, tiles, strict=False):
+            draw_crop(axes, tile.image)
+            draw_skeleton(axes, tile.true_uv, chains, color=TRUTH_COLOR, linewidth=1.0)
+            draw_skeleton(axes, tile.predicted_uv, chains)
+            axes.set_title(f"{name}: {tile.title}", fontsize=8, color="white")
+    figure.suptitle("coloured: predicted, white: true", fontsize=9, color="white")
+    _save(figure, path)
+
+
+def draw_crop(axes: Axes, image: np.ndarray) -> None:
+    """Show an (S, S) normalised depth crop: near is light, background dark."""
+    axes.imshow(image, cmap=DEPTH_COLORS, vmin=-1, vmax=1.15, interpolation="nearest")
+    axes.set_axis_off()
+    axes.set_xlim(-0.5, image.shape[1] - 0.5)
+    axes.set_ylim(image.shape[0] - 0.5, -0.5)
+
+
+def draw_skeleton(
+    axes: Axes,
+    joint_uv: np.ndarray,
+    chains: tuple[tuple[int, ...], ...],
+    color: str | None = None,
+    linewidth: float = 1.8,
+) -> None:
+    """Draw (J, 2) joints in the axes' pixels along their chains, in one colour or one a chain."""
+    for chain, chain_color in zip(chains, CHAIN_COLORS, strict=True):
+        u, v = joint_uv[list(chain)].T
+        axes.plot(u, v, "-o", color=color or chain_color, linewidth=linewidth, markersize=2 * linewidth**0.5)
+
+
+def _curve_axes(ylabel: str, limit_mm: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlim=(0, limit_mm), ylim=(0, 1), xlabel="distance (mm)", ylabel=ylabel)
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def _finish(figure: Figure, axes: Axes, path: Path) -> None:
+    axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with written_whole(path) as temporary:
+        figure.savefig(temporary, dpi=120)
