@@ -36,6 +36,9 @@ def main(config: Config) -> None:
     rows = {key: score(error) for key, error in errors.items()}
     print(as_table(rows, info.joint_names))
 
+    tiles = pick_tiles(dataset, joint_uvd, errors[name].mean(axis=1)) if dataset is not None else None
+
+    # Everything that can fail is done: now write.
     folder = Path(config.output_dir)
     with written_whole(folder / "metrics.json") as temporary:
         temporary.write_text(json.dumps(as_json(rows[name], info.joint_names), indent=1) + "\n")
@@ -43,8 +46,7 @@ def main(config: Config) -> None:
     save_pck_curve(folder / "pck.png", rows)
     save_success_curve(folder / "success.png", rows)
     save_joint_bars(folder / "joints.png", rows, info.joint_names)
-    if dataset is not None:
-        tiles = pick_tiles(dataset, joint_uvd, errors[name].mean(axis=1))
+    if tiles is not None:
         save_gallery(folder / "gallery.png", tiles, info.chains)
     print(f"Written to {folder}/")
 

@@ -50,16 +50,16 @@ def crop_hand(
         ValueError: if the window does not touch the frame or is smaller than a pixel.
     """
     window = find_window(camera, center_xyz, cube, img_size)
+    height, width = depth.shape
+    if (window.end <= 0).any() or (window.start >= (width, height)).any():
+        xyz = ", ".join(f"{value:.1f}" for value in center_xyz)
+        raise ValueError(f"the crop window around the centre ({xyz} mm) misses the {width}×{height} frame")
     # The nearest source pixel of every crop pixel, instead of cutting a window and resizing it:
     # the window of a hand close to the camera can be larger than the frame.
     columns = _nearest_sources(window, axis=0)
     rows = _nearest_sources(window, axis=1)
-    height, width = depth.shape
     inside_u = (columns >= 0) & (columns < width)
     inside_v = (rows >= 0) & (rows < height)
-    if not (inside_u.any() and inside_v.any()):
-        xyz = ", ".join(f"{value:.1f}" for value in center_xyz)
-        raise ValueError(f"the crop window around the centre ({xyz} mm) misses the {width}×{height} frame")
     image = np.zeros((img_size, img_size), np.float32)
     cut = depth[np.ix_(rows[inside_v], columns[inside_u])].astype(np.float32)
     target = np.ix_(

@@ -2,7 +2,6 @@
 
 import pickle
 import platform
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,14 +103,15 @@ def load_network(path: Path, assumed: ModelSpec) -> tuple[nn.Module, ModelSpec]:
         ValueError: if the file is damaged, is not plain weights, or does not fit the network.
     """
     content = read_checkpoint(path)
-    spec = ModelSpec(**content["spec"]) if "spec" in content else assumed
-    weights = content.get("model", content)
-    weights = {key.removeprefix("module."): value for key, value in weights.items()}
+    try:
+        spec = ModelSpec(**content["spec"]) if "spec" in content else assumed
+        weights = {key.removeprefix("module."): value for key, value in content.get("model", content).items()}
+        network = spec.build()
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"{path} was not written by this project or the released code: {error}.") from error
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise ValueError(
-            f"{path} holds no network weights: its entries are {', '.join(map(str, content))[:200]}."
-        )
-    network = spec.build()
+        entries = ", ".join(map(str, content))[:200] or "none"
+        raise ValueError(f"{path} holds no network weights; its entries: {entries}.")
     _require_fit(path, spec, network.state_dict(), weights)
     network.load_state_dict(weights)
     return network, spec
@@ -136,7 +136,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} was refused: it is damaged, or holds more than plain weights, which could run code."
         ) from error
-    except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError, UnicodeDecodeError) as error:
+    except Exception as error:  # a damaged file can fail anywhere inside the unpickler
         raise ValueError(f"{path} is damaged: it cannot be read as a PyTorch checkpoint.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, expected a dictionary of weights.")

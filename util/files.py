@@ -45,13 +45,16 @@ def read_table(path: Path, columns: int) -> np.ndarray:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing or not a file.")
+    lines = path.read_text(errors="replace").splitlines()
+    if not any(map(str.strip, lines)):
+        raise ValueError(f"{path}: the file is empty.")
     try:
-        table = np.loadtxt(path, ndmin=2, comments=None)
+        table = np.loadtxt(lines, ndmin=2, comments=None)
     except ValueError:
         table = None  # some line is damaged: find it below
-    if table is not None and table.shape[0] and table.shape[1] == columns and np.isfinite(table).all():
-        return table
-    raise ValueError(f"{path}: {_first_damage(path, columns)}.")
+    if table is None or table.shape[1] != columns or not np.isfinite(table).all():
+        raise ValueError(f"{path}: {_first_damage(lines, columns)}.")
+    return table
 
 
 def read_predictions(path: Path, num_frames: int, num_joints: int) -> np.ndarray:
@@ -72,18 +75,16 @@ def read_predictions(path: Path, num_frames: int, num_joints: int) -> np.ndarray
     return table.reshape(num_frames, num_joints, 3)
 
 
-def _first_damage(path: Path, columns: int) -> str:
-    with path.open(errors="replace") as lines:
-        number = 0
-        for number, line in enumerate(lines, start=1):
-            fields = line.split()
-            if fields and len(fields) != columns:
-                return f"line {number} has {len(fields)} numbers, expected {columns}"
-            for field in fields:
-                try:
-                    finite = np.isfinite(float(field))
-                except ValueError:
-                    return f"line {number} holds {field[:20]!r}, which is not a number"
-                if not finite:
-                    return f"line {number} holds {field}, which is not finite"
-    return "the file is empty" if not number else "it cannot be read as a table of numbers"
+def _first_damage(lines: list[str], columns: int) -> str:
+    for number, line in enumerate(lines, start=1):
+        fields = line.split()
+        if fields and len(fields) != columns:
+            return f"line {number} has {len(fields)} numbers, expected {columns}"
+        for field in fields:
+            try:
+                finite = np.isfinite(float(field))
+            except ValueError:
+                return f"line {number} holds {field[:20]!r}, which is not a number"
+            if not finite:
+                return f"line {number} holds {field}, which is not finite"
+    return "it cannot be read as a table of numbers"

@@ -1,0 +1,226 @@
+"""Every broken input ends in one sentence and exit code 2, and leaves nothing half-written behind."""
+
+import shutil
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from scipy.io import savemat
+
+from tests.nyu_folder import ball_hand, encode_depth, open_hand, write_nyu_folder
+from util.checkpoint import ModelSpec, save_checkpoint
+
+FRAMES = 3
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory):
+    """A data set of three hands, predictions for it and a checkpoint; each case breaks a copy."""
+    root = tmp_path_factory.mktemp("healthy")
+    joints = np.array([open_hand([10.0 * i, 0, 700]) for i in range(FRAMES)])
+    write_nyu_folder(root / "nyu", "test", map(ball_hand, joints), joints, joints.mean(axis=1))
+    np.savetxt(root / "predictions.txt", joints.reshape(FRAMES, -1), fmt="%.3f")
+    spec = ModelSpec("resnet_18", 14, 4, 1.0, "nyu")
+    save_checkpoint(root / "model.pth", spec.build(), spec)
+    return root
+
+
+class Folder(NamedTuple):
+    """A copy of the healthy data set, to break."""
+
+    root: object
+
+    @property
+    def labels(self):
+        return self.root / "nyu" / "test" / "joint_data.mat"
+
+    @property
+    def centers(self):
+        return self.root / "nyu" / "center_test_refined.txt"
+
+    @property
+    def frame(self):
+        return self.root / "nyu" / "test" / "depth_1_0000002.png"
+
+    @property
+    def predictions(self):
+        return self.root / "predictions.txt"
+
+    @property
+    def model(self):
+        return self.root / "model.pth"
+
+    def save_labels(self, joint_xyz):
+        savemat(self.labels, {"joint_xyz": joint_xyz})
+
+    def save_center(self, line):
+        lines = self.centers.read_text().splitlines()
+        self.centers.write_text("\n".join([lines[0], line, *lines[2:]]) + "\n")
+
+    def save_prediction(self, line):
+        lines = self.predictions.read_text().splitlines()
+        self.predictions.write_text("\n".join([lines[0], line]) + "\n")
+
+
+def labels_with(value, index):
+    labels = np.full((3, FRAMES, 36, 3), 700.0)
+    labels[index] = value
+    return labels
+
+
+def cut(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def save_foreign_weights(path):
+    torch.save(ModelSpec("hourglass_1", 14, 2, 0.4).build().state_dict(), path)
+
+
+def save_other_joints(path):
+    spec = ModelSpec("resnet_18", 16, 4, 1.0)
+    save_checkpoint(path, spec.build(), spec)
+
+
+def save_broken_weights(path):
+    spec = ModelSpec("resnet_18", 14, 4, 1.0, "nyu")
+    network = spec.build()
+    torch.nn.init.constant_(network.final1.bias, torch.nan)
+    save_checkpoint(path, network, spec)
+
+
+# name: (how to break a healthy folder, further flags, what the sentence must say)
+FILES = {
+    "no data set": (lambda f: shutil.rmtree(f.root / "nyu"), (), "nyu/test is missing"),
+    "no labels": (lambda f: f.labels.unlink(), (), "joint_data.mat is missing"),
+    "labels are text": (lambda f: f.labels.write_text("x" * 200), (), "cannot be read as a MATLAB file"),
+    "labels cut off": (lambda f: cut(f.labels), (), "joint_data.mat"),
+    "labels without joints": (lambda f: savemat(f.labels, {"a": 1}), (), "holds no joint_xyz"),
+    "labels of another shape": (lambda f: f.save_labels(np.zeros((3, FRAMES, 14, 3))), (), "(3, 3, 14, 3)"),
+    "labels of one frame too many": (
+        lambda f: f.save_labels(np.full((3, FRAMES + 1, 36, 3), 700.0)),
+        (),
+        "3 depth frames, 4 labels and 3 centres",
+    ),
+    "label is NaN": (lambda f: f.save_labels(labels_with(np.nan, (0, 1, 3))), (), "depth_1_0000002.png"),
+    "label behind the camera": (lambda f: f.save_labels(labels_with(-1, (0, 2, 32, 2))), (), "0000003.png"),
+    "no centres": (lambda f: f.centers.unlink(), (), "center_test_refined.txt is missing"),
+    "centres empty": (lambda f: f.centers.write_text(""), (), "center_test_refined.txt: the file is empty"),
+    "centre of two numbers": (lambda f: f.save_center("1 2"), (), "line 2 has 2 numbers, expected 3"),
+    "centre is a word": (lambda f: f.save_center("1 2 far"), (), "line 2 holds 'far'"),
+    "centre is NaN": (lambda f: f.save_center("1 2 nan"), (), "line 2 holds nan"),
+    "centre behind the camera": (lambda f: f.save_center("0 0 -700"), (), "depth_1_0000002.png"),
+    "centre misses the frame": (lambda f: f.save_center("5000 0 700"), (), "0000002.png: the crop window"),
+    "centre in metres": (lambda f: f.save_center("0 0 1e9"), (), "smaller than a pixel"),
+    "a frame missing": (lambda f: f.frame.unlink(), (), "2 depth frames, 3 labels and 3 centres"),
+    "a frame misnamed": (
+        lambda f: f.frame.rename(f.frame.with_name("depth_1_0000009.png")),
+        (),
+        "0000002.png is missing",
+    ),
+    "a frame empty": (lambda f: f.frame.write_bytes(b""), (), "0000002.png is damaged"),
+    "a frame cut off": (lambda f: cut(f.frame), (), "0000002.png is damaged"),
+    "a frame of 16 bits": (
+        lambda f: cv2.imwrite(str(f.frame), np.full((480, 640), 700, np.uint16)),
+        (),
+        "expected an 8-bit 3-channel PNG",
+    ),
+    "no checkpoint": (lambda f: f.model.unlink(), (), "model.pth is missing"),
+    "checkpoint cut off": (lambda f: cut(f.model), (), "model.pth is damaged"),
+    "checkpoint of another network": (lambda f: save_foreign_weights(f.model), (), "does not fit resnet_18"),
+    "checkpoint of other joints": (lambda f: save_other_joints(f.model), (), "predicts 16 joints"),
+    "weights are NaN": (lambda f: save_broken_weights(f.model), (), "are not finite"),
+}
+
+PREDICTIONS = {
+    "no predictions": (lambda f: f.predictions.unlink(), "predictions.txt is missing"),
+    "a frame too few": (lambda f: f.save_prediction("700 " * 42), "has 2 frames, the labels have 3"),
+    "a line too short": (lambda f: f.save_prediction("700 " * 41), "line 2 has 41 numbers, expected 42"),
+    "a word": (lambda f: f.save_prediction("700 " * 41 + "x"), "line 2 holds 'x'"),
+    "a NaN": (lambda f: f.save_prediction("700 " * 41 + "nan"), "line 2 holds nan"),
+}
+
+SETTINGS = {
+    "unknown flag": (("--kernel", "1"), "--kernel"),
+    "word for a number": (("--batch_size", "many"), "--batch_size"),
+    "unknown data set": (("--dataset", "bighand"), "There is no data set 'bighand'"),
+    "unknown network": (("--net", "resnet_34", "--load_model", ""), "There is no network 'resnet_34'"),
+    "unknown family": (("--net", "vit", "--load_model", ""), "There is no network 'vit'"),
+    "downsample 3": (("--downsample", "3"), "--downsample"),
+    "downsample of an hourglass": (
+        ("--net", "hourglass_1", "--downsample", "4", "--load_model", ""),
+        "downsample 4",
+    ),
+    "odd crop": (("--img_size", "100"), "img_size is 100"),
+    "no batch": (("--batch_size", "0"), "batch_size is 0"),
+    "negative workers": (("--num_workers", "-1"), "num_workers is -1"),
+    "kernel of nothing": (("--kernel_size", "-1"), "kernel_size is -1"),
+    "flat cube": (("--cube", "300", "300", "0"), "cube is (300.0, 300.0, 0.0)"),
+    "absent device": (("--device", "cuda:7"), "'cuda:7'"),
+    "no such device": (("--device", "abacus"), "'abacus'"),
+    "nameless comparison": (("--compare", "file.txt"), "NAME=FILE"),
+    "comparison missing": (("--compare", "a=absent.txt"), "absent.txt is missing"),
+}
+
+
+@pytest.fixture
+def folder(healthy, tmp_path):
+    root = tmp_path / "broken"
+    shutil.copytree(healthy, root)
+    return Folder(root)
+
+
+@pytest.fixture
+def fails(folder, run_script):
+    """Run test.py on the folder and require one sentence, exit code 2 and no file."""
+
+    def run(arguments, sentence):
+        out = folder.root / "out"
+        common = ("--dataset", "nyu", "--data_dir", folder.root, "--output_dir", out, "--num_workers", "0")
+        ran = run_script("test.py", *common, *arguments)
+        assert ran.code == 2, ran
+        *before, last = ran.err.strip().splitlines()
+        assert last.startswith("error: ")
+        assert sentence in last
+        assert last.endswith(".")
+        assert not any("error: " in line and not line.startswith("libpng") for line in before), before
+        assert "Traceback" not in ran.err
+        assert not out.exists()
+
+    return run
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_broken_file(name, folder, fails):
+    damage, flags, sentence = FILES[name]
+    damage(folder)
+    fails(("--load_model", folder.model, *flags), sentence)
+
+
+@pytest.mark.parametrize("name", PREDICTIONS)
+def test_broken_predictions(name, folder, fails):
+    damage, sentence = PREDICTIONS[name]
+    damage(folder)
+    fails(("--predictions", folder.predictions), sentence)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_broken_setting(name, folder, fails):
+    flags, sentence = SETTINGS[name]
+    model = () if "--load_model" in flags else ("--load_model", folder.model)
+    fails((*model, *flags), sentence)
+
+
+def test_the_healthy_folder_is_healthy(folder, run_script):
+    """Otherwise the cases above could fail for another reason than theirs."""
+    common = ("--dataset", "nyu", "--data_dir", folder.root, "--output_dir", folder.root / "out")
+    ran = run_script("test.py", *common, "--load_model", folder.model, "--predictions", folder.predictions)
+    assert ran.code == 0, ran.err
+    assert run_script("test.py", *common, "--load_model", folder.model).code == 0
+
+
+def test_frames_hold_what_they_show():
+    depth = np.array([[0, 255, 256, 65535]])
+    assert (encode_depth(depth)[..., 1].astype(int) * 256 + encode_depth(depth)[..., 0] == depth).all()

@@ -1,0 +1,157 @@
+"""Checkpoints: ours, the published layout, bare weights, and what must be refused."""
+
+import io
+import os
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from config import Config
+from util.checkpoint import ModelSpec, load_network, prepare_network, save_checkpoint
+
+SPEC = ModelSpec("resnet_18", 14, 2, 1.0, "nyu")
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(3)
+    return SPEC.build()
+
+
+def assert_same_weights(actual, expected):
+    for (key, a), (other, b) in zip(actual.state_dict().items(), expected.state_dict().items(), strict=True):
+        assert key == other
+        assert torch.equal(a, b), key
+
+
+def test_our_checkpoint_says_what_it_is(tmp_path, network):
+    spec = SPEC._replace(kernel_size=0.7, dataset="synth")
+    save_checkpoint(tmp_path / "a.pth", network, spec, epoch=3)
+    assumed = ModelSpec("hourglass_2", 21, 2, 0.4)
+    loaded, found = load_network(tmp_path / "a.pth", assumed)
+    assert found == spec
+    assert_same_weights(loaded, network)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.pth"]
+
+
+def test_the_checkpoint_wins_over_the_settings_with_a_printed_line(tmp_path, network, capsys):
+    save_checkpoint(tmp_path / "a.pth", network, SPEC._replace(kernel_size=0.7))
+    config = Config(dataset="nyu", net="hourglass_1", load_model=str(tmp_path / "a.pth")).resolved()
+    _, spec = prepare_network(config)
+    assert (spec.net, spec.kernel_size) == ("resnet_18", 0.7)
+    lines = capsys.readouterr().out.splitlines()
+    assert any("net resnet_18" in line and "hourglass_1" in line for line in lines)
+    assert any("kernel_size 0.7" in line and "0.4" in line for line in lines)
+
+
+def test_published_layout_with_numpy_records_and_module_prefix(tmp_path, network):
+    content = {
+        "model": {f"module.{key}": value for key, value in network.state_dict().items()},
+        "optimizer": {"state": {}, "param_groups": []},
+        "best_records": {"epoch": 12, "MPE": np.float64(7.7), "AUC": np.float32(0.85)},
+    }
+    torch.save(content, tmp_path / "new.pth")
+    rename_in_pickle(tmp_path / "new.pth", tmp_path / "old.pth", b"numpy._core", b"numpy.core")
+    for name in ("new.pth", "old.pth"):
+        loaded, spec = load_network(tmp_path / name, SPEC)
+        assert spec == SPEC
+        assert_same_weights(loaded, network)
+
+
+def rename_in_pickle(source, target, old, new):
+    """NumPy 1 called its scalars' module by another name: write the file as it would have."""
+    with zipfile.ZipFile(source) as old_zip, zipfile.ZipFile(target, "w") as new_zip:
+        for item in old_zip.infolist():
+            content = old_zip.read(item)
+            new_zip.writestr(
+                item, content.replace(old, new) if item.filename.endswith("data.pkl") else content
+            )
+
+
+def test_bare_weights_and_the_old_file_format(tmp_path, network):
+    torch.save(network.state_dict(), tmp_path / "bare.pth", _use_new_zipfile_serialization=False)
+    assert_same_weights(load_network(tmp_path / "bare.pth", SPEC)[0], network)
+
+
+def test_half_precision_weights_load_as_float32(tmp_path, network):
+    weights = network.state_dict().items()
+    half = {key: value.half() if value.is_floating_point() else value for key, value in weights}
+    torch.save(half, tmp_path / "half.pth")
+    loaded, _ = load_network(tmp_path / "half.pth", SPEC)
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+
+
+def test_a_checkpoint_of_another_network_lists_what_differs(tmp_path, network):
+    weights = dict(network.state_dict())
+    weights["final2.bias"] = torch.zeros(3)
+    weights["extra"] = torch.zeros(1)
+    del weights["pre.0.weight"]
+    torch.save({"model": weights}, tmp_path / "a.pth")
+    with pytest.raises(
+        ValueError, match=r"missing: pre\.0\.weight; 1 unexpected: extra; .*final2\.bias \(3,\)"
+    ):
+        load_network(tmp_path / "a.pth", SPEC)
+
+
+class RunsCode:
+    def __reduce__(self):
+        return os.mkdir, ("was-run",)
+
+
+def test_code_in_a_pickle_is_refused_and_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": RunsCode()}, "evil.pth")
+    with pytest.raises(ValueError, match="refused"):
+        load_network(tmp_path / "evil.pth", SPEC)
+    assert not (tmp_path / "was-run").exists()
+
+
+def damaged_files(network):
+    whole = io.BytesIO()
+    torch.save(network.state_dict(), whole)
+    whole = whole.getvalue()
+    return {
+        "empty": b"",
+        "text": b"this is no checkpoint",
+        "cut": whole[: len(whole) // 2],
+        "plain pickle": pickle.dumps([1, 2, 3]),
+        "a list": _saved([torch.zeros(1)]),
+        "no tensors": _saved({"model": {"epoch": 3}}),
+        "nothing": _saved({}),
+        "foreign spec": _saved({"model": network.state_dict(), "spec": {"net": "resnet_18"}}),
+    }
+
+
+def _saved(content):
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def test_damaged_files_end_in_one_sentence(tmp_path, network):
+    for name, content in damaged_files(network).items():
+        path = tmp_path / f"{name}.pth"
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"{name}.pth") as caught:
+            load_network(path, SPEC)
+        assert "\n" not in str(caught.value), name
+
+
+def test_a_missing_checkpoint_says_what_there_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "mine.pth").touch()
+    with pytest.raises(FileNotFoundError, match=r"results/mine\.pth.*github\.com"):
+        load_network(tmp_path / "absent.pth", SPEC)
+
+
+def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, network):
+    save_checkpoint(tmp_path / "a.pth", network, SPEC)
+    before = (tmp_path / "a.pth").read_bytes()
+    with pytest.raises((TypeError, AttributeError, pickle.PicklingError)):
+        save_checkpoint(tmp_path / "a.pth", network, SPEC, cannot_be_saved=lambda: 0)
+    assert (tmp_path / "a.pth").read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["a.pth"]

@@ -1,0 +1,122 @@
+"""Properties of the adaptive weighting head and the networks around it."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+
+from model import build_network
+from model.awr import dense_to_joints, joints_to_dense
+from model.loss import awr_loss
+
+KERNEL_SIZES = st.sampled_from([0.4, 1.0])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    u=st.floats(-0.9, 0.9),
+    v=st.floats(-0.9, 0.9),
+    surface=st.floats(-0.8, 0.8),
+    behind=st.floats(0, 0.1),
+    kernel_size=KERNEL_SIZES,
+)
+def test_joints_survive_encoding_where_foreground_surrounds_them(u, v, surface, behind, kernel_size):
+    image = torch.full((1, 1, 128, 128), surface)
+    joint = torch.tensor([[[u, v, surface + behind]]])
+    decoded = dense_to_joints(joints_to_dense(joint, image, kernel_size, 64), image, kernel_size)
+    assert (decoded - joint).norm().item() < 0.02  # 1 % of the cube, whose edge is 2
+
+
+def one_pixel(image):
+    image[:, :, 40, 40] = 0.1
+    return image
+
+
+@pytest.mark.parametrize(
+    "image",
+    [torch.ones(2, 1, 128, 128), torch.zeros(2, 1, 128, 128), one_pixel(torch.ones(2, 1, 128, 128))],
+    ids=["empty", "full", "one pixel"],
+)
+@pytest.mark.parametrize("kernel_size", [0.4, 1.0])
+def test_gradients_are_finite_on_every_mask(image, kernel_size):
+    dense = torch.randn(2, 56, 64, 64, requires_grad=True)
+    joint_uvd = torch.rand(2, 14, 3) * 2 - 1
+    awr_loss([dense], image, joint_uvd, kernel_size).total.backward()
+    assert torch.isfinite(dense.grad).all()
+
+
+def test_a_joint_on_a_pixel_has_no_undefined_direction():
+    image = torch.zeros(1, 1, 128, 128)
+    pixel = torch.tensor([[[0.5 / 64 * 2 - 1, 0.5 / 64 * 2 - 1, 0.0]]])
+    dense = joints_to_dense(pixel, image, 0.4, 64)
+    assert torch.isfinite(dense).all()
+    assert dense[0, 3, 0, 0].item() == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_head_sums_in_float32_whatever_the_networks_precision(dtype):
+    image = torch.rand(2, 1, 128, 128) * 2 - 1
+    dense = torch.randn(2, 56, 64, 64).to(dtype)
+    with torch.autocast("cpu", dtype=dtype):
+        inside = dense_to_joints(dense, image, 0.4)
+    assert inside.dtype == torch.float32
+    torch.testing.assert_close(inside, dense_to_joints(dense.float(), image, 0.4), rtol=0, atol=1e-6)
+
+
+def test_pixel_grid_cached_in_inference_mode_serves_training():
+    image = torch.zeros(1, 1, 96, 96)
+    with torch.inference_mode():
+        dense_to_joints(torch.randn(1, 4, 48, 48), image, 1.0)
+    dense = torch.randn(1, 4, 48, 48, requires_grad=True)
+    dense_to_joints(dense, image, 1.0).sum().backward()
+    assert torch.isfinite(dense.grad).all()
+
+
+def test_loss_is_the_sum_over_stages():
+    image, joint_uvd = torch.rand(1, 1, 128, 128) * 2 - 1, torch.rand(1, 14, 3)
+    stages = [torch.randn(1, 56, 64, 64) for _ in range(2)]
+    both = awr_loss(stages, image, joint_uvd, 0.4, 1.0, 2.0)
+    each = [awr_loss([dense], image, joint_uvd, 0.4, 1.0, 2.0).total for dense in stages]
+    torch.testing.assert_close(both.total, sum(each))
+    torch.testing.assert_close(both.total, both.dense + 2 * both.coord)
+
+
+@pytest.mark.parametrize(
+    ("name", "millions", "gflops"),
+    [
+        ("resnet_18", 15.38, 7.55),
+        ("resnet_50", 34.00, 14.3),
+        ("hourglass_1", 4.58, 11.44),
+        ("hourglass_2", 8.66, 17.97),
+    ],
+)
+def test_size_and_cost_are_those_of_the_specification(name, millions, gflops):
+    with torch.device("meta"):
+        network, image = build_network(name, 14).eval(), torch.zeros(1, 1, 128, 128)
+        with FlopCounterMode(display=False) as counter:
+            network(image)
+    assert sum(parameter.numel() for parameter in network.parameters()) / 1e6 == pytest.approx(
+        millions, abs=0.005
+    )
+    assert counter.get_total_flops() / 1e9 == pytest.approx(gflops, rel=0.005)
+
+
+@pytest.mark.parametrize(
+    ("name", "downsample", "stages"),
+    [("resnet_18", 1, 1), ("resnet_18", 4, 1), ("resnet_101", 2, 1), ("hourglass_3", 2, 3)],
+)
+def test_every_network_gives_a_list_with_one_dense_map_per_stage(name, downsample, stages):
+    network = build_network(name, 16, downsample).eval()
+    with torch.inference_mode():
+        denses = network(torch.zeros(1, 1, 64, 64))
+    assert [dense.shape for dense in denses] == stages * [(1, 64, 64 // downsample, 64 // downsample)]
+
+
+def test_initial_weights_follow_the_specification():
+    network = build_network("resnet_50", 14)
+    conv, head = network.layer3[0].conv2.weight, network.final1
+    assert conv.std().item() == pytest.approx((2 / (9 * conv.shape[0])) ** 0.5, rel=0.02)
+    assert network.deconv_layers[0].weight.std().item() == pytest.approx(0.001, rel=0.02)
+    assert head.weight.std().item() == pytest.approx(0.001, rel=0.05)
+    assert not head.bias.any()

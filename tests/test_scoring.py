@@ -1,0 +1,146 @@
+"""test.py from its command line: the published figures, the real frame, and every output file."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from config import NYU_CAMERA
+from model import build_network
+from tests.conftest import PROJECT
+from tests.nyu_folder import ball_hand, open_hand, write_nyu_folder
+from util.checkpoint import ModelSpec, save_checkpoint
+
+NYU_FOLDER = PROJECT.parent / "shared" / "nyu"
+needs_nyu = pytest.mark.skipif(not NYU_FOLDER.is_dir(), reason="NYU is not redistributable and not here")
+PICTURES = ("pck.png", "success.png", "joints.png", "gallery.png")
+
+
+@pytest.fixture(scope="module")
+def nyu_labels():
+    """The 8,252 public test labels in xyz, and the released centres."""
+    uvd = np.load(NYU_FOLDER / "test_labels_uvd.npz")["joint_uvd"].astype(np.float64)
+    return NYU_CAMERA.uvd_to_xyz(uvd), np.loadtxt(NYU_FOLDER / "center_test_refined.txt")
+
+
+@needs_nyu
+@pytest.mark.parametrize("name", ["resnet_18", "hourglass_1"])
+def test_the_published_predictions_score_as_published(name, nyu_labels, tmp_path, run_script):
+    write_nyu_folder(tmp_path / "nyu", "test", [], *nyu_labels)
+    arguments = ("--predictions", NYU_FOLDER / f"{name}.txt", "--output_dir", tmp_path / "out")
+    ran = run_script("test.py", "--dataset", "nyu", "--data_dir", tmp_path, *arguments)
+    assert ran.code == 0, ran.err
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    expected = json.loads((NYU_FOLDER / "expected_metrics.json").read_text())[name]
+    assert found["frames"] == expected["frames"] == 8252
+    assert found["mpe_mm"] == pytest.approx(expected["mean_mm"], abs=1e-4)
+    assert found["mpe_mm"] == pytest.approx({"resnet_18": 7.754, "hourglass_1": 7.700}[name], abs=5e-4)
+    assert found["median_mm"] == pytest.approx(expected["mean_of_joint_medians_mm"], abs=1e-4)
+    assert found["auc"] == pytest.approx(expected["auc_0_50mm"], abs=1e-5)
+    assert found["success_20mm"] == pytest.approx(expected["frames_all_joints_within_20mm"], abs=1e-5)
+    assert found["success_40mm"] == pytest.approx(expected["frames_all_joints_within_40mm"], abs=1e-5)
+    assert list(found["per_joint_mm"].values()) == pytest.approx(expected["per_joint_mean_mm"], abs=1e-3)
+    assert (tmp_path / "out" / "predictions.txt").read_text() == (NYU_FOLDER / f"{name}.txt").read_text()
+
+
+@needs_nyu
+def test_the_real_frame_runs_and_its_published_line_has_its_error(nyu_labels, tmp_path, run_script):
+    joint_xyz, center_xyz = (array[:1] for array in nyu_labels)
+    write_nyu_folder(tmp_path / "nyu", "test", [], joint_xyz, center_xyz)
+    shutil.copy(NYU_FOLDER / "depth_1_0000001.png", tmp_path / "nyu" / "test")
+    common = ("test.py", "--dataset", "nyu", "--data_dir", tmp_path, "--output_dir", tmp_path / "out")
+    assert run_script(*common, "--net", "resnet_18").code == 0
+
+    line = (NYU_FOLDER / "resnet_18.txt").read_text().splitlines()[0]
+    (tmp_path / "line.txt").write_text(line + "\n")
+    assert run_script(*common, "--predictions", tmp_path / "line.txt").code == 0
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    predicted = NYU_CAMERA.uvd_to_xyz(np.array(line.split(), float).reshape(14, 3))
+    assert found["mpe_mm"] == pytest.approx(np.linalg.norm(predicted - joint_xyz[0], axis=1).mean(), abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def hands(tmp_path_factory):
+    """Five hands in NYU's layout, their joints, and a checkpoint."""
+    root = tmp_path_factory.mktemp("data")
+    centers = np.random.default_rng(1).uniform((-100, -80, 600), (100, 80, 900), (5, 3))
+    joints = np.array([open_hand(center) for center in centers])
+    write_nyu_folder(root / "nyu", "test", map(ball_hand, joints), joints, centers)
+    torch.manual_seed(0)
+    spec = ModelSpec("resnet_18", 14, 4, 1.0, "nyu")
+    save_checkpoint(root / "small.pth", build_network(*spec[:3]), spec)
+    return root, joints
+
+
+def test_every_output_is_written_and_reproducible(hands, tmp_path, run_script):
+    root, _ = hands
+    common = ("test.py", "--dataset", "nyu", "--data_dir", root, "--load_model", root / "small.pth")
+    first = run_script(*common, "--batch_size", "2", "--output_dir", tmp_path / "a")
+    assert first.code == 0, first.err
+    assert "MPE (mm)" in first.out
+    assert "wrist radial" in first.out
+    assert "frames: " in first.err  # the progress bar
+    for picture in PICTURES:
+        assert cv2.imread(str(tmp_path / "a" / picture)).shape[0] > 100
+    assert sorted(file.name for file in (tmp_path / "a").iterdir()) == sorted(
+        ["metrics.json", "predictions.txt", *PICTURES]
+    )
+    predictions = tmp_path / "a" / "predictions.txt"
+    assert len(predictions.read_text().splitlines()) == 5
+
+    # Scoring what was written gives the same figures, and a comparison draws both.
+    again = run_script(
+        *common[:5],
+        "--predictions",
+        predictions,
+        "--compare",
+        f"same={predictions}",
+        "--output_dir",
+        tmp_path / "b",
+    )
+    assert again.code == 0, again.err
+    figures = [json.loads((tmp_path / folder / "metrics.json").read_text()) for folder in "ab"]
+    assert figures[1]["mpe_mm"] == pytest.approx(figures[0]["mpe_mm"], abs=1e-3)
+    assert "same" in again.out
+
+
+def test_perfect_predictions_score_zero(hands, tmp_path, run_script):
+    root, joints = hands
+    np.savetxt(tmp_path / "true.txt", NYU_CAMERA.xyz_to_uvd(joints).reshape(5, -1), fmt="%.3f")
+    arguments = ("--predictions", tmp_path / "true.txt", "--output_dir", tmp_path / "out")
+    assert run_script("test.py", "--dataset", "nyu", "--data_dir", root, *arguments).code == 0
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert found["mpe_mm"] < 2e-3
+    assert found["auc"] > 0.98  # the curve starts at a threshold of 0 mm, which rounding misses
+    assert found["success_20mm"] == 1
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_moves_joints_little(hands, tmp_path, run_script, precision):
+    root, _ = hands
+    model = ("--load_model", root / "small.pth", "--img_size", "64")
+    common = ("test.py", "--dataset", "nyu", "--data_dir", root, *model)
+    for name in ("fp32", precision):
+        ran = run_script(*common, "--precision", name, "--output_dir", tmp_path / name)
+        assert ran.code == 0, ran.err
+    full, half = (np.loadtxt(tmp_path / name / "predictions.txt") for name in ("fp32", precision))
+    assert np.abs(full - half).mean() < 1
+
+
+def test_an_error_in_a_worker_process_ends_in_one_sentence(hands, tmp_path):
+    root, _ = hands
+    shutil.copytree(root / "nyu", tmp_path / "nyu")
+    broken = tmp_path / "nyu" / "test" / "depth_1_0000003.png"
+    broken.write_bytes(b"no picture")
+    command = [sys.executable, "test.py", "--dataset", "nyu", "--load_model", root / "small.pth"]
+    arguments = ["--data_dir", tmp_path, "--output_dir", tmp_path / "bad", "--num_workers", "2"]
+    failed = subprocess.run([*command, *arguments], cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert failed.returncode == 2
+    assert failed.stderr.splitlines()[-1] == f"error: {broken} is damaged: it cannot be decoded as an image."
+    assert "Traceback" not in failed.stderr
+    assert not (tmp_path / "bad").exists()
