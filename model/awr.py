@@ -10,7 +10,6 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 # Sharpness of the adaptive weights. Closeness lies in [0, 1], so a pixel on the joint outweighs
 # one at the kernel's rim by e^30: the weights gather around the joint without being an argmax.
@@ -25,7 +24,7 @@ def joints_to_dense(joint_uvd: Tensor, image: Tensor, kernel_size: float, featur
 
     Args:
         joint_uvd: (B, J, 3) normalised uvd.
-        image: (B, 1, S, S) normalised depth crop.
+        image: (B, 1, S, S) normalised depth crop, S a multiple of F.
         kernel_size: K, the distance in normalised units at which closeness reaches 0.
         feature_size: F, edge of the maps.
 
@@ -39,14 +38,15 @@ def joints_to_dense(joint_uvd: Tensor, image: Tensor, kernel_size: float, featur
         # u differs along columns only and v along rows only: these two stay (B, J, F) in size.
         offset_u, offset_v = joint_u - u, joint_v - v
         offset_d = joint_d - d
-
-        distance = torch.addcmul(offset_u.square() + (offset_v.square() + 1e-8), offset_d, offset_d).sqrt_()
-        mask = (distance <= kernel_size) & (d < FOREGROUND_DEPTH)
+        distance = (offset_u.square() + (offset_v.square() + 1e-8)).addcmul_(offset_d, offset_d).sqrt_()
+        within_kernel = distance <= kernel_size
+        foreground = (d < FOREGROUND_DEPTH).float()
 
         batch, joints = joint_uvd.shape[:2]
         dense = image.new_empty(batch, 4 * joints, feature_size, feature_size, dtype=torch.float32)
-        torch.mul(distance, -1 / kernel_size, out=dense[:, 3 * joints :]).add_(1).mul_(mask)
-        scale = distance.reciprocal_().mul_(mask)
+        closeness = torch.mul(distance, -1 / kernel_size, out=dense[:, 3 * joints :])
+        closeness.add_(1).clamp_min_(0).mul_(foreground)
+        scale = torch.div(foreground, distance, out=distance).mul_(within_kernel)
         torch.mul(offset_u, scale, out=dense[:, 0 : 3 * joints : 3])
         torch.mul(offset_v, scale, out=dense[:, 1 : 3 * joints : 3])
         torch.mul(offset_d, scale, out=dense[:, 2 : 3 * joints : 3])
@@ -64,26 +64,28 @@ def dense_to_joints(dense: Tensor, image: Tensor, kernel_size: float) -> Tensor:
     Returns:
         (B, J, 3) float32 normalised uvd, differentiable in `dense`.
     """
-    batch, channels, size, _ = dense.shape
-    joints = channels // 4
+    joints = dense.shape[1] // 4
     # Half precision is enough for the network, not for the sum over F² pixels.
     with torch.autocast(dense.device.type, enabled=False):
-        u, v, d = _pixel_uvd(image, size)
+        u, v, d = _pixel_uvd(image, dense.shape[-1])
         pixel = torch.cat([u.expand_as(d), v.expand_as(d), d], dim=1).flatten(2)  # (B, 3, F²)
-        mask = (d < FOREGROUND_DEPTH).float().flatten(2)  # (B, 1, F²)
-        direction = dense[:, : 3 * joints].float().reshape(batch, joints, 3, -1)
-        closeness = dense[:, 3 * joints :].float().flatten(2) * mask  # (B, J, F²)
+        foreground = (d < FOREGROUND_DEPTH).float().flatten(2)  # (B, 1, F²)
+        direction = dense[:, : 3 * joints].float().flatten(2)  # (B, 3J, F²)
+        closeness = dense[:, 3 * joints :].float().flatten(2) * foreground  # (B, J, F²)
 
         weight = torch.softmax(SOFTMAX_TEMPERATURE * closeness, dim=-1)
-        reach = weight * mask * (kernel_size - kernel_size * closeness)
-        # sum over pixels of  weight * pixel  +  weight * direction * distance
-        return weight @ pixel.transpose(1, 2) + (direction @ reach.unsqueeze(-1)).squeeze(-1)
+        reach = weight * (foreground - closeness)  # times K: weight · distance, 0 on background
+        # One product of all directions with all reaches reads the maps once and copies nothing;
+        # those that belong together, joint i with joint i, lie on its diagonal.
+        offset = (direction @ reach.transpose(1, 2)).unflatten(1, (joints, 3)).diagonal(dim1=1, dim2=3)
+        return weight @ pixel.transpose(1, 2) + kernel_size * offset.transpose(1, 2)
 
 
 def _pixel_uvd(image: Tensor, feature_size: int) -> tuple[Tensor, Tensor, Tensor]:
     """Normalised u (1, 1, 1, F), v (1, 1, F, 1) and d (B, 1, F, F) of every pixel of the maps."""
     centers = _pixel_centers(feature_size, image.device)
-    depth = interpolate(image.float(), size=(feature_size, feature_size), mode="nearest")
+    stride = image.shape[-1] // feature_size  # every stride-th pixel: nearest, S is a multiple of F
+    depth = image[:, :, ::stride, ::stride].float()
     return centers.view(1, 1, 1, -1), centers.view(1, 1, -1, 1), depth
 
 
