@@ -20,13 +20,16 @@ class Ran(NamedTuple):
 
 @pytest.fixture
 def run_script(monkeypatch, capfd):
-    """Run a script of the project as its user would, sparing the import of PyTorch each time."""
+    """Run a script (`test.py`) or module (`util.drawing`) as its user would, sparing each time's imports."""
 
     def run(script, *arguments):
         monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
         capfd.readouterr()
         try:
-            runpy.run_path(str(PROJECT / script), run_name="__main__")
+            if script.endswith(".py"):
+                runpy.run_path(str(PROJECT / script), run_name="__main__")
+            else:
+                runpy.run_module(script, run_name="__main__", alter_sys=True)
             code = 0
         except SystemExit as stop:
             code = stop.code

@@ -4,6 +4,7 @@ import contextlib
 import io
 import sys
 from collections.abc import Callable
+from typing import Protocol, Self, TypeVar
 
 import tyro
 
@@ -12,15 +13,25 @@ from config import Config
 FAILED = 2
 
 
-def run(script: Callable[[Config], None], description: str) -> None:
+class Resolvable(Protocol):
+    """A dataclass of settings that checks itself."""
+
+    def resolved(self) -> Self: ...
+
+
+Settings = TypeVar("Settings", bound=Resolvable)
+
+
+def run(script: Callable[[Settings], None], description: str, kind: type[Settings] = Config) -> None:
     """Parse the settings, run, and turn what a user can mend into one sentence and exit code 2.
 
     Args:
         script: takes the resolved settings.
         description: shown by --help.
+        kind: the settings: config.py's, or a command's own.
     """
     try:
-        script(parse_settings(sys.argv[1:], description))
+        script(parse_settings(sys.argv[1:], description, kind))
     except (ValueError, OSError) as error:
         print(f"error: {_sentence(error)}", file=sys.stderr)
         sys.exit(FAILED)
@@ -29,21 +40,22 @@ def run(script: Callable[[Config], None], description: str) -> None:
         sys.exit(130)
 
 
-def parse_settings(arguments: list[str], description: str) -> Config:
-    """config.py's settings with those of the command line in their place.
+def parse_settings(arguments: list[str], description: str, kind: type[Settings] = Config) -> Settings:
+    """The settings of `kind` with those of the command line in their place.
 
     Raises:
         ValueError: in one sentence, for a flag or value that does not exist.
     """
     complaint = io.StringIO()
+    module = sys.modules["__main__"].__spec__  # set for `python -m`
     try:
         with contextlib.redirect_stderr(complaint):
             config = tyro.cli(
-                Config,
+                kind,
+                prog=f"python -m {module.name.removesuffix('.__main__')}" if module else None,
                 args=arguments,
                 description=description,
                 use_underscores=True,
-                config=(tyro.conf.FlagConversionOff,),
             )
     except SystemExit as stop:
         if not stop.code:

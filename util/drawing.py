@@ -4,11 +4,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dataloader.base import HandDataset
+from config import DATASETS, Config, DatasetInfo
+from dataloader import build_dataset
+from dataloader.base import HandDataset, Sample
+from model.awr import SOFTMAX_TEMPERATURE, dense_to_joints, joints_to_dense
 from util.camera import uvd_to_crop
+from util.cli import run
 from util.files import written_whole
 from util.metrics import PCK_THRESHOLDS_MM, SUCCESS_THRESHOLDS_MM, Metrics
 
@@ -16,6 +21,9 @@ from util.metrics import PCK_THRESHOLDS_MM, SUCCESS_THRESHOLDS_MM, Metrics
 CHAIN_COLORS = ("#56b4e9", "#009e73", "#f0e442", "#e69f00", "#d55e00", "#cc79a7")
 TRUTH_COLOR = "#ffffff"
 DEPTH_COLORS = "gray_r"
+
+# A frame of the bundled split with an open hand, for the README's figures.
+README_FRAME = 181
 
 
 class Tile(NamedTuple):
@@ -121,6 +129,82 @@ def save_gallery(path: Path, rows: dict[str, list[Tile]], chains: tuple[tuple[in
     _save(figure, path)
 
 
+def save_method_figure(path: Path, sample: Sample, kernel_size: float, joint: int, info: DatasetInfo) -> None:
+    """The paper's idea on one sample: what is learned for one joint, the weights, and the joints.
+
+    The dense maps are the true ones, so the picture shows the representation and no network.
+    """
+    image, joint_uvd = torch.from_numpy(sample.image)[None], torch.from_numpy(sample.joint_uvd)[None]
+    size = image.shape[-1] // 2
+    dense = joints_to_dense(joint_uvd, image, kernel_size, size)
+    num_joints = joint_uvd.shape[1]
+    direction = dense[0, 3 * joint : 3 * joint + 2].numpy()
+    closeness = dense[0, 3 * num_joints + joint]
+    weight = torch.softmax(SOFTMAX_TEMPERATURE * closeness.flatten(), 0).view(size, size)
+    decoded = dense_to_joints(dense, image, kernel_size)[0].numpy()
+
+    figure = Figure(figsize=(13, 3.5), layout="constrained")
+    panels = figure.subplots(1, 4)
+    name = info.joint_names[joint]
+    titles = (
+        f"depth crop, {name}",
+        f"direction and closeness to the {name}",
+        "adaptive weights",
+        "decoded joints",
+    )
+    for axes, title in zip(panels, titles, strict=True):
+        axes.set_title(title, fontsize=10)
+        draw_crop(axes, sample.image[0])
+    spot = _crop_pixels(sample.joint_uvd, 2 * size)[joint]
+    panels[0].plot(
+        *spot, "o", markersize=9, markerfacecolor="none", markeredgecolor="#d55e00", markeredgewidth=2
+    )
+
+    extent = (-0.5, 2 * size - 0.5, 2 * size - 0.5, -0.5)
+    _overlay(panels[1], closeness.numpy(), extent, "viridis")
+    rows, columns = np.mgrid[1:size:3, 1:size:3]
+    votes = closeness.numpy()[rows, columns] > 0
+    u, v = (direction[axis][rows, columns][votes] for axis in (0, 1))
+    panels[1].quiver(
+        *(2 * grid[votes] + 0.5 for grid in (columns, rows)),
+        *(u, v),
+        color="white",
+        angles="xy",
+        scale=26,
+        width=0.004,
+    )
+    _overlay(panels[2], weight.sqrt().numpy(), extent, "inferno")
+    draw_skeleton(panels[3], _crop_pixels(decoded, 2 * size), info.chains)
+    _save(figure, path)
+
+
+def save_joint_figure(path: Path, sample: Sample, info: DatasetInfo) -> None:
+    """The joints of a data set, numbered over one of its samples, with their names."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes, legend = figure.subplots(1, 2, width_ratios=(2, 1))
+    draw_crop(axes, sample.image[0])
+    joint_uv = _crop_pixels(sample.joint_uvd, sample.image.shape[1])
+    draw_skeleton(axes, joint_uv, info.chains)
+    legend.set_axis_off()
+    chain_of = {j: color for chain, color in zip(info.chains, CHAIN_COLORS, strict=True) for j in chain}
+    for j, name in enumerate(info.joint_names):
+        axes.annotate(
+            str(j), joint_uv[j], xytext=(5, 4), textcoords="offset points", color="white", fontsize=9
+        )
+        legend.text(
+            0, 1 - (j + 1) / (len(info.joint_names) + 1), f"{j:2d}  {name}", fontsize=10, family="monospace"
+        )
+        legend.plot(-0.08, 1 - (j + 0.7) / (len(info.joint_names) + 1), "o", color=chain_of[j])
+    legend.set(xlim=(-0.1, 1), ylim=(0, 1))
+    _save(figure, path)
+
+
+def _overlay(axes: Axes, values: np.ndarray, extent: tuple[float, ...], colors: str) -> None:
+    """Lay a map over the crop, transparent where it is 0."""
+    alpha = np.clip(values / values.max() * 3, 0, 0.9)
+    axes.imshow(values, cmap=colors, alpha=alpha, extent=extent, interpolation="nearest")
+
+
 def draw_crop(axes: Axes, image: np.ndarray) -> None:
     """Show an (S, S) normalised depth crop: near is light, background dark."""
     axes.imshow(image, cmap=DEPTH_COLORS, vmin=-1, vmax=1.15, interpolation="nearest")
@@ -158,3 +242,19 @@ def _finish(figure: Figure, axes: Axes, path: Path) -> None:
 def _save(figure: Figure, path: Path) -> None:
     with written_whole(path) as temporary:
         figure.savefig(temporary, dpi=120)
+
+
+def main(config: Config) -> None:
+    """Draw the README's two figures from one frame of the data set."""
+    info = DATASETS[config.dataset]
+    sample = build_dataset(config)[README_FRAME]
+    folder = Path(config.output_dir)
+    save_method_figure(
+        folder / "method.png", sample, config.kernel_size, info.joint_names.index("index tip"), info
+    )
+    save_joint_figure(folder / "joint_names.png", sample, info)
+    print(f"Written to {folder}/")
+
+
+if __name__ == "__main__":
+    run(main, main.__doc__)

@@ -1,0 +1,175 @@
+"""One synthetic frame: a hand, posed and viewed, with forearm and background, seen through a sensor."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from dataloader.nyu import EVALUATED_JOINTS
+from dataloader.synthetic.forearm import attach_forearm, sample_forearm
+from dataloader.synthetic.labels import label_joints
+from dataloader.synthetic.pose import sample_pose
+from dataloader.synthetic.render import (
+    Size,
+    background_rays,
+    nearest,
+    render_ellipsoid,
+    render_mesh,
+    render_plane,
+)
+from dataloader.synthetic.sensor import apply_sensor, sample_style
+from dataloader.synthetic.skeleton import HandPose, HandShape, bend_wrist, pose_joints, rotation, skin, unit
+from util.camera import Camera
+
+_DEG = np.pi / 180
+_PARTLY_OUT = 0.05  # share of frames whose hand the frame's border cuts
+_MARGIN = 6  # px between hand and border otherwise
+_ARM_NEAREST = 180.0  # mm; a forearm that came nearer to the camera is cut shorter
+_BACKGROUNDS = ("none", "plane", "body")
+_BACKGROUND_SHARE = (0.5, 0.25, 0.25)
+# A centre estimator's error: standard deviation in mm, Student-t with this many degrees of freedom.
+_CENTER_ERROR, _CENTER_TAIL = 8.0, 8.0
+
+
+class Scene(NamedTuple):
+    """A rendered frame; everything in the camera's own frame, mm.
+
+    depth: (H, W) uint16, as the sensor reports it, 0 = no reading.
+    exact: (H, W) float32, before the sensor.
+    joints36: (36, 3), NaN but for NYU's 14 evaluated slots.
+    joints21: (21, 3), wrist, then each finger from its base to the tip.
+    center: (3,) the hand's centre with an estimator's error.
+    """
+
+    depth: np.ndarray
+    exact: np.ndarray
+    joints36: np.ndarray
+    joints21: np.ndarray
+    center: np.ndarray
+
+
+def sample_scene(
+    rng: np.random.Generator, shape: HandShape, camera: Camera, size: Size = (480, 640)
+) -> Scene:
+    """Draw pose, view, background and sensor for a given hand, and render.
+
+    Args:
+        camera: any pinhole camera; its `flip` says whether the labels' y points up (-1) or down (+1).
+    """
+    return render_scene(rng, shape, sample_pose(rng, shape), sample_view(rng), camera, size)
+
+
+def render_scene(
+    rng: np.random.Generator,
+    shape: HandShape,
+    pose: HandPose,
+    view: np.ndarray,
+    camera: Camera,
+    size: Size = (480, 640),
+) -> Scene:
+    """Render a given hand in a given pose, turned by `view` (3, 3); the rest is drawn."""
+    rotations, joints = pose_joints(shape, pose)
+    joints36, joints21 = label_joints(shape, rotations, joints)
+    hand = skin(shape, rotations, joints)
+    mesh, faces = attach_forearm(hand, shape.faces, shape.wrist_loop, sample_forearm(rng, shape))
+    mesh = bend_wrist(mesh, pose.wrist) @ view.T
+    # With y up the frame is left-handed like the hand's; a camera with y down mirrors it.
+    sight = camera._replace(flip=-1)
+    center = np.array([0.0, 0.42 * shape.length, 0.0]) @ view.T
+    shift = _place(rng, mesh[: len(hand)] - center, sight, size) - center
+    mesh, joints36, joints21 = mesh + shift, joints36 @ view.T + shift, joints21 @ view.T + shift
+
+    mesh[len(hand) :] = _keep_off_lens(mesh[len(hand) :], mesh[shape.wrist_loop].mean(0))
+    exact = render_mesh(mesh, faces, sight, size)
+    background = _background(rng, mesh[: len(hand)], sight, size)
+    if background is not None:
+        exact = nearest(exact, background)
+    depth = apply_sensor(rng, exact, sight, sample_style(rng))
+    mirror = np.array([1.0, -camera.flip, 1.0])
+    joints36, joints21 = joints36 * mirror, joints21 * mirror
+    return Scene(depth, exact, joints36, joints21, _estimated_center(rng, joints36))
+
+
+def sample_view(rng: np.random.Generator) -> np.ndarray:
+    """Draw a rotation (3, 3), hand frame to camera: every side of the hand, any turn within the image.
+
+    Fingers rarely point away from the camera: then the forearm hides the hand.
+    """
+    kind = rng.random()
+    if kind < 0.5:
+        roll = rng.normal(0, 35)  # palm to the camera
+    elif kind < 0.7:
+        roll = rng.normal(180, 35)  # back
+    else:
+        roll = rng.uniform(-180, 180)
+    tilt = rng.normal(25, 22) if rng.random() < 0.65 else rng.uniform(-35, 100)
+    turn = rng.normal(0, 35) if rng.random() < 0.5 else rng.uniform(-180, 180)
+    x, y, z = np.eye(3)
+    return rotation(z, turn * _DEG) @ rotation(x, -tilt * _DEG) @ rotation(y, roll * _DEG)
+
+
+def _place(rng: np.random.Generator, hand: np.ndarray, camera: Camera, size: Size) -> np.ndarray:
+    """Where the middle of a hand (V, 3) goes (3,), mm: 400 to 1000 away, all of it in the frame, or most."""
+    frame = np.array(size[::-1])
+    focal = np.array([camera.fx, camera.flip * camera.fy])
+    distance = rng.uniform(400, 1000) if rng.random() < 0.5 else rng.uniform(600, 1000)
+    partly_out, axis, far_side = rng.random() < _PARTLY_OUT, rng.integers(2), rng.random() < 0.5
+    spot, cut = rng.random(2), rng.uniform(0.08, 0.35)
+    while True:
+        uv = camera.xyz_to_uvd(hand + np.array([0, 0, distance]))[:, :2]
+        low, extent = uv.min(0), np.ptp(uv, axis=0)
+        room = frame - 2 * _MARGIN - extent
+        if (room > 0).all():
+            break
+        distance *= 1.15
+    start = _MARGIN + spot * room
+    if partly_out:
+        start[axis] = frame[axis] - (1 - cut) * extent[axis] if far_side else -cut * extent[axis]
+    middle = np.array([*((start - low) / focal * distance), distance])
+    # Perspective: parts nearer than the middle moved further than it did.
+    for _ in range(3):
+        uv = camera.xyz_to_uvd(hand + middle)[:, :2]
+        over = np.maximum(_MARGIN - uv.min(0), 0) - np.maximum(uv.max(0) - (frame - _MARGIN), 0)
+        if partly_out:
+            over[axis] = 0
+        middle[:2] += over / focal * distance
+    return middle
+
+
+def _keep_off_lens(arm: np.ndarray, wrist: np.ndarray) -> np.ndarray:
+    """Shrink a forearm (N, 3) towards the wrist so far that it stays clear of the camera."""
+    reach = wrist[2] - arm[:, 2].min()
+    allowed = wrist[2] - _ARM_NEAREST
+    return arm if reach <= allowed else wrist + (arm - wrist) * max(allowed / reach, 0.2)
+
+
+def _background(rng: np.random.Generator, hand: np.ndarray, camera: Camera, size: Size) -> np.ndarray | None:
+    """Depth (H, W) of a table or wall, or of a torso and head, behind or beside the hand; or None."""
+    kind = rng.choice(_BACKGROUNDS, p=_BACKGROUND_SHARE)
+    if kind == "none":
+        return None
+    rays = background_rays(camera, size, 2)  # smooth surfaces: half the resolution is enough
+    middle = hand.mean(0)
+    if kind == "plane":
+        # Anything from a wall behind to a table below; the hand rests on it or hangs before it.
+        normal = unit(np.array([rng.normal(0, 0.5), rng.normal(0.3, 0.6), -rng.uniform(0.25, 1)]))
+        gap = rng.uniform(2, 40) if rng.random() < 0.4 else rng.uniform(40, 400)
+        depth = render_plane(rays, normal, float((hand @ normal).min() - gap))
+        # Its end is inside the crop now and then; what is far beyond would only cost disk space.
+        reach = rng.uniform(120, 350)
+        for axis in range(3):
+            depth[np.abs(rays[..., axis] * depth - middle[axis]) > reach] = 0
+    else:
+        back = hand[:, 2].max() + rng.uniform(30, 450)
+        radii = np.array([rng.uniform(150, 230), rng.uniform(260, 360), rng.uniform(90, 150)])
+        torso = np.array([rng.normal(0, 180), middle[1] + rng.normal(-120, 130), back + radii[2]])
+        head = torso + np.array([rng.normal(0, 20), radii[1] + rng.uniform(40, 90), rng.normal(-20, 30)])
+        head_radii = np.array([78, 112, 95]) * rng.uniform(0.9, 1.1)
+        depth = nearest(render_ellipsoid(rays, torso, radii), render_ellipsoid(rays, head, head_radii))
+    return np.repeat(np.repeat(depth, 2, 0), 2, 1)[: size[0], : size[1]]
+
+
+def _estimated_center(rng: np.random.Generator, joints36: np.ndarray) -> np.ndarray:
+    """The middle of the evaluated joints' bounding box (3,), with an error, as NYU's released centres."""
+    joints = joints36[list(EVALUATED_JOINTS)]
+    spread = _CENTER_ERROR / np.sqrt(_CENTER_TAIL / (_CENTER_TAIL - 2))
+    return (joints.min(0) + joints.max(0)) / 2 + spread * rng.standard_t(_CENTER_TAIL, 3)

@@ -1,0 +1,222 @@
+"""What a structured-light sensor makes of a scene: from exact depth to the depth such a camera reports."""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from util.camera import Camera
+
+
+class SensorStyle(NamedTuple):
+    """Strengths of the effects, drawn per frame so that no network learns one sensor by heart.
+
+    baseline: mm from camera to projector, along +x; 0 = no shadows.
+    inflate: pixels by which a front surface grows over what is behind it.
+    wave: pixels by which silhouettes swing to and fro, over some `grain` pixels.
+    jitter: pixels by which they are displaced in blocks of `block` pixels (width, height).
+    smooth: pixels over which the sensor averages.
+    flying: share of edge pixels that hang between front and back, or behind the front.
+    noise: standard deviation of the disparity, in the steps to which it is quantised.
+    grain: pixels over which noise is alike: the size of the window in which the pattern is matched.
+    steps: quantisation steps per pixel of disparity, for the Kinect's focal length times baseline.
+    grazing: share of pixels lost on surfaces seen edge on. holes: expected number of lost blobs.
+    """
+
+    baseline: float
+    inflate: int
+    wave: float
+    jitter: float
+    block: tuple[int, int]
+    smooth: int
+    flying: float
+    noise: float
+    grain: int
+    steps: float
+    grazing: float
+    holes: float
+
+
+_KINECT_FOCAL = 588.03  # px; what SensorStyle's pixels are pixels of
+_KINECT_DISPARITY = 588.0 * 75.0  # px · mm
+_FAR, _NEAR = 4000, 250  # mm; beyond and before these nothing is reported
+
+
+def sample_style(rng: np.random.Generator) -> SensorStyle:
+    """Two in three frames like a Kinect's; the others from the cleaner, finer sensors that came after it."""
+    if rng.random() < 0.67:
+        return SensorStyle(
+            baseline=float(rng.uniform(30, 90)),
+            inflate=int(rng.choice([0, 1, 2], p=[0.25, 0.4, 0.35])),
+            wave=float(rng.uniform(0.2, 1.4)),
+            jitter=float(rng.uniform(0.2, 1.1)),
+            block=(int(rng.integers(2, 6)), int(rng.integers(2, 5))),
+            smooth=int(rng.choice([1, 3, 5])),
+            flying=float(rng.uniform(0, 0.15)),
+            noise=float(rng.uniform(0.1, 0.8)),
+            grain=int(rng.integers(3, 7)),
+            steps=8.0,
+            grazing=float(rng.uniform(0, 0.6)),
+            holes=float(rng.uniform(0, 2)),
+        )
+    return SensorStyle(
+        baseline=float(rng.uniform(0, 60)),
+        inflate=int(rng.choice([0, 1, 2], p=[0.5, 0.35, 0.15])),
+        wave=float(rng.uniform(0, 1.5)),
+        jitter=float(rng.uniform(0, 0.6)),
+        block=(int(rng.integers(1, 3)), int(rng.integers(1, 3))),
+        smooth=int(rng.choice([0, 3])),
+        flying=float(rng.uniform(0, 0.3)),
+        noise=float(rng.uniform(0.2, 1.2)),
+        grain=int(rng.integers(2, 5)),
+        steps=float(rng.uniform(12, 40)),
+        grazing=float(rng.uniform(0, 1)),
+        holes=float(rng.uniform(0, 2)),
+    )
+
+
+def apply_sensor(
+    rng: np.random.Generator, depth: np.ndarray, camera: Camera, style: SensorStyle
+) -> np.ndarray:
+    """The sensor's image of exact depth.
+
+    Args:
+        depth: (H, W) float32 mm, 0 = no surface.
+
+    Returns:
+        (H, W) uint16 mm, 0 = no reading.
+    """
+    style = _for_focal(style, camera.fx)
+    out = np.zeros(depth.shape, np.uint16)
+    rows, columns = np.flatnonzero(depth.any(1)), np.flatnonzero(depth.any(0))
+    if len(rows) == 0:
+        return out
+    # Nothing happens far from a surface: work on its bounding box.
+    top, left = max(rows[0] - 8, 0), max(columns[0] - 8, 0)
+    window = np.s_[top : rows[-1] + 9, left : columns[-1] + 9]
+    image = depth[window]
+    image = np.where(_shadow(image, camera, style.baseline), 0, image)
+    image = _inflate(image, style.inflate)
+    image = _displace(rng, image, style)
+    if style.smooth:
+        image = _smooth(image, style.smooth)
+    image = _edges(rng, image, style)
+    image = _disparity(rng, image, style)
+    image = _blobs(rng, image, style.holes)
+    out[window] = np.where((image >= _NEAR) & (image <= _FAR), np.rint(image), 0)
+    return out
+
+
+def _for_focal(style: SensorStyle, focal: float) -> SensorStyle:
+    """The same effects on the scene for a camera whose pixels are coarser or finer than the Kinect's."""
+    scale = focal / _KINECT_FOCAL
+    return style._replace(
+        inflate=round(style.inflate * scale),
+        wave=style.wave * scale,
+        jitter=style.jitter * scale,
+        block=(max(round(style.block[0] * scale), 1), max(round(style.block[1] * scale), 1)),
+        grain=max(round(style.grain * scale), 1),
+    )
+
+
+def _shadow(depth: np.ndarray, camera: Camera, baseline: float) -> np.ndarray:
+    """Pixels (H, W) that the projector, `baseline` mm to the camera's right, cannot light.
+
+    The projector sees a surface point at u - fx·baseline/z. Going from right to left, a point whose place
+    lies to the right of one already passed is hidden by it.
+    """
+    if baseline == 0:
+        return np.zeros(depth.shape, bool)
+    place = np.arange(depth.shape[1], dtype=np.float32) - camera.fx * baseline / np.maximum(depth, 1)
+    place = np.where(depth > 0, place, np.inf)
+    front = np.minimum.accumulate(place[:, ::-1], axis=1)[:, ::-1]
+    # The pattern is a few pixels wide: thinner shadows are bridged.
+    return (place > front + 2.5) & (depth > 0)
+
+
+def _inflate(depth: np.ndarray, pixels: int) -> np.ndarray:
+    """Grow front surfaces over what lies well behind: the matching window reaches across silhouettes."""
+    if pixels == 0:
+        return depth
+    filled = np.where(depth > 0, depth, np.float32(_FAR))
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * pixels + 1, 2 * pixels + 1))
+    front = cv2.erode(filled, kernel)
+    return np.where((filled - front > 25) & (front < _FAR), front, depth)
+
+
+def _displace(rng: np.random.Generator, depth: np.ndarray, style: SensorStyle) -> np.ndarray:
+    """Read the pixels at silhouettes a little beside their place: the silhouettes get wavy and ragged."""
+    kernel = np.ones((5, 5), np.uint8)
+    rows, columns = np.nonzero(cv2.dilate(depth, kernel) - cv2.erode(depth, kernel) > 25)
+    height, width = depth.shape
+    block_width, block_height = style.block
+    blocks = rng.normal(0, style.jitter, (2, height // block_height + 1, width // block_width + 1))
+    coarse = rng.normal(0, style.wave, (height // style.grain + 2, width // style.grain + 2, 2))
+    waves = cv2.resize(coarse, None, fx=style.grain, fy=style.grain, interpolation=cv2.INTER_LINEAR)
+    shift = blocks[:, rows // block_height, columns // block_width] + waves[rows, columns].T
+    shift = np.rint(shift).astype(int)
+    from_row = np.clip(rows + shift[0], 0, height - 1)
+    from_column = np.clip(columns + shift[1], 0, width - 1)
+    out = depth.copy()
+    out[rows, columns] = depth[from_row, from_column]
+    return out
+
+
+def _smooth(depth: np.ndarray, size: int) -> np.ndarray:
+    """Average over size × size pixels of one surface, leaving its border where it is."""
+    if size == 1:
+        return depth
+    local = cv2.boxFilter(depth, -1, (size, size))
+    lowest = cv2.erode(depth, np.ones((size, size), np.uint8))
+    highest = cv2.dilate(depth, np.ones((size, size), np.uint8))
+    flat = (lowest > 0) & (highest - lowest < 12 * size)
+    return np.where(flat, local, depth)
+
+
+def _edges(rng: np.random.Generator, depth: np.ndarray, style: SensorStyle) -> np.ndarray:
+    """Flying pixels at depth steps, and readings lost where a surface is seen edge on."""
+    kernel = np.ones((3, 3), np.uint8)
+    filled = np.where(depth > 0, depth, np.float32(_FAR))
+    behind = cv2.dilate(filled, kernel)
+    step = behind - depth
+    inside = depth > 0
+    rows, columns = np.nonzero(inside & (step > 6))
+    if len(rows) == 0:
+        return depth
+    depth = depth.copy()
+    value, jump = depth[rows, columns], step[rows, columns]
+    draw = rng.random((3, len(rows)), dtype=np.float32)
+    slant = np.clip(jump / (0.012 * value), 0, 1)
+    silhouette = jump > 30
+    flying = silhouette & (draw[0] < style.flying)
+    # Most hang just behind the front, a few anywhere on the way to the back.
+    value = value + np.where(flying, np.minimum(jump, 250) * draw[1] ** 3, 0)
+    lost = draw[2] < style.grazing * slant * np.where(silhouette, 0.35, 0.5)
+    depth[rows, columns] = np.where(lost, 0, value)
+    return depth
+
+
+def _disparity(rng: np.random.Generator, depth: np.ndarray, style: SensorStyle) -> np.ndarray:
+    """Noise and rounding in disparity, which grow with z² in depth."""
+    height, width = depth.shape
+    # The pattern is matched over windows of several pixels, so that neighbours err alike.
+    noise = rng.standard_normal((height // style.grain + 1, width // style.grain + 1), dtype=np.float32)
+    noise = cv2.resize(noise, (width, height), interpolation=cv2.INTER_LINEAR)
+    disparity = _KINECT_DISPARITY * style.steps / np.maximum(depth, 1)
+    disparity = np.rint(disparity + style.noise * noise)
+    return np.where(depth > 0, _KINECT_DISPARITY * style.steps / np.maximum(disparity, 1), 0)
+
+
+def _blobs(rng: np.random.Generator, depth: np.ndarray, expected: float) -> np.ndarray:
+    """Lose a few round patches of readings."""
+    count = rng.poisson(expected)
+    rows, columns = np.nonzero(depth > 0)
+    if count == 0 or len(rows) == 0:
+        return depth
+    hole = np.zeros(depth.shape, np.uint8)
+    for pick in rng.integers(0, len(rows), count):
+        axes = tuple(int(a) for a in rng.integers(1, 5, 2))
+        cv2.ellipse(
+            hole, (int(columns[pick]), int(rows[pick])), axes, float(rng.uniform(0, 180)), 0, 360, 1, -1
+        )
+    return np.where(hole > 0, 0, depth)

@@ -1,0 +1,251 @@
+"""Writes a split of synthetic frames in NYU's layout: in chunks, by several processes, resumable.
+
+out/{split}/depth_1_%07d.png          from 1; depth mm = green * 256 + blue
+out/{split}/joint_data.mat            joint_uvd, joint_xyz (3, N, 36, 3) float32; NaN but camera 0's 14
+out/{split}/joints21.npz              xyz (N, 21, 3) float32 mm: wrist, then each finger, base to tip
+out/{split}/generator.json            what made it
+out/center_{split}_refined.txt        x y z in mm, a line per frame
+"""
+
+import json
+import multiprocessing
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import scipy.io
+import torch
+from tqdm import tqdm
+
+from dataloader.nyu import FRAME_NAME
+from dataloader.synthetic.hand import HandModel
+from dataloader.synthetic.scene import Scene, sample_scene
+from dataloader.synthetic.skeleton import HandShape
+from util.camera import Camera
+from util.files import write_table, written_whole
+
+SPLITS = ("train", "val", "test")
+_GENERATOR_VERSION = 1  # raise it when the same seed gives other frames
+_CHUNK = 40
+# Consecutive frames of one person: a new hand costs half as much time as a frame. Divides the chunk.
+_FRAMES_PER_PERSON = 8
+_BYTES_PER_FRAME = 18_000  # mean PNG and labels of a 640 x 480 frame
+_MAT_HEADER = b"MATLAB 5.0 MAT-file, AWR synthetic hands"
+
+
+class SplitSettings(NamedTuple):
+    """What determines every byte of a split."""
+
+    split: str
+    frames: int
+    seed: int
+    camera: Camera
+    size: tuple[int, int]
+
+
+def sample_frame(settings: SplitSettings, frame: int, person: HandShape) -> Scene:
+    """Frame number `frame` (from 0) of a split, whatever was drawn before it."""
+    rng = np.random.default_rng([settings.seed, SPLITS.index(settings.split), frame])
+    return sample_scene(rng, person, settings.camera, settings.size)
+
+
+def sample_person(model: HandModel, settings: SplitSettings, person: int) -> HandShape:
+    """The hand of person number `person` of a split; its stream is none of the frames'."""
+    return model.sample_shape(np.random.default_rng([settings.seed, SPLITS.index(settings.split), person, 1]))
+
+
+def write_split(settings: SplitSettings, out: Path, workers: int) -> bool:
+    """Write a split, or what is missing of it.
+
+    Returns:
+        whether anything had to be written.
+
+    Raises:
+        ValueError: the split was begun with other settings, or the disk is too small.
+    """
+    folder = out / settings.split
+    if _is_complete(settings, folder):
+        return False
+    written = sum(1 for _ in _parts(folder).glob("??????.npz"))
+    _check_disk(out, max(settings.frames - written * _CHUNK, 0), settings.size)
+    model = load_model()  # before the first file: it may be missing
+    _write_record(settings, folder, complete=False)
+    chunks = range(-(-settings.frames // _CHUNK))
+    todo = [chunk for chunk in chunks if not _part_file(folder, chunk).exists()]
+    frames = sum(len(_frames_of(settings, chunk)) for chunk in todo)
+    start, busy = time.perf_counter(), 0.0
+    with tqdm(total=settings.frames, initial=settings.frames - frames, unit="frame") as bar:
+        for chunk, seconds in _run(model, settings, folder, todo, workers):
+            bar.update(len(_frames_of(settings, chunk)))
+            busy += seconds
+    _assemble(settings, out, folder, len(chunks))
+    elapsed = time.perf_counter() - start
+    print(
+        f"{frames} frames in {elapsed:.0f} s with the workers' start, {frames / elapsed:.1f} frames/s; "
+        f"{frames / max(busy, 1e-9):.1f} frames per second of one core's time"
+    )
+    return True
+
+
+def load_model() -> HandModel:
+    """The hand model; says so before the one long wait, anny's cache."""
+    from anny.paths import get_anny_cache_path
+
+    if not get_anny_cache_path().exists():
+        print(
+            f"building anny's cache in {get_anny_cache_path()}, once on this machine: about 100 s", flush=True
+        )
+    return HandModel()
+
+
+def _is_complete(settings: SplitSettings, folder: Path) -> bool:
+    """Whether the split is there already, made with these settings; ValueError if it was made with others."""
+    record_file = folder / "generator.json"
+    if not record_file.exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise ValueError(f"{folder} holds files that this command did not make: give another --out.")
+        return False
+    found, wanted = json.loads(record_file.read_text()), _record_of(settings)
+    changed = [
+        f"{key} {found.get(key)}, now {value}" for key, value in wanted.items() if found.get(key) != value
+    ]
+    if changed:
+        changes = "; ".join(changed)
+        raise ValueError(
+            f"{folder} was made with other settings ({changes}): delete it or give another --out."
+        )
+    return found["complete"]
+
+
+def _record_of(settings: SplitSettings) -> dict:
+    """Settings as they are kept in generator.json."""
+    camera = settings.camera._asdict()
+    return (
+        {"version": _GENERATOR_VERSION} | settings._asdict() | {"camera": camera, "size": list(settings.size)}
+    )
+
+
+def _write_record(settings: SplitSettings, folder: Path, complete: bool) -> None:
+    """Write generator.json, with the split's folders where they are missing."""
+    libraries = {"anny": version("anny"), "embreex": version("embreex"), "numpy": np.__version__}
+    libraries |= {"opencv": cv2.__version__, "torch": torch.__version__}
+    record = _record_of(settings) | {"libraries": libraries, "complete": complete}
+    (folder if complete else _parts(folder)).mkdir(parents=True, exist_ok=True)
+    with written_whole(folder / "generator.json") as unfinished:
+        unfinished.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _check_disk(out: Path, frames: int, size: tuple[int, int]) -> None:
+    """Announce the room that the frames need; refuse where the disk has less."""
+    need = frames * _BYTES_PER_FRAME * (size[0] * size[1]) / (480 * 640)
+    existing = next(path for path in (out, *out.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    print(f"{frames} frames need about {need / 1e6:.0f} MB in {out} ({free / 1e6:.0f} MB free)", flush=True)
+    if need > 0.95 * free:
+        raise ValueError(
+            f"{out} has {free / 1e6:.0f} MB free, {frames} frames need about {need / 1e6:.0f} MB: "
+            "ask for fewer --frames or give an --out on another disk."
+        )
+
+
+def _one_thread() -> None:
+    # The processes share out the cores; threads inside them would only compete, and may round differently.
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
+def _run(
+    model: HandModel, settings: SplitSettings, folder: Path, chunks: list[int], workers: int
+) -> Iterator[tuple[int, float]]:
+    """Write chunks, in this process or in several; yields each one's number and CPU seconds as it is done."""
+    _one_thread()
+    # This process draws the people: loading anny takes a worker longer than writing a thousand frames.
+    waiting = threading.Semaphore(3 * workers)
+
+    def tasks() -> Iterator[tuple[SplitSettings, Path, int, list[HandShape]]]:
+        for chunk in chunks:
+            waiting.acquire()
+            first, last = _frames_of(settings, chunk)[0], _frames_of(settings, chunk)[-1]
+            people = range(first // _FRAMES_PER_PERSON, last // _FRAMES_PER_PERSON + 1)
+            yield settings, folder, chunk, [sample_person(model, settings, person) for person in people]
+
+    if workers == 1 or len(chunks) < 2:
+        for task in tasks():
+            yield _write_chunk(task)
+            waiting.release()
+        return
+    # Spawned, not forked: torch and OpenCV have threads by now.
+    # They inherit deafness to Ctrl-C, which is for this process to answer.
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    pool = multiprocessing.get_context("spawn").Pool(min(workers, len(chunks)), _one_thread)
+    signal.signal(signal.SIGINT, interrupt)
+    with pool:
+        try:
+            for done in pool.imap_unordered(_write_chunk, tasks()):
+                waiting.release()
+                yield done
+        finally:
+            waiting.release(len(chunks))  # or the pool would wait for a thread that waits for us
+
+
+def _write_chunk(task: tuple[SplitSettings, Path, int, list[HandShape]]) -> tuple[int, float]:
+    """Write a chunk's frames, then its labels, which mark it as done. Returns its number and CPU seconds."""
+    settings, folder, chunk, people = task
+    start = time.process_time()
+    scenes = []
+    for i, frame in enumerate(_frames_of(settings, chunk)):
+        scene = sample_frame(settings, frame, people[i // _FRAMES_PER_PERSON])
+        with written_whole(folder / FRAME_NAME.format(frame + 1)) as unfinished:
+            unfinished.write_bytes(encode_depth(scene.depth))
+        scenes.append((scene.joints36, scene.joints21, scene.center))
+    joints36, joints21, center = map(np.stack, zip(*scenes, strict=True))
+    with written_whole(_part_file(folder, chunk)) as unfinished:
+        np.savez(unfinished, joints36=joints36, joints21=joints21, center=center)
+    return chunk, time.process_time() - start
+
+
+def encode_depth(depth: np.ndarray) -> bytes:
+    """A PNG of depth (H, W) uint16 mm as NYU stores it: blue the low byte, green the high one, red 0."""
+    image = np.stack([depth & 255, depth >> 8, np.zeros_like(depth)], -1).astype(np.uint8)
+    # Unfiltered rows: half the time of OpenCV's choice and no larger.
+    options = [cv2.IMWRITE_PNG_COMPRESSION, 6, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]
+    return cv2.imencode(".png", image, options)[1].tobytes()
+
+
+def _assemble(settings: SplitSettings, out: Path, folder: Path, chunks: int) -> None:
+    """Join the chunks' labels into the split's files."""
+    parts = [np.load(_part_file(folder, chunk)) for chunk in range(chunks)]
+    joints36, joints21, center = (
+        np.concatenate([part[name] for part in parts]) for name in ("joints36", "joints21", "center")
+    )
+    slots = np.full((2, 3, *joints36.shape), np.nan, np.float32)
+    slots[:, 0] = settings.camera.xyz_to_uvd(joints36), joints36
+    with written_whole(folder / "joint_data.mat") as unfinished:
+        scipy.io.savemat(unfinished, {"joint_uvd": slots[0], "joint_xyz": slots[1]}, do_compression=True)
+        with unfinished.open("r+b") as file:
+            # SciPy writes the time of day here; the same seed gives the same bytes.
+            file.write(_MAT_HEADER.ljust(116))
+    with written_whole(folder / "joints21.npz") as unfinished:
+        np.savez_compressed(unfinished, xyz=joints21.astype(np.float32))
+    write_table(out / f"center_{settings.split}_refined.txt", center)
+    shutil.rmtree(_parts(folder))
+    _write_record(settings, folder, complete=True)
+
+
+def _frames_of(settings: SplitSettings, chunk: int) -> range:
+    return range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, settings.frames))
+
+
+def _parts(folder: Path) -> Path:
+    return folder / "parts"
+
+
+def _part_file(folder: Path, chunk: int) -> Path:
+    return _parts(folder) / f"{chunk:06d}.npz"

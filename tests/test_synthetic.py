@@ -1,0 +1,215 @@
+"""The synthetic hands: anatomy, labels against rendered surface, and the files they are written to."""
+
+import shutil
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("anny", reason="the synthetic hand needs requirements-synth.txt")
+pytest.importorskip("embreex", reason="the synthetic hand needs requirements-synth.txt")
+
+from config import DATASETS, NYU_CAMERA
+from dataloader import nyu
+from dataloader.nyu import EVALUATED_JOINTS
+from dataloader.synthetic import writer
+from dataloader.synthetic.labels import label_joints
+from dataloader.synthetic.pose import overlap, sample_pose
+from dataloader.synthetic.scene import render_scene, sample_scene
+from dataloader.synthetic.skeleton import HandPose, pose_joints
+from dataloader.synthetic.writer import SplitSettings, sample_frame, sample_person, write_split
+
+SLOTS = list(EVALUATED_JOINTS)
+TEST = SplitSettings("test", 41, 3, NYU_CAMERA, (480, 640))  # one frame more than a chunk
+
+
+@pytest.fixture(scope="module")
+def model():
+    return writer.load_model()
+
+
+@pytest.fixture(scope="module")
+def people(model):
+    return [sample_person(model, TEST, person) for person in range(6)]
+
+
+@pytest.fixture(scope="module")
+def scenes(people):
+    return [sample_scene(np.random.default_rng(i), people[i % len(people)], NYU_CAMERA) for i in range(30)]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    out = tmp_path_factory.mktemp("one_worker")
+    assert write_split(TEST, out, workers=1)
+    return out
+
+
+def open_hand():
+    """A flat hand with its thumb to the side."""
+    flex, spread = np.zeros((5, 4)), np.radians([60, 10, 2, -6, -16])
+    return HandPose(flex, spread, np.radians(20), np.zeros(5), np.zeros(2))
+
+
+def files_of(folder):
+    """Every file below a folder: {relative path: bytes}."""
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_bones_keep_their_length_in_every_pose(people):
+    rng = np.random.default_rng(0)
+    for shape in people:
+        posed = [pose_joints(shape, sample_pose(rng, shape)) for _ in range(10)]
+        joints = np.stack([each for _, each in posed])
+        lengths = np.linalg.norm(np.diff(joints, axis=2), axis=-1)
+        assert np.ptp(lengths, axis=0).max() < 1e-9
+        # Of NYU's labels, those that one bone holds together: thumb tip and IP, wrists, palm.
+        labels = np.stack([label_joints(shape, *each)[0] for each in posed])
+        for a, b in ((24, 25), (30, 31), (30, 32)):
+            assert np.ptp(np.linalg.norm(labels[:, a] - labels[:, b], axis=1)) < 1e-9
+
+
+def test_fingers_stay_out_of_one_another(people):
+    rng = np.random.default_rng(1)
+    depth = [overlap(shape, pose_joints(shape, sample_pose(rng, shape))[1][None]) for shape in people * 20]
+    assert np.percentile(depth, 98) < 3
+    assert np.max(depth) < 6
+
+
+def test_joints_lie_under_the_surface(scenes):
+    seen, total = 0, 0
+    for scene in scenes:
+        for joints in (scene.joints36[SLOTS], scene.joints21):
+            uvd = NYU_CAMERA.xyz_to_uvd(joints)
+            u, v = np.rint(uvd[:, :2]).astype(int).T
+            inside = (u >= 0) & (u < 640) & (v >= 0) & (v < 480)
+            below = uvd[inside, 2] - scene.exact[v[inside], u[inside]]
+            assert (scene.exact[v[inside], u[inside]] > 0).all()
+            # Nearer surface may hide a joint; surface behind it would mean that it floats before the hand.
+            assert below.min() > -2
+            seen, total = seen + (below < 25).sum(), total + inside.sum()
+    assert seen > 0.7 * total
+
+
+def test_labels_are_complete(scenes):
+    for scene in scenes:
+        finite = np.isfinite(scene.joints36).all(1)
+        assert np.flatnonzero(finite).tolist() == SLOTS
+        assert np.isfinite(scene.joints21).all()
+        assert np.isfinite(scene.center).all()
+        assert (scene.depth > 0).sum() > 500
+
+
+def test_sensor_changes_depth_little(scenes):
+    for scene in scenes:
+        both = (scene.depth > 0) & (scene.exact > 0)
+        error = np.abs(scene.depth[both] - scene.exact[both])
+        assert np.median(error) < 6
+        assert both.sum() > 0.6 * (scene.exact > 0).sum()
+
+
+def test_right_hand_shows_its_thumb_on_the_right(people):
+    for shape in people:
+        scene = render_scene(np.random.default_rng(0), shape, open_hand(), np.eye(3), NYU_CAMERA)
+        u, v, _ = NYU_CAMERA.xyz_to_uvd(scene.joints21).T
+        thumb_tip, pinky_tip, wrist = 4, 20, 0
+        assert u[thumb_tip] > u[wrist] > u[pinky_tip]
+        assert v[12] < v[9] < v[wrist]  # the middle finger points up
+        ulnar, radial = scene.joints36[30], scene.joints36[31]
+        assert ulnar[0] < radial[0]
+
+
+def test_camera_with_y_down_sees_the_same_image(people):
+    down = NYU_CAMERA._replace(flip=1)
+    one, other = (sample_scene(np.random.default_rng(5), people[0], each) for each in (NYU_CAMERA, down))
+    assert np.array_equal(one.depth, other.depth)
+    assert np.allclose(NYU_CAMERA.xyz_to_uvd(one.joints21), down.xyz_to_uvd(other.joints21))
+
+
+def test_another_camera_and_frame_size(people):
+    camera = NYU_CAMERA._replace(fx=241.42, fy=241.42, cx=160.0, cy=120.0)
+    scene = sample_scene(np.random.default_rng(2), people[0], camera, (240, 320))
+    assert scene.depth.shape == (240, 320)
+    assert (scene.depth > 0).any()
+
+
+def test_splits_share_neither_people_nor_frames(model):
+    settings = [TEST._replace(split=split) for split in writer.SPLITS]
+    shapes = [sample_person(model, each, person).length for each in settings for person in range(3)]
+    assert len(set(shapes)) == len(shapes)
+    person = sample_person(model, TEST, 0)
+    poses = [tuple(sample_frame(each, i, person).joints21[4]) for each in settings for i in range(3)]
+    assert len(set(poses)) == len(poses)
+
+
+def test_number_of_workers_changes_no_byte(written, tmp_path):
+    write_split(TEST, tmp_path, workers=2)
+    assert files_of(tmp_path) == files_of(written)
+
+
+def test_an_interrupted_run_is_completed(written, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "_assemble", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            write_split(TEST, tmp_path, workers=1)
+    (tmp_path / "test" / "parts" / "000001.npz").unlink()
+    (tmp_path / "test" / "depth_1_0000041.png").unlink()
+    assert write_split(TEST, tmp_path, workers=1)
+    assert files_of(tmp_path) == files_of(written)
+    assert not write_split(TEST, tmp_path, workers=1)
+
+
+def test_nyu_loader_reads_it(written):
+    index = nyu.index_frames(written, "test", DATASETS["synth"], (300.0, 300.0, 300.0))
+    scene = sample_frame(TEST, 40, sample_person(writer.load_model(), TEST, 5))
+    assert np.allclose(index.joint_xyz[40], scene.joints36[SLOTS], atol=1e-3)
+    assert np.allclose(index.center_xyz[40], scene.center, atol=1e-3)
+    assert np.array_equal(nyu.read_depth(written / "test" / "depth_1_0000041.png"), scene.depth)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--frames", "0"], "must be at least 1"),
+        (["--frames", "42"], "other settings (frames 41, now 42)"),
+        (["--frames", "41", "--camera.fx", "500"], "other settings (camera"),
+    ],
+)
+def test_errors_are_a_sentence_and_exit_code_2(written, arguments, sentence, run_script):
+    settings = ["--out", written, "--split", "test", "--seed", "3", "--workers", "1"]
+    ran = run_script("dataloader.synthetic", *settings, *arguments)
+    assert ran.code == 2
+    assert sentence in ran.err
+    assert ran.err.count("\n") == 1
+
+
+def test_a_full_disk_is_noticed_beforehand(tmp_path, monkeypatch, run_script):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
+    ran = run_script("dataloader.synthetic", "--out", tmp_path / "new", "--frames", "1000")
+    assert ran.code == 2
+    assert "fewer --frames" in ran.err
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_missing_package_is_named(tmp_path, monkeypatch, run_script):
+    monkeypatch.setitem(sys.modules, "anny", None)
+    ran = run_script("dataloader.synthetic", "--out", tmp_path, "--frames", "8")
+    assert ran.code == 2
+    assert "pip install -r requirements-synth.txt" in ran.err
+
+
+def test_foreign_files_are_left_alone(tmp_path, run_script):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "mine.txt").write_text("mine")
+    ran = run_script("dataloader.synthetic", "--out", tmp_path, "--frames", "8")
+    assert ran.code == 2
+    assert "did not make" in ran.err
+
+
+def test_the_contact_sheet_shows_the_split(written, tmp_path, run_script):
+    settings = ["--out", written, "--split", "test", "--seed", "3", "--workers", "1", "--frames", "41"]
+    ran = run_script("dataloader.synthetic", *settings, "--sheet", tmp_path / "sheet.png")
+    assert ran.code == 0, ran.err
+    assert "nothing to do" in ran.out
+    assert cv2.imread(str(tmp_path / "sheet.png")).std() > 10
