@@ -13,8 +13,9 @@ class Config:
 
     # -- data
     dataset: str = "synth"  # a row of DATASETS; lies in <data_dir>/<dataset>
-    data_dir: str = "data"  # folder that holds the data sets
-    split: Literal["train", "val", "test"] = "test"  # what test.py scores; val exists for synth
+    data_dir: str = "data"  # folder that holds the data sets, or the data set's own
+    split: Literal["train", "val", "test"] = "test"  # what test.py scores; val exists for synth and hands17
+    test_subject: int | Literal["all"] = 0  # msra: who is left out of training, 0 to 8; all: nine folds
     img_size: int = 128  # edge of the depth crop, pixels; what the published weights were trained on
     cube: tuple[float, float, float] | None = None  # edges of the cropped volume, mm; None: the data set's
     augment_para: tuple[float, float, float] = (10.0, 0.1, 180.0)  # translation mm, scale, rotation degrees
@@ -66,14 +67,17 @@ class Config:
             raise ValueError(f"kernel_size is {self.kernel_size}: it must be positive.")
         if self.cube is not None and not min(self.cube) > 0:
             raise ValueError(f"cube is {self.cube}: its three edges in mm must be positive.")
+        if self.test_subject != "all" and not 0 <= self.test_subject <= 8:
+            raise ValueError(f"test_subject is {self.test_subject}: use 0 to 8, or all.")
         info = DATASETS[self.dataset]
+        fold = (f"P{self.test_subject}",) if info.subject_scales else ()
         return replace(
             self,
             cube=self.cube or info.cube,
             kernel_size=self.kernel_size or default_kernel_size(self.net),
             max_epoch=self.max_epoch or info.max_epoch,
             step=self.step or info.step,
-            output_dir=self.output_dir or str(Path("output", self.dataset, self.net)),
+            output_dir=self.output_dir or str(Path("output", self.dataset, self.net, *fold)),
         )
 
 
@@ -82,13 +86,14 @@ class DatasetInfo:
     """What is fixed for a data set (SPEC §1, §9)."""
 
     joint_names: tuple[str, ...]
-    chains: tuple[tuple[int, ...], ...]  # joints along each finger and the wrist, for drawing
+    chains: tuple[tuple[int, ...], ...]  # joints from pinky to thumb, then wrist or knuckles, for drawing
     camera: Camera
     cube: tuple[float, float, float]  # mm
     max_epoch: int
     step: int  # epochs between cuts of the learning rate
     source: str  # where it comes from, for the error when it is missing
     smaller_hand_from: int | None = None  # first test frame of a subject whose cube is × 5/6
+    subject_scales: tuple[float, ...] = ()  # of the cube by subject, where subjects are left out in turn
 
 
 NYU_JOINTS = (
@@ -97,6 +102,35 @@ NYU_JOINTS = (
 )
 NYU_CHAINS = ((13, 1, 0), (13, 3, 2), (13, 5, 4), (13, 7, 6), (13, 10, 9, 8), (11, 13, 12))
 NYU_CAMERA = Camera(fx=588.03, fy=587.07, cx=320, cy=240, flip=-1)
+
+ICVL_JOINTS = (
+    *("palm", "thumb root", "thumb mid", "thumb tip", "index root", "index mid", "index tip"),
+    *("middle root", "middle mid", "middle tip", "ring root", "ring mid", "ring tip"),
+    *("pinky root", "pinky mid", "pinky tip"),
+)
+ICVL_CHAINS = ((0, 13, 14, 15), (0, 10, 11, 12), (0, 7, 8, 9), (0, 4, 5, 6), (0, 1, 2, 3), (4, 7, 10, 13))
+
+MSRA_JOINTS = (
+    *("wrist", "index MCP", "index PIP", "index DIP", "index tip"),
+    *("middle MCP", "middle PIP", "middle DIP", "middle tip", "ring MCP", "ring PIP", "ring DIP", "ring tip"),
+    *("pinky MCP", "pinky PIP", "pinky DIP", "pinky tip"),
+    *("thumb MCP", "thumb PIP", "thumb DIP", "thumb tip"),
+)
+MSRA_CHAINS = (
+    *((0, 13, 14, 15, 16), (0, 9, 10, 11, 12), (0, 5, 6, 7, 8), (0, 1, 2, 3, 4)),
+    *((0, 17, 18, 19, 20), (1, 5, 9, 13)),
+)
+
+HANDS17_JOINTS = (
+    *("wrist", "thumb MCP", "index MCP", "middle MCP", "ring MCP", "pinky MCP"),
+    *("thumb PIP", "thumb DIP", "thumb tip", "index PIP", "index DIP", "index tip"),
+    *("middle PIP", "middle DIP", "middle tip", "ring PIP", "ring DIP", "ring tip"),
+    *("pinky PIP", "pinky DIP", "pinky tip"),
+)
+HANDS17_CHAINS = (
+    *((0, 5, 18, 19, 20), (0, 4, 15, 16, 17), (0, 3, 12, 13, 14), (0, 2, 9, 10, 11)),
+    *((0, 1, 6, 7, 8), (2, 3, 4, 5)),
+)
 
 DATASETS = {
     "nyu": DatasetInfo(
@@ -118,6 +152,34 @@ DATASETS = {
         max_epoch=40,
         step=30,
         source="`python -m dataloader.synthetic --help` makes it",
+    ),
+    "icvl": DatasetInfo(
+        joint_names=ICVL_JOINTS,
+        chains=ICVL_CHAINS,
+        camera=Camera(fx=240.99, fy=240.96, cx=160, cy=120),
+        cube=(200, 200, 200),
+        max_epoch=40,
+        step=10,
+        source="the ICVL Hand Posture Dataset is at https://labicvl.github.io/hand.html",
+    ),
+    "msra": DatasetInfo(
+        joint_names=MSRA_JOINTS,
+        chains=MSRA_CHAINS,
+        camera=Camera(fx=241.42, fy=241.42, cx=160, cy=120, flip=-1),
+        cube=(200, 200, 200),
+        max_epoch=25,
+        step=10,
+        source="the MSRA Hand Gesture database is linked from https://jimmysuen.github.io",
+        subject_scales=(1, 1, 1, 0.9, 0.9, 0.9, 0.85, 0.8, 0.75),
+    ),
+    "hands17": DatasetInfo(
+        joint_names=HANDS17_JOINTS,
+        chains=HANDS17_CHAINS,
+        camera=Camera(fx=475.065948, fy=475.065857, cx=315.944855, cy=245.287079),
+        cube=(200, 200, 200),
+        max_epoch=10,
+        step=5,
+        source="the HANDS 2017 challenge is at http://icvl.ee.ic.ac.uk/hands17/challenge",
     ),
 }
 

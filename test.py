@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import numpy as np
+
 from config import DATASETS, Config
-from dataloader import build_dataset, read_labels
+from dataloader import build_dataset, folds, hands17, join, read_labels
 from dataloader.base import HandDataset
 from util.checkpoint import prepare_network
 from util.cli import run
@@ -16,18 +18,19 @@ from util.metrics import as_json, as_table, joint_errors, score
 
 def main(config: Config) -> None:
     """Predict or read joints, compare them with the labels, and write figures and pictures."""
-    info = DATASETS[config.dataset]
+    info, folder = DATASETS[config.dataset], Path(config.output_dir)
     if config.predictions:
         name, dataset, true_xyz = Path(config.predictions).stem, dataset_if_there(config), read_labels(config)
         joint_uvd = read_predictions(Path(config.predictions), *true_xyz.shape[:2])
     else:
-        device = pick_device(config.device)
-        dataset = build_dataset(config)
+        dataset, name, joint_uvd = predict(config)
         true_xyz = dataset.index.joint_xyz
-        network, spec = prepare_network(config)
-        name = spec.net
-        loader = make_loader(dataset, config.batch_size, config.num_workers, device)
-        joint_uvd = predict_joints(network.to(device), loader, spec.kernel_size, device, config.precision)
+        if not dataset.index.labelled:
+            write_table(folder / "predictions.txt", joint_uvd.reshape(len(joint_uvd), -1))
+            joint_xyz = info.camera.uvd_to_xyz(joint_uvd)
+            hands17.write_submission(folder / "submission.txt", dataset.index, joint_xyz)
+            print(f"The labels are withheld: nothing to score. Written to {folder}/submission.txt")
+            return
 
     predictions = {name: joint_uvd}
     for other, file in map(named_file, config.compare):
@@ -39,7 +42,6 @@ def main(config: Config) -> None:
     tiles = pick_tiles(dataset, joint_uvd, errors[name].mean(axis=1)) if dataset is not None else None
 
     # Everything that can fail is done: now write.
-    folder = Path(config.output_dir)
     with written_whole(folder / "metrics.json") as temporary:
         temporary.write_text(json.dumps(as_json(rows[name], info.joint_names), indent=1) + "\n")
     write_table(folder / "predictions.txt", joint_uvd.reshape(len(joint_uvd), -1))
@@ -51,10 +53,27 @@ def main(config: Config) -> None:
     print(f"Written to {folder}/")
 
 
+def predict(config: Config) -> tuple[HandDataset, str, np.ndarray]:
+    """Run the network of every fold on its frames.
+
+    Returns:
+        The samples, the network's name, and (N, J, 3) full-frame uvd.
+    """
+    device = pick_device(config.device)
+    datasets, parts = [], []
+    for fold in folds(config):
+        dataset = build_dataset(fold)
+        network, spec = prepare_network(fold)
+        loader = make_loader(dataset, config.batch_size, config.num_workers, device)
+        parts.append(predict_joints(network.to(device), loader, spec.kernel_size, device, config.precision))
+        datasets.append(dataset)
+    return join(datasets, config), spec.net, np.concatenate(parts)
+
+
 def dataset_if_there(config: Config) -> HandDataset | None:
     """Predictions are scored against labels alone; frames are only for the gallery."""
     try:
-        return build_dataset(config)
+        return join([build_dataset(fold) for fold in folds(config)], config)
     except (FileNotFoundError, ValueError) as error:
         print(f"No gallery: {error}")
         return None

@@ -1,27 +1,85 @@
 """Data sets by name."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from config import DATASETS, Config
-from dataloader import nyu
+from dataloader import hands17, icvl, msra, nyu
 from dataloader.base import FrameIndex, HandDataset
+from dataloader.index import Frames, concatenate, place_centers
+
+# The synthetic hands are written in NYU's layout.
+MODULES = {"nyu": nyu, "synth": nyu, "icvl": icvl, "msra": msra, "hands17": hands17}
+
+
+def find_frames(config: Config) -> Frames:
+    """Find the frames and labels of `config.split` of `config.dataset`, without their centres.
+
+    Raises:
+        FileNotFoundError, ValueError: in one sentence, if the data set is not there or damaged.
+    """
+    return MODULES[config.dataset].find_frames(_root(config), config)
 
 
 def build_index(config: Config) -> FrameIndex:
     """Find the frames, labels and centres of `config.split` of `config.dataset`.
 
     Raises:
-        FileNotFoundError, ValueError: in one sentence, if the data set is not there or damaged.
+        FileNotFoundError, ValueError: see `find_frames`; also if the centres are missing or do not match.
     """
-    return nyu.index_frames(_root(config), config.split, DATASETS[config.dataset], config.cube)
+    frames = find_frames(config)
+    fold = f" --test_subject {config.test_subject}" if DATASETS[config.dataset].subject_scales else ""
+    make_centers = (
+        f"python -m util.centers --dataset {config.dataset} --data_dir {config.data_dir} "
+        f"--split {config.split}{fold} --method depth --out {frames.center_path}"
+    )
+    return place_centers(frames, config.split, make_centers)
 
 
 def build_dataset(config: Config, augment: bool = False) -> HandDataset:
     """The samples of `config.split`, augmented if asked for."""
+    return _dataset(build_index(config), config, augment)
+
+
+def read_labels(config: Config) -> np.ndarray:
+    """True joints of every frame of the split, (N, J, 3) mm, without looking for frames or centres."""
+    return MODULES[config.dataset].read_labels(_root(config), config)
+
+
+def folds(config: Config) -> list[Config]:
+    """The settings of every fold: one, or with `test_subject` all one for each subject that is there.
+
+    In `load_model` a fold's subject stands for `{subject}`.
+
+    Raises:
+        ValueError: if one checkpoint is named for all folds, or subjects are left out of a data set
+            that has none.
+    """
+    if config.test_subject != "all":
+        return [config]
+    if not DATASETS[config.dataset].subject_scales:
+        raise ValueError(f"--test_subject all is for msra: {config.dataset} has no subjects to leave out.")
+    if config.load_model and "{subject}" not in config.load_model:
+        raise ValueError(
+            f"--load_model {config.load_model} is one network, trained on subjects it would be tested on: "
+            "name nine, with {subject} in place of the number."
+        )
+    return [
+        replace(config, test_subject=subject, load_model=config.load_model.replace("{subject}", str(subject)))
+        for subject in msra.subjects(_root(config))
+    ]
+
+
+def join(datasets: list[HandDataset], config: Config) -> HandDataset:
+    """The test samples of several folds, one after the other."""
+    return _dataset(concatenate([dataset.index for dataset in datasets]), config)
+
+
+def _dataset(index: FrameIndex, config: Config, augment: bool = False) -> HandDataset:
     return HandDataset(
-        build_index(config),
+        index,
         DATASETS[config.dataset].camera,
         config.img_size,
         config.augment_para if augment else None,
@@ -29,16 +87,14 @@ def build_dataset(config: Config, augment: bool = False) -> HandDataset:
     )
 
 
-def read_labels(config: Config) -> np.ndarray:
-    """True joints of every frame of the split, (N, J, 3) mm, without looking for frames or centres."""
-    return nyu.read_labels(_root(config), config.split, DATASETS[config.dataset])
-
-
 def _root(config: Config) -> Path:
-    root = Path(config.data_dir, config.dataset)
-    if not (root / config.split).is_dir():
-        raise FileNotFoundError(
-            f"{root / config.split} is missing: split {config.split} of the {config.dataset} data set; "
-            f"{DATASETS[config.dataset].source}, data/README.md draws the folders."
-        )
-    return root
+    """The data set's folder: `<data_dir>/<dataset>`, or `data_dir` where that has the layout itself."""
+    split_folder = MODULES[config.dataset].split_folder
+    usual, itself = Path(config.data_dir, config.dataset), Path(config.data_dir)
+    for root in (usual, itself):
+        if split_folder(root, config).is_dir():
+            return root
+    raise FileNotFoundError(
+        f"{split_folder(usual, config)} is missing: split {config.split} of the {config.dataset} data set; "
+        f"{DATASETS[config.dataset].source}, data/README.md draws the folders."
+    )

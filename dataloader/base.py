@@ -31,8 +31,9 @@ class Sample(NamedTuple):
 class FrameIndex(NamedTuple):
     """Where the frames of one split lie and what is known of them; no frame is read yet.
 
-    `joint_xyz` (N, J, 3), `center_xyz` (N, 3), `cube` (N, 3): mm. `frame_path(i)` is frame i's
-    file and `read_depth(path)` gives its depth (H, W) in mm.
+    `joint_xyz` (N, J, 3), `center_xyz` (N, 3), `cube` (N, 3): mm, possibly mapped from disk; joints
+    are NaN where a benchmark withholds them. `frame_path(i)` is frame i's file and
+    `read_depth(path)` gives its depth (H, W) in mm.
     """
 
     joint_xyz: np.ndarray
@@ -40,6 +41,11 @@ class FrameIndex(NamedTuple):
     cube: np.ndarray
     frame_path: Callable[[int], Path]
     read_depth: Callable[[Path], np.ndarray]
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the true joints are known."""
+        return not np.isnan(self.joint_xyz[:1]).any()
 
 
 def make_sample(

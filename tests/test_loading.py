@@ -154,7 +154,7 @@ def test_labels_come_back_as_written(hands):
 
 
 def test_frames_are_not_read_before_they_are_needed(hands, monkeypatch):
-    monkeypatch.setattr("dataloader.nyu.cv2.imdecode", lambda *_: pytest.fail("a frame was read"))
+    monkeypatch.setattr("util.files.cv2.imdecode", lambda *_: pytest.fail("a frame was read"))
     assert len(build_dataset(hands)) == 6
 
 

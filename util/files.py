@@ -1,11 +1,14 @@
-"""Reading tables of numbers, and writing files so that nothing half-written is ever seen."""
+"""Reading tables and images, and writing files so that nothing half-written is ever seen."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
 import numpy as np
+
+INVALID = "invalid"  # V2V-PoseNet's word for a frame without a hand, in place of a centre
 
 
 @contextmanager
@@ -43,18 +46,59 @@ def read_table(path: Path, columns: int) -> np.ndarray:
         FileNotFoundError: if the file is missing.
         ValueError: naming the first line that is not `columns` finite numbers.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing or not a file.")
-    lines = path.read_text(errors="replace").splitlines()
-    if not any(map(str.strip, lines)):
-        raise ValueError(f"{path}: the file is empty.")
+    return _parse_table(path, _read_lines(path), columns)
+
+
+def read_centers(path: Path) -> np.ndarray:
+    """Read hand centres, `x y z` in mm a line; a line `invalid` says that the frame shows no hand.
+
+    Returns:
+        (lines, 3) float64, NaN where invalid.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_table`.
+    """
+    lines = _read_lines(path)
+    invalid = [line.split()[0] == INVALID for line in lines if line.strip()]
+    centers = _parse_table(path, ["0 0 0" if line.startswith(INVALID) else line for line in lines], 3)
+    centers[invalid] = np.nan
+    return centers
+
+
+def write_centers(path: Path, centers: np.ndarray) -> None:
+    """Write (N, 3) centres as `read_centers` reads them; NaN becomes `invalid`."""
+    lines = (INVALID if np.isnan(row).any() else "{:.3f} {:.3f} {:.3f}".format(*row) for row in centers)
+    with written_whole(path) as temporary, temporary.open("w") as file:
+        file.writelines(f"{line}\n" for line in lines)
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Decode an image file as it is stored: (H, W) or (H, W, channels), 8 or 16 bit.
+
+    Raises:
+        FileNotFoundError: if it is missing.
+        ValueError: if it cannot be decoded.
+    """
     try:
-        table = np.loadtxt(lines, ndmin=2, comments=None)
-    except ValueError:
-        table = None  # some line is damaged: find it below
-    if table is None or table.shape[1] != columns or not np.isfinite(table).all():
-        raise ValueError(f"{path}: {_first_damage(lines, columns)}.")
-    return table
+        encoded = np.fromfile(path, np.uint8)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} is missing: a depth frame whose neighbours are there.") from error
+    image = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED) if encoded.size else None
+    if image is None:
+        raise ValueError(f"{path} is damaged: it cannot be decoded as an image.")
+    return image
+
+
+def read_depth_png(path: Path) -> np.ndarray:
+    """Decode a depth frame kept as 16-bit PNG: (H, W) uint16, in the file's unit.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_image`; also if it is of another kind.
+    """
+    image = read_image(path)
+    if image.dtype != np.uint16 or image.ndim != 2:
+        raise ValueError(f"{path} is {image.dtype} of shape {image.shape}: expected a 16-bit grey PNG.")
+    return image
 
 
 def read_predictions(path: Path, num_frames: int, num_joints: int) -> np.ndarray:
@@ -73,6 +117,25 @@ def read_predictions(path: Path, num_frames: int, num_joints: int) -> np.ndarray
             f"{path} has {len(table)} frames, the labels have {num_frames}: they do not belong together."
         )
     return table.reshape(num_frames, num_joints, 3)
+
+
+def _read_lines(path: Path) -> list[str]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing or not a file.")
+    lines = path.read_text(errors="replace").splitlines()
+    if not any(map(str.strip, lines)):
+        raise ValueError(f"{path}: the file is empty.")
+    return lines
+
+
+def _parse_table(path: Path, lines: list[str], columns: int) -> np.ndarray:
+    try:
+        table = np.loadtxt(lines, ndmin=2, comments=None)
+    except ValueError:
+        table = None  # some line is damaged: find it below
+    if table is None or table.shape[1] != columns or not np.isfinite(table).all():
+        raise ValueError(f"{path}: {_first_damage(lines, columns)}.")
+    return table
 
 
 def _first_damage(lines: list[str], columns: int) -> str:
