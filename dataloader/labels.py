@@ -84,7 +84,7 @@ def _parse_file(path: Path, num_joints: int, named: bool, counted: bool, z_sign:
             try:
                 records = _parse_lines(text, num_joints, named)
             except ValueError:
-                raise _damage(path, text, line, num_joints, named) from None
+                raise _damage(path, text, line, num_joints, named, z_sign) from None
             records["joint"][..., 2] *= z_sign
             if not (records["joint"][..., 2] > 0).all():
                 raise _damage(path, text, line, num_joints, named, z_sign)
@@ -146,18 +146,21 @@ def _parse_numbers(characters: np.ndarray, starts: np.ndarray, ends: np.ndarray)
     Raises:
         ValueError: if a number is none, or is not finite.
     """
-    length = ends - starts
+    length = np.minimum(ends - starts, 127).astype(np.int8)  # narrow types: this loop waits for memory
     digits = np.zeros(len(starts))  # the number with its point read as a digit 0
     digit_count = np.zeros(len(starts), np.int8)
     point = np.zeros(len(starts), np.int8)  # place of the point from the right, counted from 1; 0: none
     longest = min(int(length.max(initial=0)), 15)  # more digits than a float64 holds
+    character, term = np.empty(len(starts), np.uint8), np.empty(len(starts))
+    position = ends.copy()
     for place in range(longest):
-        character = np.take(characters, ends - (place + 1))
+        position -= 1
+        np.take(characters, position, out=character, mode="clip")
         inside = length > place
         digit = character - np.uint8(ord("0"))  # wraps: what is no digit becomes large
         is_digit = inside & (digit < 10)
         digit *= is_digit
-        digits += digit * 10.0**place
+        digits += np.multiply(digit, 10.0**place, out=term)
         digit_count += is_digit
         point[inside & (character == ord("."))] = place + 1
     power = 10.0 ** np.arange(longest + 1)
@@ -178,7 +181,7 @@ def _parse_numbers(characters: np.ndarray, starts: np.ndarray, ends: np.ndarray)
     return value
 
 
-def _damage(path: Path, text: bytes, line: int, num_joints: int, named: bool, z_sign: int = 1) -> ValueError:
+def _damage(path: Path, text: bytes, line: int, num_joints: int, named: bool, z_sign: int) -> ValueError:
     """The error that names the first damaged line of a text that starts after `line` lines."""
     columns = 3 * num_joints + named
     for number, content in enumerate(text.split(b"\n"), start=line + 1):

@@ -1,0 +1,216 @@
+"""Finding the hand: real frames of two cameras, built scenes, files of centres and the command."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from config import NYU_CAMERA, Config
+from dataloader import build_index
+from dataloader.nyu import read_depth
+from tests.layout_folders import spread_hands, write_hands17_folder, write_icvl_folder
+from util.camera import Camera
+from util.centers import center_errors, center_from_depth, centers_from_labels
+from util.files import read_centers, write_centers
+
+SHARED = Path(__file__).parents[2] / "shared"
+SR305 = Camera(fx=476.007, fy=476.007, cx=313.683, cy=242.755)
+
+# u, v of the middle of the palm, looked at in every frame.
+PALMS = {
+    "230536_110": (285, 239),
+    "230536_130": (258, 213),
+    "230536_150": (301, 223),
+    "230536_170": (275, 234),
+    "230536_30": (303, 314),
+    "230536_50": (292, 281),
+    "230536_70": (304, 269),
+    "230536_90": (315, 227),
+    "231615_0": (272, 295),
+    "231615_100": (327, 301),
+    "231615_140": (319, 289),
+    "231615_160": (331, 298),
+    "231615_180": (337, 288),
+    "231615_20": (336, 299),
+    "231615_200": (335, 281),
+    "231615_220": (347, 294),
+    "231615_40": (315, 312),
+    "231615_60": (322, 302),
+    "231615_80": (324, 302),
+}
+
+
+@pytest.mark.skipif(not (SHARED / "sr305").is_dir(), reason="the SR305 frames are not here")
+@pytest.mark.parametrize("name", PALMS)
+def test_the_centre_lies_on_a_real_hand_before_a_body(name):
+    raw = cv2.imread(str(SHARED / "sr305" / f"20210326-{name}.png"), cv2.IMREAD_UNCHANGED)
+    u, v, d = SR305.xyz_to_uvd(center_from_depth(raw * 0.125, SR305))
+    assert np.hypot(u - PALMS[name][0], v - PALMS[name][1]) * d / SR305.fx < 30
+    # On the hand's own surface, not on the body 100 to 400 mm behind it.
+    around = raw[int(v) - 5 : int(v) + 6, int(u) - 5 : int(u) + 6] * 0.125
+    assert abs(np.median(around[around > 0]) - d) < 30
+
+
+@pytest.mark.skipif(not (SHARED / "nyu").is_dir(), reason="the NYU frame is not here")
+def test_the_centre_is_near_the_released_one():
+    depth = read_depth(SHARED / "nyu" / "depth_1_0000001.png")
+    released = np.loadtxt(SHARED / "nyu" / "center_test_refined.txt", max_rows=1)
+    assert np.linalg.norm(center_from_depth(depth, NYU_CAMERA) - released) < 20
+
+
+def scene(camera, shape, parts):
+    """Depth (H, W) mm of flat parts: (x, y, z, width, height) mm, nearer ones before farther ones."""
+    rows, columns = np.indices(shape)
+    depth = np.zeros(shape)
+    for x, y, z, width, height in sorted(parts, key=lambda part: -part[2]):
+        u, v, _ = camera.xyz_to_uvd(np.array([x, y, z], float))
+        inside = (abs(columns - u) < width / 2 * camera.fx / z) & (abs(rows - v) < height / 2 * camera.fy / z)
+        depth[inside] = z
+    return depth
+
+
+PALM = (-60, -40, 600, 90, 90)
+FINGERS = [(-95 + 23 * i, -125, 598, 15, 80) for i in range(4)]
+FOREARM = (-60, 115, 605, 60, 220)
+BODY = (60, 60, 750, 380, 500)
+CAMERAS = [
+    (Camera(475, 475, 320, 240), (480, 640)),
+    (Camera(475, 475, 320, 240, flip=-1), (480, 640)),
+    (Camera(241, 241, 160, 120), (240, 320)),
+]
+
+
+def distance_from_hand(center):
+    """From the middle between palm and fingers, in x, y and z."""
+    return np.abs(center - (-60, -70, 600 + 10))
+
+
+@pytest.mark.parametrize(("camera", "shape"), CAMERAS)
+@pytest.mark.parametrize(
+    "others",
+    [
+        [],
+        [FOREARM],
+        [FOREARM, BODY],
+        [FOREARM, BODY, (0, 0, 1400, 3000, 3000)],
+        [BODY, (150, -150, 400, 20, 20)],
+    ],
+    ids=["alone", "arm", "body", "wall", "speck"],
+)
+def test_the_hand_is_found_in_a_scene(camera, shape, others):
+    parts = [PALM, *FINGERS, *others]
+    if camera.flip < 0:
+        parts = [(x, -y, *rest) for x, y, *rest in parts]
+    center = center_from_depth(scene(camera, shape, parts), camera) * (1, camera.flip, 1)
+    assert (distance_from_hand(center) < (15, 40, 10)).all()
+
+
+def test_noise_and_missing_readings_do_not_move_the_centre():
+    camera, shape = CAMERAS[0]
+    depth = scene(camera, shape, [PALM, *FINGERS, FOREARM, BODY])
+    clean = center_from_depth(depth, camera)
+    rng = np.random.default_rng(0)
+    noisy = depth + rng.normal(0, 2, shape) * (depth > 0)
+    noisy[rng.random(shape) < 0.05] = np.nan
+    noisy[rng.random(shape) < 0.05] = 0
+    noisy[rng.random(shape) < 0.01] = 65535
+    specks = rng.random(shape) < 0.002
+    noisy[specks] = rng.uniform(150, 500, np.count_nonzero(specks))
+    assert np.linalg.norm(center_from_depth(noisy, camera) - clean) < 10
+
+
+@pytest.mark.parametrize(
+    ("depth", "sentence"),
+    [
+        (np.zeros((480, 640), np.uint16), "no reading between 100 and 1500 mm"),
+        (np.full((480, 640), np.nan), "no reading"),
+        (scene(*CAMERAS[0], [(0, 0, 300, 30, 30)]), "nothing in range is as large as a hand"),
+        (np.indices((480, 640)).sum(0) % 2 * 500.0 + 400, "nothing in range"),
+    ],
+    ids=["zero", "NaN", "speck", "checkers"],
+)
+def test_no_hand_is_an_error(depth, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        center_from_depth(depth, CAMERAS[0][0])
+
+
+def test_errors_count_frames_without_a_centre():
+    joints = np.tile([0.0, 0, 700], (4, 14, 1))
+    centers = np.array([[0, 0, 700], [10, 0, 700], [0, 0, 740], [np.nan] * 3])
+    errors = center_errors(centers, joints)
+    assert errors.frames == 4
+    assert errors.invalid == 1
+    assert errors.mean_mm == pytest.approx(50 / 3)
+    assert errors.median_mm == 10
+    assert errors.within_20mm == 0.5
+    np.testing.assert_array_equal(centers_from_labels(joints), joints[:, 0])
+    with pytest.raises(ValueError, match="No frame has a centre"):
+        center_errors(np.full((4, 3), np.nan), joints)
+
+
+def test_centre_files_keep_invalid_frames(tmp_path):
+    centers = np.array([[1.25, -2, 700], [np.nan] * 3, [3, 4, 500.125]])
+    path = tmp_path / "center_test_refined.txt"
+    write_centers(path, centers)
+    assert path.read_text() == "1.250 -2.000 700.000\ninvalid\n3.000 4.000 500.125\n"
+    np.testing.assert_array_equal(read_centers(path), centers)
+    path.write_text("1 2 700\ninvalid invalid invalid\n\n1 2\n")
+    with pytest.raises(ValueError, match="line 4 has 2 numbers"):
+        read_centers(path)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    root = tmp_path_factory.mktemp("centres")
+    write_icvl_folder(root / "icvl", spread_hands("icvl", 2, 1), spread_hands("icvl", 4, 2))
+    write_hands17_folder(root / "hands17", spread_hands("hands17", 2, 3), spread_hands("hands17", 2, 4))
+    return root
+
+
+@pytest.mark.parametrize("method", ["labels", "depth"])
+def test_the_command_writes_centres_that_the_loader_reads(written, method, tmp_path, run_script):
+    out = written / "icvl" / "center_test_refined.txt"
+    out.unlink(missing_ok=True)  # what the command is for
+    common = ("--dataset", "icvl", "--data_dir", written, "--method", method)
+    ran = run_script("util/centers.py", *common, "--out", out, "--json", tmp_path / "errors.json")
+    assert ran.code == 0, ran.err
+    report = json.loads((tmp_path / "errors.json").read_text())
+    assert report["frames"] == 4
+    assert report["invalid"] == 0
+    assert report["oracle"] == ("an oracle" in ran.out) == (method == "labels")
+    if method == "labels":
+        assert report["mean_mm"] < 1e-3
+    else:
+        assert report["mean_mm"] < 25
+    assert report["within_20mm"] >= 0.5
+    index = build_index(Config(dataset="icvl", data_dir=str(written)).resolved())
+    errors = center_errors(index.center_xyz, index.joint_xyz)
+    assert errors.mean_mm == pytest.approx(report["mean_mm"], abs=2e-3)
+
+
+def test_the_command_without_labels(written, tmp_path, run_script):
+    common = ("util/centers.py", "--dataset", "hands17", "--data_dir", written, "--json", tmp_path / "e.json")
+    assert run_script(*common).code == 0
+    report = json.loads((tmp_path / "e.json").read_text())
+    assert report["frames"] == 2
+    assert "mean_mm" not in report
+    refused = run_script(*common, "--method", "labels")
+    assert refused.code == 2
+    assert "are withheld" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--dataset", "bighand"), "There is no data set 'bighand'"),
+        (("--method", "guess"), "--method"),
+        (("--depth_range", "900", "300"), "the nearest depth comes first"),
+        (("--dataset", "msra"), "msra/P0 is missing"),
+    ],
+)
+def test_settings_that_cannot_work(written, flags, sentence, run_script):
+    ran = run_script("util/centers.py", "--data_dir", written, *flags)
+    assert ran.code == 2
+    assert sentence in ran.err.strip().splitlines()[-1]

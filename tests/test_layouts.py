@@ -1,0 +1,374 @@
+"""ICVL, MSRA15 and HANDS 2017 from folders in their real layouts: joints, crops, folds, broken files."""
+
+import json
+import os
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from torch.utils.data import DataLoader
+
+from config import DATASETS, Config
+from dataloader import build_dataset, build_index, read_labels
+from tests.layout_folders import (
+    spread_hands,
+    write_bin,
+    write_center_file,
+    write_hands17_folder,
+    write_icvl_folder,
+    write_msra_folder,
+)
+from util.checkpoint import ModelSpec, save_checkpoint
+
+SUBJECTS = {0: 1.0, 3: 0.9, 8: 0.75}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A folder with the three data sets, and the true joints by data set and split."""
+    root = tmp_path_factory.mktemp("layouts")
+    icvl = {"train": spread_hands("icvl", 3, 1), "test": spread_hands("icvl", 5, 2)}
+    write_icvl_folder(root / "icvl", **icvl)
+    hands17 = {"train": spread_hands("hands17", 3, 3), "test": spread_hands("hands17", 2, 4)}
+    write_hands17_folder(root / "hands17", **hands17)
+    subjects = {
+        subject: {
+            gesture: spread_hands("msra", 2, 10 * subject + n, scale) for n, gesture in enumerate(("1", "IP"))
+        }
+        for subject, scale in SUBJECTS.items()
+    }
+    write_msra_folder(root / "msra", subjects)
+    joined = {subject: np.concatenate([*gestures.values()]) for subject, gestures in subjects.items()}
+    msra = {"train": np.concatenate([joined[0], joined[8]]), "test": joined[3]}
+    return root, {"icvl": icvl, "hands17": hands17, "msra": msra, "msra subjects": joined}
+
+
+@pytest.fixture
+def copied(written, tmp_path):
+    """A copy of one data set, to break."""
+
+    def copy(dataset):
+        shutil.copytree(written[0] / dataset, tmp_path / dataset)
+        return tmp_path / dataset
+
+    return copy
+
+
+def settings(root, dataset, split="test", **others):
+    others.setdefault("test_subject", 3)
+    return Config(dataset=dataset, data_dir=str(root), split=split, **others).resolved()
+
+
+SPLITS = [(dataset, split) for dataset in ("icvl", "msra", "hands17") for split in ("train", "test")]
+LABELLED = [pair for pair in SPLITS if pair != ("hands17", "test")]
+
+
+@pytest.mark.parametrize(("dataset", "split"), LABELLED)
+def test_joints_come_back(written, dataset, split):
+    root, truth = written
+    config = settings(root, dataset, split)
+    for _ in ("parsed", "from the cache"):
+        found = build_index(config).joint_xyz
+        assert found.shape == truth[dataset][split].shape
+        assert np.abs(found - truth[dataset][split]).max() < 0.01
+        assert np.abs(read_labels(config) - truth[dataset][split]).max() < 0.01
+
+
+@pytest.mark.parametrize(("dataset", "split"), SPLITS)
+def test_joints_lie_on_the_hand_in_the_crop(written, dataset, split):
+    root, truth = written
+    samples = build_dataset(settings(root, dataset, split))
+    assert len(samples) == len(truth[dataset][split])
+    for i, joint_xyz in enumerate(truth[dataset][split]):
+        sample = samples[i]
+        uv = samples.camera.xyz_to_uvd(joint_xyz)[:, :2]
+        column, row = np.rint(uv @ sample.M[:2, :2].T + sample.M[:2, 2]).astype(int).T
+        surface = sample.image[0, row, column] * sample.cube[2] / 2 + sample.center_xyz[2]
+        # The front of the joint's own ball, or of a ball before it.
+        assert (sample.image[0, row, column] < 0.99).all()
+        assert (np.abs(joint_xyz[:, 2] - surface) < 50).all()
+        if samples.index.labelled:
+            assert np.abs(sample.joint_uvd).max() < 1
+
+
+@pytest.mark.parametrize("dataset", ["icvl", "msra", "hands17"])
+def test_the_data_sets_own_folder_serves_as_well(written, dataset):
+    root, truth = written
+    assert len(build_index(settings(root / dataset, dataset)).joint_xyz) == len(truth[dataset]["test"])
+
+
+@pytest.mark.parametrize(("dataset", "split"), SPLITS)
+def test_samples_make_batches(written, dataset, split):
+    samples = build_dataset(settings(written[0], dataset, split), augment=split == "train")
+    (batch,) = DataLoader(samples, batch_size=8, num_workers=1)
+    assert batch[0].shape == (len(samples), 1, 128, 128)
+    assert batch[2].shape == (len(samples), len(DATASETS[dataset].joint_names), 3)
+    assert bool(batch[2].isnan().all()) == ((dataset, split) == ("hands17", "test"))
+
+
+def test_the_tables_name_every_joint_once():
+    for info in DATASETS.values():
+        assert len(set(info.joint_names)) == len(info.joint_names)
+        assert set().union(*info.chains) == set(range(len(info.joint_names)))
+        assert len(info.chains) == 6
+
+
+def test_a_subject_is_left_out_and_has_its_cube(written):
+    root, truth = written
+    train, test = (build_index(settings(root, "msra", split, test_subject=8)) for split in ("train", "test"))
+    assert {train.frame_path(i).parts[-3] for i in range(8)} == {"P0", "P3"}
+    assert train.cube[:, 0].tolist() == [200] * 4 + [180] * 4
+    assert test.cube[:, 0].tolist() == [150] * 4
+    assert np.abs(test.joint_xyz - truth["msra subjects"][8]).max() < 0.01
+    assert [test.frame_path(i).parts[-2:] for i in (1, 2)] == [
+        ("1", "000001_depth.bin"),
+        ("IP", "000000_depth.bin"),
+    ]
+
+
+def test_hands17_validates_on_training_frames(written):
+    assert len(build_index(settings(written[0], "hands17", "val")).joint_xyz) == 1
+
+
+@pytest.mark.parametrize("dataset", ["icvl", "hands17"])
+def test_a_checkpoint_is_scored(written, dataset, tmp_path, run_script):
+    root, truth = written
+    joints = len(DATASETS[dataset].joint_names)
+    spec = ModelSpec("resnet_18", joints, 4, 1.0, dataset)
+    save_checkpoint(tmp_path / "small.pth", spec.build(), spec)
+    arguments = ("--dataset", dataset, "--data_dir", root, "--num_workers", "0")
+    out = ("--load_model", tmp_path / "small.pth", "--output_dir", tmp_path / "out", "--img_size", "64")
+    ran = run_script("test.py", *arguments, *out)
+    assert ran.code == 0, ran.err
+    frames = len(truth[dataset]["test"])
+    assert len((tmp_path / "out" / "predictions.txt").read_text().splitlines()) == frames
+    if dataset != "hands17":
+        assert json.loads((tmp_path / "out" / "metrics.json").read_text())["frames"] == frames
+        return
+    rows = [line.split("\t") for line in (tmp_path / "out" / "submission.txt").read_text().splitlines()]
+    assert [row[0] for row in rows] == ["image_D00000001.png", "image_D00000002.png"]
+    uvd = np.loadtxt(tmp_path / "out" / "predictions.txt").reshape(2, joints, 3)
+    submitted = np.array([row[1:] for row in rows], float).reshape(2, joints, 3)
+    assert np.abs(submitted - DATASETS[dataset].camera.uvd_to_xyz(uvd)).max() < 0.01
+
+
+def test_all_folds_are_averaged_over_their_frames(written, tmp_path, run_script):
+    root, truth = written
+    spec = ModelSpec("resnet_18", 21, 4, 1.0, "msra")
+    for subject in SUBJECTS:
+        save_checkpoint(tmp_path / f"P{subject}.pth", spec.build(), spec)
+    common = ("--dataset", "msra", "--data_dir", root, "--num_workers", "0", "--img_size", "64")
+
+    def scored(subject, model):
+        out = tmp_path / f"out{subject}"
+        flags = ("--test_subject", subject, "--load_model", model, "--output_dir", out)
+        ran = run_script("test.py", *common, *flags)
+        assert ran.code == 0, ran.err
+        figures = json.loads((out / "metrics.json").read_text())
+        return figures, (out / "predictions.txt").read_text().splitlines()
+
+    figures, lines = scored("all", tmp_path / "P{subject}.pth")
+    _, of_subject_3 = scored(3, tmp_path / "P3.pth")
+    assert lines[4:8] == of_subject_3
+    predicted = np.loadtxt(lines).reshape(12, 21, 3)
+    true = np.concatenate([*truth["msra subjects"].values()])
+    errors = np.linalg.norm(DATASETS["msra"].camera.uvd_to_xyz(predicted) - true, axis=-1)
+    assert figures["frames"] == 12
+    assert figures["mpe_mm"] == pytest.approx(errors.mean(), abs=0.01)
+    labels = read_labels(settings(root, "msra", test_subject="all"))
+    assert np.abs(labels - np.concatenate([*truth["msra subjects"].values()])).max() < 0.01
+
+    flags = ("--test_subject", "all", "--load_model", tmp_path / "P3.pth")
+    refused = run_script("test.py", *common, *flags)
+    assert refused.code == 2
+    assert "{subject}" in refused.err
+
+
+def test_centres_of_all_icvl_lines_serve_the_unrotated(written, copied):
+    root = copied("icvl")
+    centers = np.loadtxt(root / "center_train_refined.txt")
+    write_center_file(
+        root / "center_train_refined.txt", np.repeat(centers, 2, axis=0) + [[9, 9, 9], [0, 0, 0]] * 3
+    )
+    index = build_index(settings(root.parent, "icvl", "train"))
+    np.testing.assert_allclose(index.center_xyz, centers)
+
+
+@pytest.mark.parametrize("dataset", ["icvl", "msra"])
+def test_invalid_centres_leave_training_and_stay_in_testing(copied, dataset):
+    root = copied(dataset)
+    fold = "3_" if dataset == "msra" else ""
+    whole = {split: build_index(settings(root.parent, dataset, split)) for split in ("train", "test")}
+    for split in whole:
+        path = root / f"center_{split}_{fold}refined.txt"
+        lines = path.read_text().splitlines()
+        path.write_text("\n".join([lines[0], "invalid", *lines[2:]]) + "\n")
+    whole["train"].frame_path(1).unlink()  # V2V-PoseNet says invalid of frames that are not there, too
+
+    train = build_index(settings(root.parent, dataset, "train"))
+    kept = [i for i in range(len(whole["train"].joint_xyz)) if i != 1]
+    np.testing.assert_array_equal(train.joint_xyz, whole["train"].joint_xyz[kept])
+    np.testing.assert_array_equal(train.cube, whole["train"].cube[kept])
+    assert train.frame_path(1) == whole["train"].frame_path(2)
+    assert np.isfinite(train.center_xyz).all()
+
+    test = build_index(settings(root.parent, dataset, "test"))
+    assert len(test.joint_xyz) == len(whole["test"].joint_xyz)
+    np.testing.assert_array_equal(test.center_xyz[1], test.center_xyz[0])
+
+
+def edit(name, change):
+    """A damage that changes the text of a file."""
+
+    def damage(root):
+        path = root / name
+        path.write_text(change(path.read_text()))
+
+    return damage
+
+
+def remove(name):
+    return lambda root: shutil.rmtree(root / name) if (root / name).is_dir() else (root / name).unlink()
+
+
+def cut(name):
+    return lambda root: (root / name).write_bytes((root / name).read_bytes()[:-8])
+
+
+def drop_last_line(text):
+    return "\n".join(text.splitlines()[:-1]) + "\n"
+
+
+def bad_header(root):
+    path = root / "P3/IP/000001_depth.bin"
+    content = np.frombuffer(path.read_bytes(), np.int32).copy()
+    content[4] = 999  # the window's right edge
+    path.write_bytes(content.tobytes())
+
+
+FRAME = "Testing/Depth/test_seq_2/image_0001.png"
+# (data set, how to break it, what the sentence must say)
+DAMAGES = {
+    "icvl gone": ("icvl", remove("Testing"), "icvl/Testing is missing"),
+    "icvl labels gone": ("icvl", remove("Testing/test_seq_2.txt"), "test_seq_2.txt is missing: labels"),
+    "icvl centres gone": ("icvl", remove("center_test_refined.txt"), "python -m util.centers --dataset icvl"),
+    "icvl frame gone": ("icvl", remove(FRAME), "4 depth frames, 5 labels and 5 centres"),
+    "icvl centre gone": ("icvl", edit("center_test_refined.txt", drop_last_line), "5 labels and 4 centres"),
+    "icvl label short": (
+        "icvl",
+        edit("Testing/test_seq_1.txt", lambda text: text.replace("image_0001.png ", "image_0001.png")),
+        "test_seq_1.txt: line 2 has 48 fields, expected 49",
+    ),
+    "icvl label word": (
+        "icvl",
+        edit("Testing/test_seq_2.txt", lambda text: text.replace(" ", " u", 2)),
+        "test_seq_2.txt: line 1 holds 'u",
+    ),
+    "icvl label behind": (
+        "icvl",
+        edit("Testing/test_seq_2.txt", lambda text: text.replace(" 4", " -4").replace(" 3", " -3")),
+        "test_seq_2.txt: line 1 has a joint at or behind the camera",
+    ),
+    "icvl labels empty": ("icvl", lambda r: [os.truncate(f, 0) for f in r.glob("Testing/*.txt")], "is empty"),
+    "icvl frame cut": ("icvl", cut(FRAME), f"{FRAME} is damaged"),
+    "icvl frame of 8 bits": (
+        "icvl",
+        lambda root: shutil.copy(make_8bit(root / "8.png"), root / FRAME),
+        "expected a 16-bit grey PNG",
+    ),
+    "msra subject gone": ("msra", remove("P3"), "msra/P3 is missing"),
+    "msra labels gone": ("msra", remove("P3/IP/joint.txt"), "P3/IP/joint.txt is missing"),
+    "msra centres gone": ("msra", remove("center_test_3_refined.txt"), "--test_subject 3 --method depth"),
+    "msra frame gone": ("msra", remove("P3/IP/000001_depth.bin"), "3 depth frames, 4 labels and 4 centres"),
+    "msra count wrong": (
+        "msra",
+        edit("P3/IP/joint.txt", lambda text: "3" + text[1:]),
+        "joint.txt announces 3 frames in its first line and holds 2",
+    ),
+    "msra count word": ("msra", edit("P3/IP/joint.txt", lambda text: "x" + text[1:]), "line 1 holds 'x"),
+    "msra z positive": (
+        "msra",
+        edit("P3/1/joint.txt", lambda text: text.replace(" -3", " 3").replace(" -4", " 4")),
+        "line 2 has a joint at or behind the camera",
+    ),
+    "msra label short": (
+        "msra",
+        edit("P3/1/joint.txt", lambda text: text.rsplit(" ", 1)[0] + "\n"),
+        "line 3 has 62 fields",
+    ),
+    "msra frame cut": ("msra", cut("P3/IP/000001_depth.bin"), "its header says"),
+    "msra frame without header": (
+        "msra",
+        lambda root: os.truncate(root / "P3/IP/000001_depth.bin", 20),
+        "20 bytes do not hold its header",
+    ),
+    "msra window outside": ("msra", bad_header, "lies outside 320×240"),
+    "msra frame NaN": (
+        "msra",
+        lambda root: write_bin(root / "P3/IP/000001_depth.bin", np.full((240, 320), np.nan, np.float32)),
+        "not a finite number",
+    ),
+    "hands17 gone": ("hands17", remove("training"), "hands17/training is missing"),
+    "hands17 labels gone": (
+        "hands17",
+        remove("training/Training_Annotation.txt"),
+        "Annotation.txt is missing",
+    ),
+    "hands17 frames gone": ("hands17", remove("training/images"), "images is missing"),
+    "hands17 frame gone": (
+        "hands17",
+        remove("training/images/image_D00000002.png"),
+        "2 depth frames, 3 labels and 3 centres",
+    ),
+    "hands17 label short": (
+        "hands17",
+        edit("training/Training_Annotation.txt", lambda text: text[: len(text) // 2]),
+        "Training_Annotation.txt: line 2 has",
+    ),
+    "hands17 label NaN": (
+        "hands17",
+        edit("training/Training_Annotation.txt", lambda text: text.replace("\t", "\tnan", 1)),
+        "line 1 holds 'nan",
+    ),
+    "hands17 centre behind": (
+        "hands17",
+        edit("center_train_refined.txt", lambda text: text.replace(" 4", " -4").replace(" 3", " -3")),
+        "image_D00000001.png (centre 1)",
+    ),
+}
+
+
+def make_8bit(path):
+    cv2.imwrite(str(path), np.full((240, 320), 200, np.uint8))
+    return path
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damage_ends_in_a_sentence(name, copied):
+    dataset, damage, sentence = DAMAGES[name]
+    root = copied(dataset)
+    damage(root)
+    config = settings(root.parent, dataset, "train" if dataset == "hands17" else "test")
+    with pytest.raises((ValueError, FileNotFoundError)) as raised:
+        list(DataLoader(build_dataset(config), batch_size=None))
+    assert sentence in str(raised.value)
+    assert str(raised.value).endswith(".")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--dataset", "icvl", "--split", "val"), "ICVL has no split val"),
+        (("--dataset", "msra", "--split", "val"), "MSRA has no split val"),
+        (("--dataset", "msra", "--test_subject", "9"), "test_subject is 9"),
+        (("--dataset", "icvl", "--test_subject", "all"), "icvl has no subjects"),
+        (("--dataset", "hands17", "--predictions", "any.txt"), "are withheld"),
+    ],
+)
+def test_settings_that_cannot_work(written, flags, sentence, run_script, tmp_path):
+    ran = run_script("test.py", "--data_dir", written[0], "--output_dir", tmp_path / "out", *flags)
+    assert ran.code == 2
+    assert sentence in ran.err.strip().splitlines()[-1]
+    assert not (tmp_path / "out").exists()
