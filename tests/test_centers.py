@@ -12,33 +12,34 @@ from dataloader import build_index
 from dataloader.nyu import read_depth
 from tests.layout_folders import spread_hands, write_hands17_folder, write_icvl_folder
 from util.camera import Camera
-from util.centers import center_errors, center_from_depth, centers_from_labels
+from util.centers import center_errors, centers_from_labels
 from util.files import read_centers, write_centers
+from util.find_hand import center_from_depth
 
 SHARED = Path(__file__).parents[2] / "shared"
 SR305 = Camera(fx=476.007, fy=476.007, cx=313.683, cy=242.755)
 
-# u, v of the middle of the palm, looked at in every frame.
+# u, v on the palm, at the fingers' roots; looked at in every frame.
 PALMS = {
-    "230536_110": (285, 239),
-    "230536_130": (258, 213),
-    "230536_150": (301, 223),
-    "230536_170": (275, 234),
-    "230536_30": (303, 314),
-    "230536_50": (292, 281),
-    "230536_70": (304, 269),
-    "230536_90": (315, 227),
-    "231615_0": (272, 295),
-    "231615_100": (327, 301),
-    "231615_140": (319, 289),
-    "231615_160": (331, 298),
-    "231615_180": (337, 288),
-    "231615_20": (336, 299),
-    "231615_200": (335, 281),
-    "231615_220": (347, 294),
-    "231615_40": (315, 312),
-    "231615_60": (322, 302),
-    "231615_80": (324, 302),
+    "230536_110": (300, 233),
+    "230536_130": (279, 226),
+    "230536_150": (306, 248),
+    "230536_170": (264, 250),
+    "230536_30": (279, 319),
+    "230536_50": (274, 282),
+    "230536_70": (291, 252),
+    "230536_90": (318, 212),
+    "231615_0": (270, 275),
+    "231615_100": (326, 287),
+    "231615_140": (315, 267),
+    "231615_160": (331, 282),
+    "231615_180": (335, 268),
+    "231615_20": (335, 285),
+    "231615_200": (336, 264),
+    "231615_220": (348, 275),
+    "231615_40": (312, 294),
+    "231615_60": (318, 283),
+    "231615_80": (322, 289),
 }
 
 

@@ -1,4 +1,4 @@
-"""Find the hand: the centre that a crop is cut around, from labels or from the depth frame alone.
+"""Hand centres: from labels or from the depth frame alone, as files and with their error.
 
 python -m util.centers --dataset nyu --split test --method depth --out FILE --json FILE
 """
@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
 from config import DATASETS, Config
@@ -19,161 +17,12 @@ from dataloader.index import Frames
 from util.camera import Camera
 from util.cli import run
 from util.files import write_centers, written_whole
-
-# Sizes of a hand in mm and mm²; they hold for any camera and data set.
-PALM_RADIUS = 80.0  # a ball around the palm that holds most of a hand
-NECK_RADIUS = 130.0  # between that ball and this one a hand leaves only fingertips and a wrist
-HAND_EDGE = 200.0  # cube whose centre of mass is the hand's; a larger one slides down the forearm
-HALF_THICKNESS = 10.0  # the camera sees the skin, the joints lie behind it
-PALM_AREA = 2500.0  # facing the camera; less is a speck or a finger
-HAND_AREA = 7000.0  # of an open hand less its neck; more is no more like a hand
-AREA_PER_MM = 25.0  # of likeness to a hand that one mm nearer to the camera is worth
-DEPTH_RANGE = (100.0, 1500.0)  # where hands are looked for
-NEAREST_RANGE = 450.0  # behind the nearest surface; HAND_AREA / AREA_PER_MM and a hand's own depth
-
-SAMPLE_SPACING = 10.0  # mm between samples of the frame: fingers have one or two across
-MAX_SAMPLES = 3000  # beyond, a wall behind the hand would take gigabytes and seconds
-DEPTH_STEP = 25.0  # mm between neighbouring samples; more is another surface
-
-
-class Samples(NamedTuple):
-    """A depth frame thinned out: `xyz` (n, 3) mm, `area` (n,) mm² that each stands for, `surface` (n,)
-    number of the connected surface that it lies on.
-    """
-
-    xyz: np.ndarray
-    area: np.ndarray
-    surface: np.ndarray
-
-    def only(self, keep: np.ndarray) -> "Samples":
-        """Those of a mask (n,)."""
-        return Samples(*(array[keep] for array in self))
+from util.find_hand import DEPTH_RANGE, center_from_depth
 
 
 def centers_from_labels(joint_xyz: np.ndarray) -> np.ndarray:
     """Mean of the joints: (N, J, 3) mm -> (N, 3) mm. An oracle: it knows what is to be predicted."""
     return np.asarray(joint_xyz, np.float64).mean(axis=1)
-
-
-def center_from_depth(
-    depth: np.ndarray, camera: Camera, depth_range: tuple[float, float] = DEPTH_RANGE
-) -> np.ndarray:
-    """The hand's centre in a frame that shows an arm, or a whole person behind it: (3,) mm.
-
-    The nearest thing of a hand's shape: a palm's area within a ball, and little of the same surface
-    in the shell around it, which tells a hand from a torso or the middle of an arm. From there the
-    centre of mass of a hand-sized cube on that surface is followed until it rests.
-
-    Args:
-        depth: (H, W) mm, any dtype; 0, NaN and what is out of range are no readings.
-        camera: the camera that took it.
-        depth_range: nearest and farthest depth of a hand, mm.
-
-    Raises:
-        ValueError: if nothing in range has a hand's size.
-    """
-    samples = nearest_surfaces(sample_frame(depth, camera, depth_range))
-    start, own = pick_hand(samples)
-    center = rest(samples.only(own), start)
-    # Along the ray, so that the centre stays where it is in the image.
-    return center * (1 + HALF_THICKNESS / center[2])
-
-
-def sample_frame(depth: np.ndarray, camera: Camera, depth_range: tuple[float, float]) -> Samples:
-    """Thin out the readings in range to about one every SAMPLE_SPACING mm.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    near, far = depth_range
-    in_range = (depth > near) & (depth < far)
-    if not in_range.any():
-        raise ValueError(f"no reading between {near:.0f} and {far:.0f} mm")
-    readings = depth[in_range].astype(np.float64)
-    total_area = float((readings**2).sum()) / (camera.fx * camera.fy)
-    spacing = max(SAMPLE_SPACING, (total_area / MAX_SAMPLES) ** 0.5)
-    stride = max(1, round(spacing * camera.fx / float(np.median(readings))))
-    rows, columns = (slice(stride // 2, None, stride) for _ in range(2))
-    thin = np.where(in_range[rows, columns], depth[rows, columns], 0).astype(np.float64)
-    v, u = np.nonzero(thin)
-    d = thin[v, u]
-    xyz = camera.uvd_to_xyz(np.stack([u * stride + stride // 2, v * stride + stride // 2, d], axis=1))
-    area = (stride * d) ** 2 / (camera.fx * camera.fy)
-    return Samples(xyz, area, _surfaces(thin)[v, u])
-
-
-def nearest_surfaces(samples: Samples) -> Samples:
-    """Leave out specks, and what lies so far behind the nearest surface that it cannot be the hand.
-
-    Raises:
-        ValueError: if only specks are there.
-    """
-    surface_area = np.bincount(samples.surface, samples.area)
-    samples = samples.only(surface_area[samples.surface] >= PALM_AREA)
-    if not len(samples.xyz):
-        raise ValueError("nothing in range is as large as a hand")
-    order = np.argsort(samples.xyz[:, 2])
-    first = np.searchsorted(np.cumsum(samples.area[order]), PALM_AREA)
-    nearest = samples.xyz[order[min(first, len(order) - 1)], 2]
-    return samples.only(samples.xyz[:, 2] < nearest + NEAREST_RANGE)
-
-
-def pick_hand(samples: Samples) -> tuple[np.ndarray, np.ndarray]:
-    """The sample that is most like the middle of a near hand.
-
-    Returns:
-        Its place (3,) mm, and the mask (n,) of its surface.
-
-    Raises:
-        ValueError: if none has a palm's area around it.
-    """
-    palm, neck = np.zeros(len(samples.xyz)), np.zeros(len(samples.xyz))
-    for surface in np.unique(samples.surface):
-        own = samples.surface == surface
-        palm[own], neck[own] = _area_around(samples.only(own))
-    likeness = np.minimum(palm - neck, HAND_AREA) - AREA_PER_MM * samples.xyz[:, 2]
-    likeness[palm < PALM_AREA] = -np.inf
-    best = int(np.argmax(likeness))
-    if palm[best] < PALM_AREA:
-        raise ValueError("nothing in range is as large as a hand")
-    return samples.xyz[best], samples.surface == samples.surface[best]
-
-
-def rest(samples: Samples, start: np.ndarray, steps: int = 50) -> np.ndarray:
-    """Mean shift: follow the centre of mass of the cube around it until it moves less than 0.5 mm."""
-    center = start
-    for _ in range(steps):
-        inside = (np.abs(samples.xyz - center) <= HAND_EDGE / 2).all(axis=1)
-        moved = np.average(samples.xyz[inside], axis=0, weights=samples.area[inside])
-        if np.linalg.norm(moved - center) < 0.5:
-            return moved
-        center = moved
-    return center
-
-
-def _area_around(samples: Samples) -> tuple[np.ndarray, np.ndarray]:
-    """Area in mm² within the ball of a palm, and in the shell around it, of each of (n,) samples."""
-    xyz = (samples.xyz - samples.xyz.mean(axis=0)).astype(np.float32)  # float32 is a matter of speed
-    area = samples.area.astype(np.float32)
-    squared = (xyz**2).sum(axis=1)
-    distance = squared[:, None] + squared - 2 * xyz @ xyz.T
-    palm, both = ((distance < radius**2).astype(np.float32) @ area for radius in (PALM_RADIUS, NECK_RADIUS))
-    return palm, both - palm
-
-
-def _surfaces(depth: np.ndarray) -> np.ndarray:
-    """Number of the connected surface of every pixel (H, W); neighbours differ by at most DEPTH_STEP."""
-    number = np.arange(depth.size).reshape(depth.shape)
-    pairs = []
-    for one, other in (
-        (np.s_[:, 1:], np.s_[:, :-1]),
-        (np.s_[1:], np.s_[:-1]),
-    ):
-        linked = (depth[one] > 0) & (depth[other] > 0) & (np.abs(depth[one] - depth[other]) < DEPTH_STEP)
-        pairs.append((number[one][linked], number[other][linked]))
-    i, j = (np.concatenate(ends) for ends in zip(*pairs, strict=True))
-    links = coo_matrix((np.ones(len(i), bool), (i, j)), shape=(depth.size, depth.size))
-    return connected_components(links, directed=False)[1].reshape(depth.shape)
 
 
 class CenterErrors(NamedTuple):
