@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("anny", reason="the synthetic hand needs requirements-synth.txt")
 pytest.importorskip("embreex", reason="the synthetic hand needs requirements-synth.txt")
 
-from config import DATASETS, NYU_CAMERA
-from dataloader import nyu
+from config import NYU_CAMERA, Config
+from dataloader import build_index, nyu
 from dataloader.nyu import EVALUATED_JOINTS
 from dataloader.synthetic import writer
 from dataloader.synthetic.labels import label_joints
@@ -161,7 +161,7 @@ def test_an_interrupted_run_is_completed(written, tmp_path, monkeypatch):
 
 
 def test_nyu_loader_reads_it(written):
-    index = nyu.index_frames(written, "test", DATASETS["synth"], (300.0, 300.0, 300.0))
+    index = build_index(Config(dataset="synth", data_dir=str(written)).resolved())
     scene = sample_frame(TEST, 40, sample_person(writer.load_model(), TEST, 5))
     assert np.allclose(index.joint_xyz[40], scene.joints36[SLOTS], atol=1e-3)
     assert np.allclose(index.center_xyz[40], scene.center, atol=1e-3)
