@@ -63,7 +63,8 @@ def read_label_files(
             _save(cache, records, key)
         except OSError:
             continue  # not writable: the next place, or none
-        return _load(cache, key)
+        mapped = _load(cache, key)
+        return records if mapped is None else mapped
     return records
 
 
@@ -140,8 +141,8 @@ def _parse_lines(text: bytes, num_joints: int, named: bool) -> np.ndarray:
 def _parse_numbers(characters: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """Decimal numbers between `starts` and `ends` (T,) of a text: (T,) float64.
 
-    All numbers at once, a digit at a time from the right: five times as fast as NumPy's own reader,
-    which would need most of a minute for HANDS 2017.
+    All numbers at once, a digit at a time from the right: twice as fast as np.loadtxt, which HANDS 2017's
+    60 million numbers keep busy for a quarter of a minute.
 
     Raises:
         ValueError: if a number is none, or is not finite.
