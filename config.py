@@ -41,10 +41,19 @@ class Config:
     lr: float = 1e-3  # Adam's usual rate; also the released recipe's
     optimizer: Literal["adam"] = "adam"  # the released recipe's
     weight_decay: float = 0.0  # the networks are small for the data: none in the released recipe
-    scheduler: Literal["step"] = "step"  # lr × 0.1 every `step` epochs
+    scheduler: Literal["step", "cosine"] = "step"  # lr × 0.1 every `step` epochs, or down to 0 at max_epoch
     step: int | None = None  # epochs; None: the data set's
+    warmup_epochs: float = 0.0  # epochs over which lr rises from 0; steadies a large lr or batch
     dense_weight: float = 1.0  # of the dense maps' Huber loss
-    coord_weight: float = 1.0  # of the joints' Huber loss; 0 for the first phase of the released recipe
+    coord_weight: float = 1.0  # of the joints' Huber loss
+    dense_epochs: int = 0  # epochs with the dense term alone, then both: the released recipe's two phases
+    clip_grad: float = 0.0  # largest norm of all gradients together; 0: no limit
+    ema: float = 0.0  # decay a step of the averaged weights that are scored and saved, say 0.999; 0: none
+    bn_batches: int = 50  # batches that measure the averaged weights' batch-norm statistics; 0: averaged too
+    compile: bool = False  # torch.compile: minutes at the start, faster steps after
+    resume: bool = False  # go on from <output_dir>/last.pth, from the start where there is none yet
+    save_minutes: float = 10.0  # time between checkpoints within an epoch: what a crash may cost
+    log_every: int = 50  # steps a line of log.jsonl and a point of the curves
 
     def resolved(self) -> "Config":
         """Check the settings and fill what is None from the tables.
@@ -65,6 +74,7 @@ class Config:
             raise ValueError(f"num_workers is {self.num_workers}: it cannot be negative.")
         if self.kernel_size is not None and not self.kernel_size > 0:
             raise ValueError(f"kernel_size is {self.kernel_size}: it must be positive.")
+        self._check_training()
         if self.cube is not None and not min(self.cube) > 0:
             raise ValueError(f"cube is {self.cube}: its three edges in mm must be positive.")
         if self.test_subject != "all" and not 0 <= self.test_subject <= 8:
@@ -80,6 +90,22 @@ class Config:
             output_dir=self.output_dir or str(Path("output", self.dataset, self.net, *fold)),
         )
 
+    def _check_training(self) -> None:
+        for name in ("max_epoch", "step", "log_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}: it must be at least 1.")
+        for name in (
+            *("weight_decay", "warmup_epochs", "dense_weight", "coord_weight"),
+            *("dense_epochs", "clip_grad", "bn_batches", "save_minutes"),
+        ):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: it cannot be negative.")
+        if not self.lr > 0:
+            raise ValueError(f"lr is {self.lr}: it must be positive.")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema is {self.ema}: a decay lies in [0, 1).")
+
 
 @dataclass(frozen=True)
 class DatasetInfo:
@@ -91,9 +117,14 @@ class DatasetInfo:
     cube: tuple[float, float, float]  # mm
     max_epoch: int
     step: int  # epochs between cuts of the learning rate
-    source: str  # where it comes from, for the error when it is missing
+    source: str  # where it comes from, for the error when it is missing; see `origin`
+    val_split: str = "val"  # scored after every epoch; best.pth is picked by it
     smaller_hand_from: int | None = None  # first test frame of a subject whose cube is × 5/6
     subject_scales: tuple[float, ...] = ()  # of the cube by subject, where subjects are left out in turn
+
+    def origin(self, root: Path, split: str) -> str:
+        """Where a split that is missing comes from, or the command that makes it."""
+        return self.source.format(root=root, split=split, frames=20000 if split == "train" else 2000)
 
 
 NYU_JOINTS = (
@@ -141,6 +172,7 @@ DATASETS = {
         max_epoch=40,
         step=30,
         source="the NYU Hand Pose Dataset is at https://jonathantompson.github.io/NYU_Hand_Pose_Dataset.htm",
+        val_split="test",  # NYU has no other; the published numbers were picked on it too
         smaller_hand_from=2440,
     ),
     # Rendered hands in NYU's own layout: the same loader reads them.
@@ -151,7 +183,7 @@ DATASETS = {
         cube=(300, 300, 300),
         max_epoch=40,
         step=30,
-        source="`python -m dataloader.synthetic --help` makes it",
+        source="`python -m dataloader.synthetic --out {root} --split {split} --frames {frames}` makes it",
     ),
     "icvl": DatasetInfo(
         joint_names=ICVL_JOINTS,

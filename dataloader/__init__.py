@@ -96,5 +96,5 @@ def _root(config: Config) -> Path:
             return root
     raise FileNotFoundError(
         f"{split_folder(usual, config)} is missing: split {config.split} of the {config.dataset} data set; "
-        f"{DATASETS[config.dataset].source}, data/README.md draws the folders."
+        f"{DATASETS[config.dataset].origin(usual, config.split)}, data/README.md draws the folders."
     )

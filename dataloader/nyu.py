@@ -7,6 +7,7 @@
 
 import os
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,11 +46,16 @@ def find_frames(root: Path, config: Config) -> Frames:
     return Frames(
         joint_xyz=joint_xyz,
         cube=cube,
-        frame_path=lambda i: folder / FRAME_NAME.format(i + 1),
+        frame_path=partial(frame_path, folder),
         read_depth=read_depth,
         images=sum(FRAME_PATTERN.fullmatch(name) is not None for name in os.listdir(folder)),
         center_path=center_file(root, config.split),
     )
+
+
+def frame_path(folder: Path, i: int) -> Path:
+    """File of frame i, counted from 0. A named function, so that an index can be sent to other processes."""
+    return folder / FRAME_NAME.format(i + 1)
 
 
 def read_labels(root: Path, config: Config) -> np.ndarray:
@@ -61,7 +67,7 @@ def read_labels(root: Path, config: Config) -> np.ndarray:
     """
     path = split_folder(root, config) / "joint_data.mat"
     if not path.is_file():
-        source = DATASETS[config.dataset].source
+        source = DATASETS[config.dataset].origin(root, config.split)
         raise FileNotFoundError(f"{path} is missing: the labels of split {config.split}; {source}.")
     try:
         labels = loadmat(path, variable_names=["joint_xyz"]).get("joint_xyz")

@@ -80,6 +80,8 @@ class Residual(nn.Module):
         # The published weights hold this convolution even where it goes unused.
         self.skip_layer = Conv(in_channels, out_channels)
         self.needs_skip = in_channels != out_channels
+        # Without this, processes that train together would wait for its gradient.
+        self.skip_layer.requires_grad_(self.needs_skip)
 
     def forward(self, x: Tensor) -> Tensor:
         residual = self.skip_layer(x) if self.needs_skip else x

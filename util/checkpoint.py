@@ -1,5 +1,6 @@
 """Checkpoints: ours, the authors', and bare weights, without ever running what a pickle says."""
 
+import os
 import pickle
 import platform
 from pathlib import Path
@@ -43,17 +44,10 @@ def prepare_network(config: Config) -> tuple[nn.Module, ModelSpec]:
     Raises:
         FileNotFoundError, ValueError: see `load_network`; also if its joints are not the data set's.
     """
-    asked = ModelSpec(
-        config.net,
-        len(DATASETS[config.dataset].joint_names),
-        config.downsample,
-        config.kernel_size,
-        config.dataset,
-    )
+    asked = asked_spec(config)
     if not config.load_model:
         print(f"No --load_model: {config.net} has initial weights and its joints mean nothing.")
-        torch.manual_seed(config.seed)
-        return asked.build(), asked
+        return initial_network(config), asked
     network, spec = load_network(Path(config.load_model), asked)
     if spec.num_joints != asked.num_joints:
         raise ValueError(
@@ -66,6 +60,18 @@ def prepare_network(config: Config) -> tuple[nn.Module, ModelSpec]:
                 f"{config.load_model} was trained with {name} {held}: this wins over {getattr(asked, name)}."
             )
     return network, spec
+
+
+def asked_spec(config: Config) -> ModelSpec:
+    """What the settings ask for."""
+    joints = len(DATASETS[config.dataset].joint_names)
+    return ModelSpec(config.net, joints, config.downsample, config.kernel_size, config.dataset)
+
+
+def initial_network(config: Config) -> nn.Module:
+    """The network before its first step, reached by the seed."""
+    torch.manual_seed(config.seed)
+    return asked_spec(config).build()
 
 
 def save_checkpoint(path: Path, network: nn.Module, spec: ModelSpec, **state: Any) -> None:
@@ -83,8 +89,16 @@ def save_checkpoint(path: Path, network: nn.Module, spec: ModelSpec, **state: An
         },
         **state,
     }
-    with written_whole(path) as temporary:
-        torch.save(content, temporary)
+    # Through Python's own file: PyTorch's would not say that a disk is full.
+    with written_whole(path) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            # It covers a write that failed with a complaint about its own bookkeeping.
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+        # On the disk before it takes the old one's name: a power cut leaves one of them whole.
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def load_network(path: Path, assumed: ModelSpec) -> tuple[nn.Module, ModelSpec]:

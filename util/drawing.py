@@ -113,6 +113,11 @@ def save_joint_bars(path: Path, rows: dict[str, Metrics], joint_names: tuple[str
 
 
 def save_gallery(path: Path, rows: dict[str, list[Tile]], chains: tuple[tuple[int, ...], ...]) -> None:
+    """Write the picture of `draw_gallery`."""
+    _save(draw_gallery(rows, chains), path)
+
+
+def draw_gallery(rows: dict[str, list[Tile]], chains: tuple[tuple[int, ...], ...]) -> Figure:
     """Depth crops with predicted (coloured) and true (white) skeletons, one row of tiles per entry."""
     columns = max(map(len, rows.values()))
     figure = Figure(figsize=(2.5 * columns, 2.85 * len(rows)), layout="constrained", facecolor="#202020")
@@ -126,6 +131,21 @@ def save_gallery(path: Path, rows: dict[str, list[Tile]], chains: tuple[tuple[in
             draw_skeleton(axes, tile.predicted_uv, chains)
             axes.set_title(f"{name}: {tile.title}", fontsize=8, color="white")
     figure.suptitle("coloured: predicted, white: true", fontsize=9, color="white")
+    return figure
+
+
+def save_training_curves(path: Path, steps: list[dict], validations: list[dict]) -> None:
+    """Loss and joint error over the epochs, from the lines of log.jsonl."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    loss_axes, error_axes = figure.subplots(1, 2)
+    for name in ("loss", "dense", "coord"):
+        loss_axes.plot([line["epoch"] for line in steps], [line[name] for line in steps], label=name)
+    for lines, name, label in ((steps, "mpe_mm", "training"), (validations, "val_mpe_mm", "validation")):
+        error_axes.plot([line["epoch"] for line in lines], [line[name] for line in lines], label=label)
+    for axes, ylabel in ((loss_axes, "loss"), (error_axes, "MPE (mm)")):
+        axes.set(xlabel="epoch", ylabel=ylabel, yscale="log")
+        axes.grid(alpha=0.3, which="both")
+        axes.legend(fontsize=8)
     _save(figure, path)
 
 

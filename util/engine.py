@@ -1,16 +1,28 @@
 """Running a network over a data set: free functions."""
 
 import contextlib
+import math
+import signal
+from collections.abc import Callable
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from dataloader.base import HandDataset, Sample
+from dataloader.sampler import ShuffledBatches
 from model.awr import dense_to_joints
-from util.camera import crop_to_uvd
+from model.loss import awr_loss
+from util.camera import Camera, crop_to_uvd
+from util.metrics import Metrics, joint_errors, score
+from util.schedule import learning_rate, loss_weights
+from util.training_state import TrainingState
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -40,14 +52,205 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     return torch.autocast(device.type, DTYPES[precision])
 
 
-def make_loader(dataset: HandDataset, batch_size: int, num_workers: int, device: torch.device) -> DataLoader:
-    """Batches in the data set's order, prepared by other processes while the network runs."""
+def usable_precision(device: torch.device, asked: str) -> str:
+    """`asked`, or where the hardware only emulates bf16, the next best: fp16 on a GPU, fp32 on a CPU."""
+    if asked != "bf16":
+        return asked
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
+        features = torch.cpu.get_capabilities()
+        return "bf16" if any("bf16" in name and there for name, there in features.items()) else "fp32"
+    return "bf16"
+
+
+def make_loader(
+    dataset: HandDataset,
+    batch_size: int,
+    num_workers: int,
+    device: torch.device,
+    frames: range | None = None,
+) -> DataLoader:
+    """Batches in the data set's order, of all or some `frames`, prepared while the network runs."""
+    frames = range(len(dataset)) if frames is None else frames
     return DataLoader(
         dataset,
         batch_size,
-        num_workers=min(num_workers, -(-len(dataset) // batch_size)),
+        sampler=frames,
+        num_workers=min(num_workers, -(-len(frames) // batch_size)),
         pin_memory=device.type == "cuda",
+        worker_init_fn=_start_worker,
     )
+
+
+def make_training_loader(
+    dataset: HandDataset, batches: ShuffledBatches, num_workers: int, device: torch.device
+) -> DataLoader:
+    """Shuffled batches; the processes that prepare them outlive the epochs."""
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=num_workers,
+        pin_memory=device.type == "cuda",
+        persistent_workers=num_workers > 0,
+        worker_init_fn=_start_worker,
+    )
+
+
+def _start_worker(_: int) -> None:
+    # Ctrl-C reaches every process of the terminal: the main one decides when the workers end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The workers are the parallelism: threads of each would fight over the same cores.
+    cv2.setNumThreads(1)
+
+
+class StepMeans(NamedTuple):
+    """One step, averaged over the processes: the terms of model.loss.Loss and the mean joint error."""
+
+    loss: float
+    dense: float
+    coord: float
+    mpe_mm: float
+
+
+def train_one_epoch(
+    state: TrainingState, loader: DataLoader, after_step: Callable[[StepMeans], None]
+) -> None:
+    """Train from where the state stands to the end of its epoch.
+
+    Args:
+        state: network, optimizer and position; changed in place.
+        loader: of `make_training_loader`.
+        after_step: called after each step with the state up to date; what it raises ends the epoch.
+
+    Raises:
+        ValueError: if a loss or gradient is not finite, naming the frames; the weights stay as before it.
+    """
+    batches: ShuffledBatches = loader.batch_sampler
+    first = state.frames // batches.frames_a_step
+    batches.select(state.epoch, first)
+    loader.dataset.set_epoch(state.epoch)
+    state.network.train()
+    for step, batch in enumerate(loader, first):
+        rate = learning_rate(state.config, state.epoch + step / batches.num_steps)
+        means = train_step(state, to_device(batch, state.processes.device), loader.dataset, rate)
+        if means is None:
+            raise ValueError(_describe_failure(state, loader.dataset, batches.batch(step)))
+        state.frames = (step + 1) * batches.frames_a_step
+        after_step(means)
+
+
+def train_step(state: TrainingState, sample: Sample, dataset: HandDataset, rate: float) -> StepMeans | None:
+    """One step of the optimizer at a learning rate; None, and no change, where something is not finite."""
+    config, device = state.config, state.processes.device
+    with autocast(device, config.precision):
+        stages = state.forward(sample.image)
+    weights = loss_weights(config, state.epoch)
+    loss = awr_loss(stages, sample.image, sample.joint_uvd, state.spec.kernel_size, *weights)
+    state.optimizer.zero_grad()
+    state.scaler.scale(loss.total).backward()
+    state.scaler.unscale_(state.optimizer)
+    gradients = [weight.grad for weight in state.network.parameters() if weight.grad is not None]
+    norm = get_total_norm(gradients)
+
+    error = mean_error_mm(loss.joint_uvd.detach(), sample, dataset.camera, dataset.img_size)
+    # All numbers of the step in one exchange: waiting for the device, and for the others, once.
+    numbers = torch.stack([loss.total, loss.dense, loss.coord, error, norm]).detach().double()
+    *means, norm_value = state.processes.mean(numbers).tolist()
+    # An infinite gradient in fp16 is the scaler's business: it skips the step and scales less.
+    if not math.isfinite(sum(means)) or not (math.isfinite(norm_value) or state.scaler.is_enabled()):
+        return None
+
+    if config.clip_grad:
+        clip_grads_with_norm_(
+            [weight for weight in state.network.parameters() if weight.grad is not None],
+            config.clip_grad,
+            norm,
+        )
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    if state.averaged is not None:
+        state.averaged.update_parameters(state.network)
+    state.step += 1
+    means = StepMeans(*means)
+    state.running.add(*means)
+    return means
+
+
+def _describe_failure(state: TrainingState, dataset: HandDataset, frames: list[int]) -> str:
+    """One sentence with all processes' frames of the failed step: the same in each of them."""
+    frames = [i for shard in state.processes.gather(frames) for i in shard]
+    paths = [dataset.index.frame_path(i) for i in frames]
+    return (
+        f"Training diverged at step {state.step + 1} of epoch {state.epoch + 1}: the loss or its gradient is "
+        f"not finite for a batch of frames in {paths[0].parent}: {', '.join(path.name for path in paths)}; "
+        "checkpoints are as they were, try a lower lr, clip_grad, or precision fp32."
+    )
+
+
+def to_device(batch: Sample, device: torch.device) -> Sample:
+    """Copy a batch, without waiting where it lies in pinned memory."""
+    return Sample(*(tensor.to(device, non_blocking=True) for tensor in batch))
+
+
+@torch.no_grad()
+def mean_error_mm(joint_uvd: Tensor, sample: Sample, camera: Camera, img_size: int) -> Tensor:
+    """Mean distance, mm, of (B, J, 3) normalised uvd from a batch's true joints."""
+    uvd = crop_to_uvd(joint_uvd, sample.center_xyz[:, 2], sample.cube[:, 2], sample.M, img_size)
+    true_xyz = sample.joint_xyz * (sample.cube[:, None] / 2) + sample.center_xyz[:, None]
+    return (camera.uvd_to_xyz(uvd) - true_xyz).norm(dim=-1).mean()
+
+
+def settle_batch_norm(state: TrainingState, loader: DataLoader) -> None:
+    """Make the statistics of the network that predicts ready for scoring.
+
+    Averaged weights have seen no batch themselves, so `bn_batches` of the epoch's first batches
+    measure their statistics; several processes then share the mean of theirs.
+    """
+    if state.averaged is not None and state.config.bn_batches:
+        loader.batch_sampler.select(state.epoch, stop=state.config.bn_batches)
+        device = state.processes.device
+        with autocast(device, state.config.precision):
+            update_bn(loader, state.scored, device)
+    state.processes.average_buffers(state.network)
+    if state.averaged is not None:
+        state.processes.average_buffers(state.scored)
+
+
+class Evaluation(NamedTuple):
+    """`joint_uvd` (N, J, 3) full-frame uvd, pixels and mm; `errors` (N, J) mm; and their scores."""
+
+    joint_uvd: np.ndarray
+    errors: np.ndarray
+    metrics: Metrics
+
+
+def evaluate(state: TrainingState, dataset: HandDataset) -> Evaluation:
+    """Score the state's network on every frame of a data set, each once, shared between the processes.
+
+    Raises:
+        ValueError: see `predict_joints`.
+    """
+    config, processes = state.config, state.processes
+    frames = range(processes.rank, len(dataset), processes.world_size)
+    joint_uvd = np.empty(dataset.index.joint_xyz.shape)
+    loader = make_loader(dataset, config.batch_size, config.num_workers, processes.device, frames)
+    shard = joint_uvd[frames]  # of more processes than frames, some have none
+    if len(frames):
+        shard = predict_joints(
+            state.scored,
+            loader,
+            state.spec.kernel_size,
+            processes.device,
+            config.precision,
+            show_bar=processes.is_main,
+        )
+    for rank, part in enumerate(processes.gather(shard)):
+        joint_uvd[rank :: processes.world_size] = part
+    errors = joint_errors(dataset.camera.uvd_to_xyz(joint_uvd), dataset.index.joint_xyz)
+    return Evaluation(joint_uvd, errors, score(errors))
 
 
 @torch.inference_mode()
@@ -57,6 +260,7 @@ def predict_joints(
     kernel_size: float,
     device: torch.device,
     precision: str = "fp32",
+    show_bar: bool = True,
 ) -> np.ndarray:
     """Joints of every frame of a loader, in its order (SPEC §6, §10).
 
@@ -66,6 +270,7 @@ def predict_joints(
         kernel_size: K that the network was trained with.
         device: where the network lies.
         precision: fp32, bf16 or fp16.
+        show_bar: show one where a person looks.
 
     Returns:
         (N, J, 3) float64 full-frame uvd: pixels and mm.
@@ -75,8 +280,8 @@ def predict_joints(
     """
     network.eval()
     batches = []
-    for batch in tqdm(loader, desc="frames", unit="batch", leave=False):
-        sample = Sample(*(tensor.to(device, non_blocking=True) for tensor in batch))
+    for batch in tqdm(loader, desc="frames", unit="batch", leave=False, disable=None if show_bar else True):
+        sample = to_device(batch, device)
         with autocast(device, precision):
             dense = network(sample.image)[-1]
         joint_uvd = dense_to_joints(dense, sample.image, kernel_size)
@@ -85,7 +290,7 @@ def predict_joints(
     joint_uvd = torch.cat(batches).double().cpu().numpy()
     finite = np.isfinite(joint_uvd).all((1, 2))
     if not finite.all():
-        name = loader.dataset.index.frame_path(int(np.argmin(finite)))
+        name = loader.dataset.index.frame_path(loader.sampler[int(np.argmin(finite))])
         raise ValueError(
             f"The network's joints for {name} are not finite: "
             f"the weights are damaged or {precision} overflows."

@@ -22,8 +22,19 @@ def written_whole(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None:  # a write that fails, of a full disk for one, does not say where
+            message = f"{error.strerror}; what was there before is unharmed"
+            raise OSError(error.errno, message, str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what `written_whole` could not: a checkpoint whose process was killed while writing it."""
+    for leftover in folder.glob(".*.part.pth"):
+        leftover.unlink(missing_ok=True)
 
 
 def write_table(path: Path, table: np.ndarray) -> None:

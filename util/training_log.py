@@ -1,0 +1,110 @@
+"""What a person watches while a network trains: a bar, log.jsonl, TensorBoard, and curves at the end."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from config import DATASETS
+from dataloader.base import HandDataset
+from util.drawing import draw_gallery, pick_tiles, save_training_curves
+from util.engine import Evaluation, StepMeans
+from util.training_state import RunningMean, TrainingState
+
+
+class TrainingLog:
+    """The main process's records in the run's folder; the other processes have none.
+
+    log.jsonl has two kinds of lines. Every `log_every` steps: `epoch`, `step`, `lr`, the means since the
+    line before of `loss`, `dense`, `coord` and `mpe_mm`, and `images_per_s`. Every validation: `epoch`,
+    `step`, `val_mpe_mm`, `val_median_mm`, `val_auc`, `val_frames`.
+
+    Args:
+        state: what trains; its position is where the records start.
+        folder: of the run.
+        kept_bytes: of an earlier log.jsonl; what was written after the checkpoint is cut off.
+    """
+
+    def __init__(self, state: TrainingState, folder: Path, kept_bytes: int):
+        self.state = state
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "log.jsonl"
+        if path.is_file() and path.stat().st_size > kept_bytes:
+            os.truncate(path, kept_bytes)
+        self.file = path.open("a")
+        # Imported late: it takes a second that other commands need not wait.
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.board = SummaryWriter(folder / "tensorboard", purge_step=state.step + 1)
+        self.bar: tqdm | None = None
+        self.timed = (time.perf_counter(), state.step)
+
+    @property
+    def size(self) -> int:
+        """Bytes of log.jsonl so far."""
+        return self.file.tell()
+
+    def start_epoch(self, steps: int, frames_a_step: int) -> None:
+        """Show a bar of an epoch's `steps`; none where nobody looks, in a job's log file for one."""
+        self.bar = tqdm(
+            desc=f"epoch {self.state.epoch + 1}/{self.state.config.max_epoch}",
+            total=steps * frames_a_step,
+            initial=self.state.frames,
+            unit="image",
+            disable=None,
+        )
+        self.timed = (time.perf_counter(), self.state.step)
+
+    def after_step(self, means: StepMeans, frames_a_step: int, num_steps: int) -> None:
+        """Show a step; write a line when one is due."""
+        state = self.state
+        self.bar.set_postfix(loss=f"{means.loss:.5f}", MPE=f"{means.mpe_mm:.1f} mm", refresh=False)
+        self.bar.update(frames_a_step)
+        if state.step % state.config.log_every:
+            return
+        now, (then, step_then) = time.perf_counter(), self.timed
+        numbers = {
+            "lr": state.optimizer.param_groups[0]["lr"],
+            **state.running.means(),
+            "images_per_s": (state.step - step_then) * frames_a_step / (now - then),
+        }
+        self.timed = (now, state.step)
+        state.running = RunningMean()
+        self._write(state.epoch + state.frames / (frames_a_step * num_steps), numbers)
+
+    def after_validation(self, evaluation: Evaluation, dataset: HandDataset) -> None:
+        """Write the scores of the epoch and draw frames of it."""
+        self.bar.close()
+        state, metrics = self.state, evaluation.metrics
+        numbers = {
+            "val_mpe_mm": metrics.mpe_mm,
+            "val_median_mm": metrics.median_mm,
+            "val_auc": metrics.auc,
+            "val_frames": metrics.frames,
+        }
+        self._write(state.epoch + 1, numbers)
+        tiles = pick_tiles(dataset, evaluation.joint_uvd, evaluation.errors.mean(axis=1))
+        figure = draw_gallery(tiles, DATASETS[state.config.dataset].chains)
+        self.board.add_figure("validation frames", figure, state.step)
+        self.board.flush()
+
+    def close(self, finished: bool) -> None:
+        """End the records; draw the curves of a run that came to its end."""
+        if self.bar is not None:
+            self.bar.close()
+        self.file.close()
+        self.board.close()
+        if finished:
+            lines = [json.loads(line) for line in (self.folder / "log.jsonl").open()]
+            steps = [line for line in lines if "loss" in line]
+            validations = [line for line in lines if "val_mpe_mm" in line]
+            save_training_curves(self.folder / "curves.png", steps, validations)
+
+    def _write(self, epoch: float, numbers: dict[str, float]) -> None:
+        self.file.write(json.dumps({"epoch": round(epoch, 6), "step": self.state.step, **numbers}) + "\n")
+        self.file.flush()
+        for name, value in numbers.items():
+            self.board.add_scalar(name, value, self.state.step)
