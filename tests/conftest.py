@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 
 PROJECT = Path(__file__).parents[1]
 
@@ -16,6 +17,12 @@ class Ran(NamedTuple):
     code: int
     out: str
     err: str
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """Sums in one order on every machine, and no fight over cores with the processes that tests start."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -1,0 +1,179 @@
+"""Runs that are killed, stopped, or run out of disk, and go on as if nothing had happened."""
+
+import os
+import resource
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import train
+from config import Config
+from tests.processes import read_log, start_training, wait_for_step
+from tests.sphere_hands import write_sphere_hands
+from util.checkpoint import asked_spec, load_network
+from util.cli import run
+
+STEPS = 12
+NOT_REPEATED = ("images_per_s",)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory) -> list[str]:
+    """6 steps an epoch, 2 epochs, all that has a state switched on; checkpoints in between."""
+    data_dir = tmp_path_factory.mktemp("data")
+    write_sphere_hands(data_dir / "synth", "train", 13, seed=0)
+    write_sphere_hands(data_dir / "synth", "val", 5, seed=1)
+    return [
+        *("--data_dir", str(data_dir), "--net", "hourglass_1", "--img_size", "32", "--batch_size", "2"),
+        *("--num_workers", "1", "--max_epoch", "2", "--scheduler", "cosine", "--warmup_epochs", "0.5"),
+        *("--ema", "0.9", "--bn_batches", "2", "--clip_grad", "0.1", "--dense_epochs", "1"),
+        *("--save_minutes", "0.012", "--log_every", "1"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(settings, tmp_path_factory) -> Path:
+    """The folder of a run that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    process = start_training([*settings, "--output_dir", str(folder)], folder / "output.txt")
+    process.join()
+    assert process.exitcode == 0, (folder / "output.txt").read_text()
+    return folder
+
+
+def assert_same_run(folder: Path, expected: Path) -> None:
+    """Same lines in the log but for the time they took; same weights, exactly, in both checkpoints."""
+    logs = [
+        [{name: value for name, value in line.items() if name not in NOT_REPEATED} for line in read_log(run)]
+        for run in (folder, expected)
+    ]
+    assert logs[0] == logs[1]
+    for name in ("last.pth", "best.pth"):
+        ours, theirs = (torch.load(run / name, weights_only=True) for run in (folder, expected))
+        for network in ("model", "training_model"):
+            assert all(torch.equal(ours[network][key], value) for key, value in theirs[network].items())
+        for entry in ("epoch", "frames", "step", "best_mpe_mm", "averaged_steps", "log_size"):
+            assert ours[entry] == theirs[entry] or entry == "log_size"
+
+
+def test_killed_five_times_and_resumed(settings, undisturbed, tmp_path):
+    rng = np.random.default_rng(4)
+    arguments = [*settings, "--resume", "--output_dir", str(tmp_path)]
+    for step in np.sort(rng.choice(np.arange(1, STEPS), size=5, replace=False)):
+        process = start_training(arguments, tmp_path / "output.txt")
+        wait_for_step(process, tmp_path, step)
+        time.sleep(rng.uniform(0, 0.3))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, (tmp_path / "output.txt").read_text()
+    process = start_training(arguments, tmp_path / "output.txt")
+    process.join()
+    assert process.exitcode == 0, (tmp_path / "output.txt").read_text()
+    assert_same_run(tmp_path, undisturbed)
+    assert not list(tmp_path.glob(".*"))  # nothing half-written is left behind
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_saves_and_leaves_when_asked(settings, undisturbed, tmp_path, number):
+    arguments = [*settings, "--save_minutes", "9", "--resume", "--output_dir", str(tmp_path)]
+    process = start_training(arguments, tmp_path / "output.txt")
+    wait_for_step(process, tmp_path, 3)
+    os.kill(process.pid, number)
+    process.join()
+    assert process.exitcode == 130, (tmp_path / "output.txt").read_text()
+    step = read_log(tmp_path)[-1]["step"]
+    assert torch.load(tmp_path / "last.pth", weights_only=True)["step"] == step < STEPS / 2
+    if number == signal.SIGTERM:
+        process = start_training(arguments, tmp_path / "output.txt")
+        process.join()
+        assert process.exitcode == 0, (tmp_path / "output.txt").read_text()
+        assert_same_run(tmp_path, undisturbed)
+
+
+def fails(capsys, monkeypatch, arguments: list[str]) -> str:
+    """Run train.py here; it must end with exit code 2 and one sentence, which is returned."""
+    monkeypatch.setattr("sys.argv", ["train.py", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        run(train.main, train.__doc__)
+    assert stop.value.code == 2
+    complaint = capsys.readouterr().err.strip()
+    assert len(complaint.splitlines()) == 1
+    return complaint
+
+
+@pytest.fixture
+def copied(undisturbed, tmp_path) -> Path:
+    shutil.copy(undisturbed / "last.pth", tmp_path)
+    return tmp_path
+
+
+def test_full_disk(settings, copied, capsys, monkeypatch):
+    before = (copied / "last.pth").read_bytes()
+    full = copied / f".last.{os.getpid()}.part.pth"
+    monkeypatch.setattr("util.training.remove_leftovers", lambda folder: full.symlink_to("/dev/full"))
+    arguments = [*settings, "--resume", "--max_epoch", "3", "--output_dir", str(copied)]
+    complaint = fails(capsys, monkeypatch, arguments)
+    assert "last.pth" in complaint
+    assert "No space left on device" in complaint
+    assert (copied / "last.pth").read_bytes() == before
+    assert not full.is_symlink()
+
+
+def test_disk_that_fills_while_writing(settings, copied, capsys, monkeypatch):
+    before = (copied / "last.pth").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    try:
+        arguments = [*settings, "--resume", "--max_epoch", "3", "--output_dir", str(copied)]
+        complaint = fails(capsys, monkeypatch, arguments)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "last.pth: File too large" in complaint
+    assert (copied / "last.pth").read_bytes() == before
+    assert not list(copied.glob(".*"))
+
+
+def test_diverged_loss_names_the_frames(settings, copied, capsys, monkeypatch):
+    before = (copied / "last.pth").read_bytes()
+    arguments = [*settings, "--resume", "--max_epoch", "3", "--output_dir", str(copied)]
+    arguments += ["--lr", "1e30", "--clip_grad", "0", "--save_minutes", "9"]
+    complaint = fails(capsys, monkeypatch, arguments)
+    assert "not finite" in complaint
+    assert complaint.count("depth_1_") == 2  # the batch's frames
+    assert (copied / "last.pth").read_bytes() == before
+
+
+def test_a_run_is_not_overwritten(settings, copied, capsys, monkeypatch):
+    assert "--resume" in fails(capsys, monkeypatch, [*settings, "--output_dir", str(copied)])
+
+
+def test_another_network_cannot_resume(settings, copied, capsys, monkeypatch):
+    arguments = [*settings, "--resume", "--net", "hourglass_2", "--output_dir", str(copied)]
+    assert "must agree" in fails(capsys, monkeypatch, arguments)
+
+
+def test_missing_split_names_the_command(settings, tmp_path, capsys, monkeypatch):
+    complaint = fails(capsys, monkeypatch, ["--data_dir", str(tmp_path)])
+    command = f"python -m dataloader.synthetic --out {tmp_path}/synth --split train --frames 20000"
+    assert command in complaint
+
+
+def test_checkpoint_is_plain_and_whole(undisturbed):
+    content = torch.load(undisturbed / "last.pth", weights_only=True)
+    assert set(content) == {
+        *("model", "training_model", "averaged_steps", "optimizer", "scaler", "epoch", "frames", "step"),
+        *("best_mpe_mm", "running", "log_size", "random", "config", "revision", "spec", "versions"),
+    }
+    assert content["config"]["seed"] == 0
+    assert {path.name for path in undisturbed.iterdir()} >= {"best.pth", "curves.png", "tensorboard"}
+
+
+def test_best_checkpoint_predicts(undisturbed):
+    assumed = asked_spec(Config(net="resnet_18").resolved())
+    _, spec = load_network(undisturbed / "best.pth", assumed)
+    assert (spec.net, spec.kernel_size, spec.dataset) == ("hourglass_1", 0.4, "synth")

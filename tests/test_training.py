@@ -1,0 +1,176 @@
+"""One step, one schedule, one batch learnt by heart; runs as a whole are in test_resume.py."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import default_collate
+
+from config import Config
+from dataloader import build_dataset
+from dataloader.base import HandDataset, Sample
+from dataloader.sampler import ShuffledBatches
+from tests.sphere_hands import write_sphere_hands
+from util.benchmark import BenchmarkConfig, compare_curves, compare_training, curve_difference, draw_batches
+from util.checkpoint import asked_spec, initial_network
+from util.distributed import Processes
+from util.engine import (
+    evaluate,
+    make_training_loader,
+    settle_batch_norm,
+    train_one_epoch,
+    train_step,
+    usable_precision,
+)
+from util.schedule import learning_rate, loss_weights
+from util.training_state import TrainingState
+
+FRAMES = 16
+CPU = Processes(torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> Config:
+    data_dir = tmp_path_factory.mktemp("data")
+    write_sphere_hands(data_dir / "synth", "train", FRAMES)
+    settings = Config(data_dir=str(data_dir), split="train", net="hourglass_1", img_size=32, num_workers=0)
+    return replace(settings, batch_size=FRAMES, max_epoch=10, step=4, output_dir="unused").resolved()
+
+
+@pytest.fixture(scope="module")
+def dataset(config) -> HandDataset:
+    return build_dataset(config)
+
+
+@pytest.fixture(scope="module")
+def batch(dataset) -> Sample:
+    return default_collate([dataset[i] for i in range(FRAMES)])
+
+
+def first_frames(batch: Sample, count: int) -> Sample:
+    return Sample(*(tensor[:count] for tensor in batch))
+
+
+def start(config: Config, **changes) -> TrainingState:
+    config = replace(config, **changes)
+    state = TrainingState(initial_network(config), asked_spec(config), config, CPU)
+    state.network.train()
+    return state
+
+
+def test_learns_16_frames_by_heart(config, dataset, batch):
+    epochs = 75
+    state = start(config, coord_weight=10.0, scheduler="cosine", warmup_epochs=5, max_epoch=epochs, ema=0.5)
+    for epoch in range(epochs):
+        train_step(state, batch, dataset, learning_rate(state.config, epoch))
+    loader = make_training_loader(dataset, ShuffledBatches(FRAMES, FRAMES, seed=0), 0, CPU.device)
+    settle_batch_norm(state, loader)
+    assert evaluate(state, dataset).metrics.mpe_mm < 2.0
+
+
+def test_step_schedule(config):
+    rates = [learning_rate(config, epoch) for epoch in (0, 3.99, 4, 8)]
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-5])
+
+
+def test_cosine_schedule_with_warm_up(config):
+    config = replace(config, scheduler="cosine", warmup_epochs=2)
+    rates = [learning_rate(config, epoch) for epoch in (1, 2, 6, 10)]
+    assert rates == pytest.approx([5e-4, 1e-3, 5e-4, 0])
+    assert learning_rate(config, 0) > 0  # the first step is not wasted
+
+
+def test_two_phases(config):
+    config = replace(config, dense_epochs=2, coord_weight=3.0)
+    assert [loss_weights(config, epoch) for epoch in (0, 1, 2)] == [(1, 0), (1, 0), (1, 3)]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_steps(config, dataset, batch, precision):
+    state = start(config, precision=precision, clip_grad=1.0)
+    before = [weight.clone() for weight in state.network.parameters()]
+    means = train_step(state, first_frames(batch, 2), dataset, 1e-3)
+    assert np.isfinite(means).all()
+    assert {weight.dtype for weight in state.network.parameters()} == {torch.float32}
+    assert state.scaler.is_enabled() == (precision == "fp16")
+    if precision == "bf16":  # the first fp16 step only finds the scale
+        assert not all(map(torch.equal, before, state.network.parameters()))
+
+
+def test_precision_falls_back_to_what_there_is():
+    assert usable_precision(CPU.device, "fp16") == "fp16"
+    assert usable_precision(CPU.device, "bf16") in ("bf16", "fp32")
+
+
+def test_clipping_limits_the_gradient(config, dataset, batch):
+    state = start(config, clip_grad=1e-4)
+    train_step(state, first_frames(batch, 2), dataset, 1e-3)
+    gradients = [weight.grad for weight in state.network.parameters() if weight.grad is not None]
+    assert torch.nn.utils.get_total_norm(gradients).item() == pytest.approx(1e-4, rel=1e-3)
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing(config, dataset, batch):
+    state = start(config)
+    before = [weight.clone() for weight in state.network.parameters()]
+    damaged = first_frames(batch, 2)._replace(joint_uvd=torch.full((2, 14, 3), torch.nan))
+    assert train_step(state, damaged, dataset, 1e-3) is None
+    assert all(map(torch.equal, before, state.network.parameters()))
+    assert state.step == state.running.steps == 0
+
+
+def test_a_diverged_epoch_names_its_frames(config, dataset):
+    state = start(config, batch_size=2)
+    with torch.no_grad():
+        next(state.network.parameters()).fill_(torch.nan)
+    batches = ShuffledBatches(FRAMES, 2, seed=0)
+    loader = make_training_loader(dataset, batches, 0, CPU.device)
+    with pytest.raises(ValueError, match="not finite") as error:
+        train_one_epoch(state, loader, lambda means: None)
+    for i in batches.batch(0):
+        assert dataset.index.frame_path(i).name in str(error.value)
+
+
+def test_averaged_weights_are_scored_and_measured_anew(config, dataset, batch):
+    state = start(config, ema=0.5, bn_batches=1, batch_size=8)
+    for _ in range(3):
+        train_step(state, first_frames(batch, 4), dataset, 1e-3)
+    assert state.scored is not state.network
+    before = {key: value.clone() for key, value in state.scored.state_dict().items()}
+    loader = make_training_loader(dataset, ShuffledBatches(FRAMES, 8, seed=0), 0, CPU.device)
+    settle_batch_norm(state, loader)
+    after = state.scored.state_dict()
+    changed = {key for key, value in after.items() if not torch.equal(value, before[key])}
+    assert changed
+    assert all(key.endswith(("running_mean", "running_var", "num_batches_tracked")) for key in changed)
+
+
+def test_unused_skip_convolutions_are_not_trained(config):
+    state = start(config)
+    trained = {id(weight) for group in state.optimizer.param_groups for weight in group["params"]}
+    for name, weight in state.network.named_parameters():
+        assert (id(weight) in trained) == weight.requires_grad, name
+    state.network(torch.zeros(2, 1, 32, 32))[-1].sum().backward()
+    assert all(w.grad is not None for w in state.network.parameters() if w.requires_grad)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("ema", 1.0), ("lr", 0.0), ("clip_grad", -1.0), ("max_epoch", -3), ("log_every", 0)]
+)
+def test_settings_that_cannot_work(name, value):
+    with pytest.raises(ValueError, match=name):
+        replace(Config(), **{name: value}).resolved()
+
+
+def test_benchmark_compares_both_ways(config):
+    config = BenchmarkConfig(
+        **{**vars(config), "batch_size": 2, "precision": "fp32"}, steps=1, curve_steps=3, pool=6
+    )
+    dataset = build_dataset(config)
+    batches = draw_batches(dataset, config, CPU.device)
+    row = compare_training(config, dataset, batches, CPU)
+    assert (row.name, row.unit) == ("train_hourglass_1", "images/s")
+    assert row.ratio == pytest.approx(row.ours / row.plain)
+    curves = compare_curves(config, dataset, batches, CPU)
+    assert curves["ours"][0] == pytest.approx(curves["plain"][0], rel=0.05)
+    assert curve_difference(curves["ours"], curves["plain"]) < 0.5

@@ -1,0 +1,16 @@
+"""What torchrun starts in test_distributed.py: train.py's run, then every process's network to a file."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from util.cli import parse_settings
+from util.distributed import joined_processes
+from util.engine import pick_device
+from util.training import train
+
+config = parse_settings(sys.argv[1:], __doc__)
+with joined_processes(pick_device(config.device)) as processes:
+    state = train(config, processes)
+    torch.save(state.network.state_dict(), Path(config.output_dir, f"network_{processes.rank}.pth"))
