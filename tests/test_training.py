@@ -60,13 +60,19 @@ def start(config: Config, **changes) -> TrainingState:
 
 
 def test_learns_16_frames_by_heart(config, dataset, batch):
-    epochs = 75
-    state = start(config, coord_weight=10.0, scheduler="cosine", warmup_epochs=5, max_epoch=epochs, ema=0.5)
-    for epoch in range(epochs):
-        train_step(state, batch, dataset, learning_rate(state.config, epoch))
+    """About 60 steps are enough; how many depends on rounding, so the limit is far off."""
+    state = start(config, coord_weight=10.0, step=50, warmup_epochs=5, ema=0.5)
     loader = make_training_loader(dataset, ShuffledBatches(FRAMES, FRAMES, seed=0), 0, CPU.device)
-    settle_batch_norm(state, loader)
-    assert evaluate(state, dataset).metrics.mpe_mm < 2.0
+    errors_mm = []
+    for step in range(160):
+        state.network.train()
+        train_step(state, batch, dataset, learning_rate(state.config, step))
+        if step >= 55 and step % 8 == 7:
+            settle_batch_norm(state, loader)
+            errors_mm.append(evaluate(state, dataset).metrics.mpe_mm)
+            if errors_mm[-1] < 2.0:
+                return
+    pytest.fail(f"16 frames are not learnt to 2 mm: {errors_mm}")
 
 
 def test_step_schedule(config):

@@ -23,7 +23,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        if error.filename is None:  # a write that fails, of a full disk for one, does not say where
+        if error.errno and not error.filename:  # a write to a full disk, for one, does not say where
             message = f"{error.strerror}; what was there before is unharmed"
             raise OSError(error.errno, message, str(path)) from error
         raise
