@@ -154,7 +154,17 @@ def test_a_run_is_not_overwritten(settings, copied, capsys, monkeypatch):
 
 def test_another_network_cannot_resume(settings, copied, capsys, monkeypatch):
     arguments = [*settings, "--resume", "--net", "hourglass_2", "--output_dir", str(copied)]
-    assert "must agree" in fails(capsys, monkeypatch, arguments)
+    assert "net hourglass_1, not hourglass_2" in fails(capsys, monkeypatch, arguments)
+
+
+def test_fine_tuning_takes_the_loaded_network_and_resumes(settings, undisturbed, tmp_path):
+    arguments = [*settings, "--load_model", str(undisturbed / "best.pth"), "--net", "resnet_18"]
+    arguments += ["--max_epoch", "1", "--output_dir", str(tmp_path)]
+    for more in ([], ["--resume"]):
+        process = start_training([*arguments, *more], tmp_path / "output.txt")
+        process.join()
+        assert process.exitcode == 0, (tmp_path / "output.txt").read_text()
+    assert torch.load(tmp_path / "last.pth", weights_only=True)["spec"]["net"] == "hourglass_1"
 
 
 def test_missing_split_names_the_command(settings, tmp_path, capsys, monkeypatch):

@@ -12,7 +12,7 @@ from config import DATASETS, Config
 from dataloader import build_dataset
 from dataloader.base import HandDataset
 from dataloader.sampler import ShuffledBatches
-from util.checkpoint import asked_spec, initial_network, prepare_network
+from util.checkpoint import asked_spec, initial_network, load_network, prepare_network
 from util.distributed import Processes
 from util.engine import (
     Evaluation,
@@ -92,7 +92,9 @@ def start(config: Config, processes: Processes) -> tuple[TrainingState, int]:
             f"{last} is there: go on with it with --resume, or choose another --output_dir for a new run."
         )
     resume = config.resume and last.is_file()
-    if config.load_model and not resume:
+    if config.load_model and resume:
+        network, spec = load_network(last, asked_spec(config))  # what was loaded then is in there now
+    elif config.load_model:
         # What it says of the checkpoint is said once.
         with redirect_stdout(sys.stdout if processes.is_main else None):
             network, spec = prepare_network(config)

@@ -116,8 +116,14 @@ class TrainingState:
         content = read_checkpoint(path)
         if "optimizer" not in content or "running" not in content:
             raise ValueError(f"{path} holds no training to go on with: start from it with --load_model.")
-        if (held := ModelSpec(**content["spec"])) != self.spec:
-            raise ValueError(f"{path} trained {held}, the settings ask for {self.spec}: they must agree.")
+        asked = self.spec._asdict()
+        differ = [
+            f"{key} {value}, not {asked[key]}"
+            for key, value in content["spec"].items()
+            if value != asked[key]
+        ]
+        if differ:
+            raise ValueError(f"{path} has {'; '.join(differ)}: a run goes on with the same.")
         self._print_changes(path, content["config"])
         self._restore_weights(path, content)
         self.optimizer.load_state_dict(content["optimizer"])
