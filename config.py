@@ -172,7 +172,7 @@ DATASETS = {
         max_epoch=40,
         step=30,
         source="the NYU Hand Pose Dataset is at https://jonathantompson.github.io/NYU_Hand_Pose_Dataset.htm",
-        val_split="test",  # NYU has no other; the published numbers were picked on it too
+        val_split="test",  # there is no other
         smaller_hand_from=2440,
     ),
     # Rendered hands in NYU's own layout: the same loader reads them.
@@ -192,6 +192,7 @@ DATASETS = {
         cube=(200, 200, 200),
         max_epoch=40,
         step=10,
+        val_split="test",  # there is no other
         source="the ICVL Hand Posture Dataset is at https://labicvl.github.io/hand.html",
     ),
     "msra": DatasetInfo(
@@ -201,6 +202,7 @@ DATASETS = {
         cube=(200, 200, 200),
         max_epoch=25,
         step=10,
+        val_split="test",  # there is no other
         source="the MSRA Hand Gesture database is linked from https://jimmysuen.github.io",
         subject_scales=(1, 1, 1, 0.9, 0.9, 0.9, 0.85, 0.8, 0.75),
     ),

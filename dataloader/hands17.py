@@ -9,13 +9,14 @@ Split val is every 50th frame of train, to watch training by: it is trained on a
 """
 
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from config import DATASETS, Config
 from dataloader.base import FrameIndex
-from dataloader.index import Frames, center_file
+from dataloader.index import Frames, center_file, named_path
 from dataloader.labels import read_label_files, require_labels
 from util.files import read_depth_png, written_whole
 
@@ -39,7 +40,9 @@ def find_frames(root: Path, config: Config) -> Frames:
     """
     folder = split_folder(root, config) / "images"
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is missing: the depth frames; {DATASETS[config.dataset].source}.")
+        raise FileNotFoundError(
+            f"{folder} is missing: the depth frames; {DATASETS[config.dataset].origin(root, config.split)}."
+        )
     images = [name for name in os.listdir(folder) if name.endswith(".png")]
     used = None
     if config.split == "test":
@@ -53,11 +56,13 @@ def find_frames(root: Path, config: Config) -> Frames:
         names, joint_xyz, images = records["name"][::step], records["joint"][::step], images[::step]
         center_path = center_file(root, "train")
     if not len(names):
-        raise ValueError(f"{folder} holds no depth frames: {DATASETS[config.dataset].source}.")
+        raise ValueError(
+            f"{folder} holds no depth frames: {DATASETS[config.dataset].origin(root, config.split)}."
+        )
     return Frames(
         joint_xyz=joint_xyz,
         cube=np.broadcast_to(np.asarray(config.cube, np.float64), (len(names), 3)),
-        frame_path=lambda i: folder / names[i].decode(),
+        frame_path=partial(named_path, folder, names),
         read_depth=read_depth_png,
         images=len(images),
         center_path=center_path,
@@ -97,5 +102,5 @@ def write_submission(path: Path, index: FrameIndex, joint_xyz: np.ndarray) -> No
 def _read_records(root: Path, config: Config) -> np.ndarray:
     info = DATASETS[config.dataset]
     path = split_folder(root, config) / "Training_Annotation.txt"
-    require_labels([path], config.split, info.source)
+    require_labels([path], config.split, info.origin(root, config.split))
     return read_label_files([path], len(info.joint_names))

@@ -12,12 +12,13 @@ are left out: rotation is augmentation's work.
 
 import os
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from config import DATASETS, Config
-from dataloader.index import Frames, center_file
+from dataloader.index import Frames, center_file, named_path
 from dataloader.labels import read_label_files, require_labels
 from util.files import read_depth_png
 
@@ -51,7 +52,7 @@ def find_frames(root: Path, config: Config) -> Frames:
     return Frames(
         joint_xyz=_joint_xyz(records, config),
         cube=np.tile(np.asarray(config.cube, np.float64), (len(records), 1)),
-        frame_path=lambda i: folder / names[i].decode(),
+        frame_path=partial(named_path, folder, names),
         read_depth=read_depth_png,
         images=sum(_count_images(folder / sequence) for sequence in _sequences(names)),
         center_path=center_file(root, config.split),
@@ -73,7 +74,7 @@ def _read_lines(root: Path, config: Config) -> tuple[np.ndarray, np.ndarray]:
     """Records of all label lines (L,), and which of them (L,) are of un-rotated frames."""
     info, folder = DATASETS[config.dataset], split_folder(root, config)
     paths = [folder / name for name in LABELS[config.split]]
-    require_labels(paths, config.split, info.source)
+    require_labels(paths, config.split, info.origin(root, config.split))
     lines = read_label_files(paths, len(info.joint_names))
     used = np.array([ANGLE.match(name) is None for name in lines["name"].tolist()], bool)
     if not used.any():

@@ -1,6 +1,7 @@
 """From what a data set's module finds to the index of a split: frames, labels and centres that agree."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,7 +89,7 @@ def select(index: FrameIndex, frames: np.ndarray) -> FrameIndex:
         index.joint_xyz[frames],
         index.center_xyz[frames],
         index.cube[frames],
-        lambda i: index.frame_path(int(frames[i])),
+        partial(_selected_path, index.frame_path, frames),
         index.read_depth,
     )
 
@@ -98,16 +99,30 @@ def concatenate(parts: Sequence[FrameIndex]) -> FrameIndex:
     if len(parts) == 1:
         return parts[0]  # as it is: it may be mapped from disk
     starts = np.cumsum([0, *(len(part.joint_xyz) for part in parts)])
-
-    def frame_path(i: int) -> Path:
-        part = int(np.searchsorted(starts, i, side="right")) - 1
-        return parts[part].frame_path(i - int(starts[part]))
-
+    frame_path = partial(_joined_path, [part.frame_path for part in parts], starts)
     return FrameIndex(
         *(np.concatenate([part[field] for part in parts]) for field in range(3)),
         frame_path,
         parts[0].read_depth,
     )
+
+
+# The paths of frames are found by named functions, not closures, so that an index can be sent to the
+# processes that read frames where these are not forked.
+
+
+def named_path(folder: Path, names: np.ndarray, i: int) -> Path:
+    """File of frame i whose name (N,) bytes the labels hold."""
+    return folder / names[i].decode()
+
+
+def _selected_path(frame_path: Callable[[int], Path], frames: np.ndarray, i: int) -> Path:
+    return frame_path(int(frames[i]))
+
+
+def _joined_path(parts: list[Callable[[int], Path]], starts: np.ndarray, i: int) -> Path:
+    part = int(np.searchsorted(starts, i, side="right")) - 1
+    return parts[part](i - int(starts[part]))
 
 
 def _nearest_valid(valid: np.ndarray) -> np.ndarray:

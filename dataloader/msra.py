@@ -9,6 +9,7 @@ lines of published centres and predictions.
 """
 
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -54,14 +55,10 @@ def find_frames(root: Path, config: Config) -> Frames:
     starts = np.cumsum([0, *map(_announced_frames, folders)])
     scales = np.array(DATASETS[config.dataset].subject_scales)[chosen]
 
-    def frame_path(i: int) -> Path:
-        gesture = int(np.searchsorted(starts, i, side="right")) - 1
-        return folders[gesture] / FRAME_NAME.format(i - int(starts[gesture]))
-
     return Frames(
         joint_xyz=np.concatenate([part["joint"] for part in records]),
         cube=np.repeat(scales, [len(part) for part in records])[:, None] * np.asarray(config.cube),
-        frame_path=frame_path,
+        frame_path=partial(_frame_path, folders, starts),
         read_depth=read_depth,
         images=sum(name.endswith("_depth.bin") for folder in folders for name in os.listdir(folder)),
         center_path=center_file(root, config.split, config.test_subject),
@@ -106,6 +103,11 @@ def read_depth(path: Path) -> np.ndarray:
     return depth
 
 
+def _frame_path(folders: list[Path], starts: np.ndarray, i: int) -> Path:
+    gesture = int(np.searchsorted(starts, i, side="right")) - 1
+    return folders[gesture] / FRAME_NAME.format(i - int(starts[gesture]))
+
+
 def _subjects_of_split(root: Path, config: Config) -> list[int]:
     there, left_out = subjects(root), config.test_subject
     if left_out == "all":
@@ -116,10 +118,11 @@ def _subjects_of_split(root: Path, config: Config) -> list[int]:
 def _read_subject(root: Path, subject: int, config: Config) -> np.ndarray:
     """Records of all frames of one subject, gesture by gesture."""
     info = DATASETS[config.dataset]
+    source = info.origin(root, config.split)
     paths = [folder / "joint.txt" for folder in _gestures(root, subject)]
     if not paths:
-        raise FileNotFoundError(f"{root / f'P{subject}'} holds no gestures: {info.source}.")
-    require_labels(paths, config.split, info.source)
+        raise FileNotFoundError(f"{root / f'P{subject}'} holds no gestures: {source}.")
+    require_labels(paths, config.split, source)
     return read_label_files(paths, len(info.joint_names), named=False, counted=True, z_sign=-1)
 
 

@@ -280,7 +280,7 @@ def predict_joints(
     """
     network.eval()
     batches = []
-    for batch in tqdm(loader, desc="frames", unit="batch", leave=False, disable=None if show_bar else True):
+    for batch in tqdm(loader, desc="frames", unit="batch", leave=False, disable=not show_bar):
         sample = to_device(batch, device)
         with autocast(device, precision):
             dense = network(sample.image)[-1]
