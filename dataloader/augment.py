@@ -8,6 +8,10 @@ import numpy as np
 from dataloader.crop import Crop, find_window, limit_depth
 from util.camera import Camera
 
+# The loader's workers are the parallelism. Threads of OpenCV's own would also not survive into a
+# forked worker: it would wait for them for ever.
+cv2.setNumThreads(0)
+
 
 class Augmentation(NamedTuple):
     """What was drawn for one sample: one of the three, the others None.

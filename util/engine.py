@@ -6,7 +6,6 @@ import signal
 from collections.abc import Callable
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -100,8 +99,6 @@ def make_training_loader(
 def _start_worker(_: int) -> None:
     # Ctrl-C reaches every process of the terminal: the main one decides when the workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # The workers are the parallelism: threads of each would fight over the same cores.
-    cv2.setNumThreads(1)
 
 
 class StepMeans(NamedTuple):
