@@ -158,7 +158,7 @@ def _check_disk(out: Path, frames: int, size: tuple[int, int]) -> None:
 def _one_thread() -> None:
     # The processes share out the cores; threads inside them would only compete, and may round differently.
     torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    cv2.setNumThreads(0)
 
 
 def _run(
