@@ -163,27 +163,26 @@ HANDS17_CHAINS = (
     *((0, 1, 6, 7, 8), (2, 3, 4, 5)),
 )
 
+NYU = DatasetInfo(
+    joint_names=NYU_JOINTS,
+    chains=NYU_CHAINS,
+    camera=NYU_CAMERA,
+    cube=(300, 300, 300),
+    max_epoch=40,
+    step=30,
+    source="the NYU Hand Pose Dataset is at https://jonathantompson.github.io/NYU_Hand_Pose_Dataset.htm",
+    val_split="test",  # there is no other
+    smaller_hand_from=2440,
+)
+
 DATASETS = {
-    "nyu": DatasetInfo(
-        joint_names=NYU_JOINTS,
-        chains=NYU_CHAINS,
-        camera=NYU_CAMERA,
-        cube=(300, 300, 300),
-        max_epoch=40,
-        step=30,
-        source="the NYU Hand Pose Dataset is at https://jonathantompson.github.io/NYU_Hand_Pose_Dataset.htm",
-        val_split="test",  # there is no other
-        smaller_hand_from=2440,
-    ),
+    "nyu": NYU,
     # Rendered hands in NYU's own layout: the same loader reads them.
-    "synth": DatasetInfo(
-        joint_names=NYU_JOINTS,
-        chains=NYU_CHAINS,
-        camera=NYU_CAMERA,
-        cube=(300, 300, 300),
-        max_epoch=40,
-        step=30,
+    "synth": replace(
+        NYU,
         source="`python -m dataloader.synthetic --out {root} --split {split} --frames {frames}` makes it",
+        val_split="val",
+        smaller_hand_from=None,
     ),
     "icvl": DatasetInfo(
         joint_names=ICVL_JOINTS,
