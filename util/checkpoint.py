@@ -3,6 +3,7 @@
 import os
 import pickle
 import platform
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -144,7 +145,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"the authors' are linked from {AUTHORS_WEIGHTS}."
         )
     try:
-        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+        # PyTorch's warnings about a foreign pickle would stand before our one sentence.
+        with torch.serialization.safe_globals(_NUMPY_SCALARS), warnings.catch_warnings(action="ignore"):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
