@@ -6,6 +6,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from scipy.spatial import KDTree
 
 pytest.importorskip("anny", reason="the synthetic hand needs requirements-synth.txt")
 pytest.importorskip("embreex", reason="the synthetic hand needs requirements-synth.txt")
@@ -14,10 +15,11 @@ from config import NYU_CAMERA, Config
 from dataloader import build_index, nyu
 from dataloader.nyu import EVALUATED_JOINTS
 from dataloader.synthetic import writer
+from dataloader.synthetic.forearm import attach_forearm, sample_forearm
 from dataloader.synthetic.labels import label_joints
 from dataloader.synthetic.pose import overlap, sample_pose
 from dataloader.synthetic.scene import render_scene, sample_scene
-from dataloader.synthetic.skeleton import HandPose, pose_joints
+from dataloader.synthetic.skeleton import HandPose, pose_joints, skin
 from dataloader.synthetic.writer import SplitSettings, sample_frame, sample_person, write_split
 
 SLOTS = list(EVALUATED_JOINTS)
@@ -75,6 +77,34 @@ def test_fingers_stay_out_of_one_another(people):
     depth = [overlap(shape, pose_joints(shape, sample_pose(rng, shape))[1][None]) for shape in people * 20]
     assert np.percentile(depth, 98) < 3
     assert np.max(depth) < 6
+
+
+def turns_around(points, triangles):
+    """Winding number (P,) of a closed mesh (F, 3, 3) around points (P, 3): 0 outside, also where it cuts
+    through itself, as fingers that touch do. Solid angles by van Oosterom and Strackee, 1983."""
+    a, b, c = (triangles[:, i] - points[:, None] for i in range(3))
+    la, lb, lc = (np.linalg.norm(each, axis=-1) for each in (a, b, c))
+    volume = (a * np.cross(b, c)).sum(-1)
+    dots = la * lb * lc + (a * b).sum(-1) * lc + (b * c).sum(-1) * la + (c * a).sum(-1) * lb
+    return np.arctan2(volume, dots).sum(1) / (2 * np.pi)
+
+
+def test_joints_lie_inside_the_hand_and_near_its_skin(people):
+    """The mesh alone, closed by the forearm: no joint floats before, behind or beside it."""
+    rng = np.random.default_rng(2)
+    for shape in people * 4:
+        rotations, joints = pose_joints(shape, sample_pose(rng, shape))
+        labels = label_joints(shape, rotations, joints)
+        points = np.concatenate([labels[0][SLOTS], labels[1]])
+        hand = skin(shape, rotations, joints)
+        mesh, faces = attach_forearm(hand, shape.faces, shape.wrist_loop, sample_forearm(rng, shape))
+        distance = KDTree(np.concatenate([mesh, mesh[faces].mean(1)])).query(points)[0]
+        outside = np.abs(turns_around(points, mesh[faces])) < 0.5
+        assert distance[outside].max(initial=0) < 2, np.flatnonzero(outside)
+        assert distance.max() < 25
+        # Tips, PIP and DIP: within a finger's thickness, so no more than that behind visible skin.
+        fingers = np.r_[0:10, 14 + np.r_[3:5, 7:9, 11:13, 15:17, 19:21]]
+        assert distance[fingers].max() < 1.3 * shape.radii.max()
 
 
 def test_joints_lie_under_the_surface(scenes):
@@ -172,6 +202,8 @@ def test_nyu_loader_reads_it(written):
     ("arguments", "sentence"),
     [
         (["--frames", "0"], "must be at least 1"),
+        (["--width", "10"], "--width and --height must be at least 64"),
+        (["--camera.fx", "0"], "fx and fy above 0"),
         (["--frames", "42"], "other settings (frames 41, now 42)"),
         (["--frames", "41", "--camera.fx", "500"], "other settings (camera"),
     ],

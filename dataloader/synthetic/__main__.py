@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import tyro
 
 from config import NYU_CAMERA
 from util.camera import Camera
 from util.cli import run
+
+SMALLEST_EDGE = 64  # pixels
 
 
 @dataclass(frozen=True)
@@ -24,13 +27,14 @@ class Arguments:
     split: Literal["train", "val", "test"] = "train"
     """Hands and poses of one split never occur in another."""
     frames: int = 20000
-    """Number of frames, about 16 KB each."""
+    """Number of frames, about 17 KB each."""
     seed: int = 0
     """The same seed gives the same bytes, whatever the number of workers."""
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
     """Processes; one per core."""
     camera: Camera = NYU_CAMERA
-    """Pinhole camera in pixels; NYU's by default. flip: -1 where the labels' y points up, +1 down."""
+    """Pinhole camera in pixels; NYU's by default. flip: -1 where the labels' y points up, +1 down.
+    The loader reads a split with the camera of its data set's row in config.py, and refuses another."""
     width: int = 640
     """Frame width, pixels."""
     height: int = 480
@@ -46,6 +50,11 @@ class Arguments:
         """
         if self.frames < 1 or self.workers < 1 or self.seed < 0:
             raise ValueError("--frames and --workers must be at least 1, --seed at least 0.")
+        if min(self.width, self.height) < SMALLEST_EDGE:
+            raise ValueError(f"--width and --height must be at least {SMALLEST_EDGE}: no hand fits in less.")
+        camera = self.camera
+        if not (min(camera.fx, camera.fy) > 0 and np.isfinite(camera).all() and abs(camera.flip) == 1):
+            raise ValueError("--camera needs finite numbers, fx and fy above 0, and flip 1 or -1.")
         return self
 
 

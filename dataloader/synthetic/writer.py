@@ -29,14 +29,14 @@ from dataloader.synthetic.hand import HandModel
 from dataloader.synthetic.scene import Scene, sample_scene
 from dataloader.synthetic.skeleton import HandShape
 from util.camera import Camera
-from util.files import write_table, written_whole
+from util.files import remove_leftovers, write_table, written_whole
 
 SPLITS = ("train", "val", "test")
 _GENERATOR_VERSION = 1  # raise it when the same seed gives other frames
 _CHUNK = 40
 # Consecutive frames of one person: a new hand costs half as much time as a frame. Divides the chunk.
 _FRAMES_PER_PERSON = 8
-_BYTES_PER_FRAME = 18_000  # mean PNG and labels of a 640 x 480 frame
+_BYTES_PER_FRAME = 17_000  # mean PNG and labels of a 640 x 480 frame
 _MAT_HEADER = b"MATLAB 5.0 MAT-file, AWR synthetic hands"
 
 
@@ -73,6 +73,7 @@ def write_split(settings: SplitSettings, out: Path, workers: int) -> bool:
     folder = out / settings.split
     if _is_complete(settings, folder):
         return False
+    remove_leftovers(folder)
     written = sum(1 for _ in _parts(folder).glob("??????.npz"))
     _check_disk(out, max(settings.frames - written * _CHUNK, 0), settings.size)
     model = load_model()  # before the first file: it may be missing
@@ -100,7 +101,8 @@ def load_model() -> HandModel:
 
     if not get_anny_cache_path().exists():
         print(
-            f"building anny's cache in {get_anny_cache_path()}, once on this machine: about 100 s", flush=True
+            f"building anny's cache in {get_anny_cache_path()}, once on this machine: about two minutes",
+            flush=True,
         )
     return HandModel()
 
@@ -221,10 +223,11 @@ def encode_depth(depth: np.ndarray) -> bytes:
 
 def _assemble(settings: SplitSettings, out: Path, folder: Path, chunks: int) -> None:
     """Join the chunks' labels into the split's files."""
-    parts = [np.load(_part_file(folder, chunk)) for chunk in range(chunks)]
-    joints36, joints21, center = (
-        np.concatenate([part[name] for part in parts]) for name in ("joints36", "joints21", "center")
-    )
+    parts = []
+    for chunk in range(chunks):
+        with np.load(_part_file(folder, chunk)) as part:  # closed again: a large split has thousands
+            parts.append([part[name] for name in ("joints36", "joints21", "center")])
+    joints36, joints21, center = map(np.concatenate, zip(*parts, strict=True))
     slots = np.full((2, 3, *joints36.shape), np.nan, np.float32)
     slots[:, 0] = settings.camera.xyz_to_uvd(joints36), joints36
     with written_whole(folder / "joint_data.mat") as unfinished:
@@ -235,8 +238,8 @@ def _assemble(settings: SplitSettings, out: Path, folder: Path, chunks: int) -> 
     with written_whole(folder / "joints21.npz") as unfinished:
         np.savez_compressed(unfinished, xyz=joints21.astype(np.float32))
     write_table(out / f"center_{settings.split}_refined.txt", center)
-    shutil.rmtree(_parts(folder))
     _write_record(settings, folder, complete=True)
+    shutil.rmtree(_parts(folder))
 
 
 def _frames_of(settings: SplitSettings, chunk: int) -> range:
