@@ -1,6 +1,7 @@
 """Every setting once. Edit this file or pass the same name as a flag: `python test.py --net hourglass_1`."""
 
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Literal
 
@@ -72,11 +73,15 @@ class Config:
             )
         if self.num_workers < 0:
             raise ValueError(f"num_workers is {self.num_workers}: it cannot be negative.")
-        if self.kernel_size is not None and not self.kernel_size > 0:
-            raise ValueError(f"kernel_size is {self.kernel_size}: it must be positive.")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}: it cannot be negative.")
+        if self.kernel_size is not None and not 0 < self.kernel_size < inf:
+            raise ValueError(f"kernel_size is {self.kernel_size}: it must be positive and finite.")
+        if not all(0 <= strength < inf for strength in self.augment_para):
+            raise ValueError(f"augment_para is {self.augment_para}: none of the three can be negative.")
         self._check_training()
-        if self.cube is not None and not min(self.cube) > 0:
-            raise ValueError(f"cube is {self.cube}: its three edges in mm must be positive.")
+        if self.cube is not None and not all(0 < edge < inf for edge in self.cube):
+            raise ValueError(f"cube is {self.cube}: its three edges in mm must be positive and finite.")
         if self.test_subject != "all" and not 0 <= self.test_subject <= 8:
             raise ValueError(f"test_subject is {self.test_subject}: use 0 to 8, or all.")
         info = DATASETS[self.dataset]
@@ -114,6 +119,7 @@ class DatasetInfo:
     joint_names: tuple[str, ...]
     chains: tuple[tuple[int, ...], ...]  # joints from pinky to thumb, then wrist or knuckles, for drawing
     camera: Camera
+    frame_size: tuple[int, int]  # height, width of the camera's frames, pixels
     cube: tuple[float, float, float]  # mm
     max_epoch: int
     step: int  # epochs between cuts of the learning rate
@@ -167,6 +173,7 @@ NYU = DatasetInfo(
     joint_names=NYU_JOINTS,
     chains=NYU_CHAINS,
     camera=NYU_CAMERA,
+    frame_size=(480, 640),
     cube=(300, 300, 300),
     max_epoch=40,
     step=30,
@@ -188,6 +195,7 @@ DATASETS = {
         joint_names=ICVL_JOINTS,
         chains=ICVL_CHAINS,
         camera=Camera(fx=240.99, fy=240.96, cx=160, cy=120),
+        frame_size=(240, 320),
         cube=(200, 200, 200),
         max_epoch=40,
         step=10,
@@ -198,6 +206,7 @@ DATASETS = {
         joint_names=MSRA_JOINTS,
         chains=MSRA_CHAINS,
         camera=Camera(fx=241.42, fy=241.42, cx=160, cy=120, flip=-1),
+        frame_size=(240, 320),
         cube=(200, 200, 200),
         max_epoch=25,
         step=10,
@@ -209,6 +218,7 @@ DATASETS = {
         joint_names=HANDS17_JOINTS,
         chains=HANDS17_CHAINS,
         camera=Camera(fx=475.065948, fy=475.065857, cx=315.944855, cy=245.287079),
+        frame_size=(480, 640),
         cube=(200, 200, 200),
         max_epoch=10,
         step=5,

@@ -10,7 +10,7 @@ from dataloader import build_dataset, folds, hands17, join, read_labels
 from dataloader.base import HandDataset
 from util.checkpoint import prepare_network
 from util.cli import run
-from util.drawing import pick_tiles, save_gallery, save_joint_bars, save_pck_curve, save_success_curve
+from util.drawing import Tile, pick_tiles, save_gallery, save_joint_bars, save_pck_curve, save_success_curve
 from util.engine import make_loader, pick_device, predict_joints
 from util.files import read_predictions, write_table, written_whole
 from util.metrics import as_json, as_table, joint_errors, score
@@ -20,7 +20,7 @@ def main(config: Config) -> None:
     """Predict or read joints, compare them with the labels, and write figures and pictures."""
     info, folder = DATASETS[config.dataset], Path(config.output_dir)
     if config.predictions:
-        name, dataset, true_xyz = Path(config.predictions).stem, dataset_if_there(config), read_labels(config)
+        name, dataset, true_xyz = Path(config.predictions).stem, None, read_labels(config)
         joint_uvd = read_predictions(Path(config.predictions), *true_xyz.shape[:2])
     else:
         dataset, name, joint_uvd = predict(config)
@@ -34,12 +34,14 @@ def main(config: Config) -> None:
 
     predictions = {name: joint_uvd}
     for other, file in map(named_file, config.compare):
+        if other in predictions:
+            raise ValueError(f"--compare {other}={file}: the name {other} is taken, choose another.")
         predictions[other] = read_predictions(file, *true_xyz.shape[:2])
     errors = {key: joint_errors(info.camera.uvd_to_xyz(uvd), true_xyz) for key, uvd in predictions.items()}
     rows = {key: score(error) for key, error in errors.items()}
     print(as_table(rows, info.joint_names))
 
-    tiles = pick_tiles(dataset, joint_uvd, errors[name].mean(axis=1)) if dataset is not None else None
+    tiles = tiles_if_there(config, dataset, joint_uvd, errors[name].mean(axis=1))
 
     # Everything that can fail is done: now write.
     with written_whole(folder / "metrics.json") as temporary:
@@ -48,7 +50,9 @@ def main(config: Config) -> None:
     save_pck_curve(folder / "pck.png", rows)
     save_success_curve(folder / "success.png", rows)
     save_joint_bars(folder / "joints.png", rows, info.joint_names)
-    if tiles is not None:
+    if tiles is None:
+        (folder / "gallery.png").unlink(missing_ok=True)  # it would show other predictions
+    else:
         save_gallery(folder / "gallery.png", tiles, info.chains)
     print(f"Written to {folder}/")
 
@@ -70,10 +74,15 @@ def predict(config: Config) -> tuple[HandDataset, str, np.ndarray]:
     return join(datasets, config), spec.net, np.concatenate(parts)
 
 
-def dataset_if_there(config: Config) -> HandDataset | None:
-    """Predictions are scored against labels alone; frames are only for the gallery."""
+def tiles_if_there(
+    config: Config, dataset: HandDataset | None, joint_uvd: np.ndarray, frame_errors: np.ndarray
+) -> dict[str, list[Tile]] | None:
+    """The gallery's frames. Predictions are scored against labels alone: their frames may be missing."""
+    if dataset is not None:
+        return pick_tiles(dataset, joint_uvd, frame_errors)
     try:
-        return join([build_dataset(fold) for fold in folds(config)], config)
+        dataset = join([build_dataset(fold) for fold in folds(config)], config)
+        return pick_tiles(dataset, joint_uvd, frame_errors)
     except (FileNotFoundError, ValueError) as error:
         print(f"No gallery: {error}")
         return None

@@ -81,6 +81,7 @@ def _dataset(index: FrameIndex, config: Config, augment: bool = False) -> HandDa
     return HandDataset(
         index,
         DATASETS[config.dataset].camera,
+        DATASETS[config.dataset].frame_size,
         config.img_size,
         config.augment_para if augment else None,
         config.seed,

@@ -95,6 +95,7 @@ class HandDataset(Dataset):
     Args:
         index: where the frames lie.
         camera: the camera that took them.
+        frame_size: (height, width) of its frames, pixels.
         img_size: S, edge of the crop.
         augment_strength: translation mm, scale, rotation degrees; None draws nothing (test).
         seed: of the augmentation.
@@ -104,12 +105,14 @@ class HandDataset(Dataset):
         self,
         index: FrameIndex,
         camera: Camera,
+        frame_size: tuple[int, int],
         img_size: int,
         augment_strength: tuple[float, float, float] | None = None,
         seed: int = 0,
     ):
         self.index = index
         self.camera = camera
+        self.frame_size = frame_size
         self.img_size = img_size
         self.augment_strength = augment_strength
         self.seed = seed
@@ -127,11 +130,15 @@ class HandDataset(Dataset):
         """Read and prepare frame i.
 
         Raises:
-            ValueError: naming the frame, if it cannot be decoded or its crop window misses it.
+            ValueError: naming the frame, if it cannot be decoded, has another size than the camera's
+                frames, or its crop window misses it.
             FileNotFoundError: if the frame is not there.
         """
         path = self.index.frame_path(i)
         depth = self.index.read_depth(path)
+        if depth.shape != self.frame_size:
+            (height, width), (rows, columns) = depth.shape, self.frame_size
+            raise ValueError(f"{path} has {width}×{height} pixels, its data set's camera {columns}×{rows}.")
         augmentation = None
         if self.augment_strength is not None:
             # A stream of its own per sample and epoch: the draw depends neither on the worker

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dataloader.base import FrameIndex
-from util.files import read_centers
+from util.files import DamagedLineError, read_centers
 
 
 class Frames(NamedTuple):
@@ -56,8 +56,14 @@ def place_centers(frames: Frames, split: str, how_to_make: str) -> FrameIndex:
             f"{path} is missing: the hand centre of every frame, `x y z` in mm; `{how_to_make}` makes it, "
             "data/README.md says where published ones are."
         )
-    centers = read_centers(path)
     used, labels = frames.labels_used, len(frames.joint_xyz)
+    try:
+        centers = read_centers(path)
+    except DamagedLineError as error:
+        if used is not None or error.number > labels:
+            raise
+        frame = frames.frame_path(error.number - 1)
+        raise ValueError(f"{str(error).rstrip('.')}: it is the centre of {frame}.") from error
     if used is not None and len(centers) == len(used):
         centers = centers[used]
     valid = ~np.isnan(centers).any(axis=1)

@@ -5,6 +5,7 @@
 <root>/center_{train,test}_refined.txt   hand centres, `x y z` in mm, a line a frame
 """
 
+import json
 import os
 import re
 from functools import partial
@@ -15,6 +16,7 @@ from scipy.io import loadmat
 
 from config import DATASETS, Config
 from dataloader.index import Frames, center_file
+from util.camera import Camera
 from util.files import read_image
 
 # Of the 36 labelled joints, those that the field evaluates, in the order of the joint names.
@@ -38,6 +40,7 @@ def find_frames(root: Path, config: Config) -> Frames:
         ValueError: where the labels are damaged.
     """
     folder = split_folder(root, config)
+    _require_camera(folder, DATASETS[config.dataset].camera)
     joint_xyz = read_labels(root, config)
     cube = np.tile(np.asarray(config.cube, np.float64), (len(joint_xyz), 1))
     smaller_hand_from = DATASETS[config.dataset].smaller_hand_from
@@ -75,10 +78,12 @@ def read_labels(root: Path, config: Config) -> np.ndarray:
         raise ValueError(f"{path} cannot be read as a MATLAB file: {error}.") from error
     if labels is None:
         raise ValueError(f"{path} holds no joint_xyz: it is not NYU's label file.")
-    if labels.ndim != 4 or labels.shape[2:] != (LABELLED_JOINTS, 3) or not labels.shape[1]:
+    if labels.ndim != 4 or labels.shape[2:] != (LABELLED_JOINTS, 3) or not labels.size:
         raise ValueError(
             f"{path}: joint_xyz has shape {labels.shape}, expected (cameras, frames, {LABELLED_JOINTS}, 3)."
         )
+    if labels.dtype.kind not in "fiu":
+        raise ValueError(f"{path}: joint_xyz holds {labels.dtype}, expected real numbers.")
     joint_xyz = labels[0][:, EVALUATED_JOINTS].astype(np.float64)
     _require(np.isfinite(joint_xyz).all((1, 2)), path, "a joint that is not a finite number")
     _require((joint_xyz[..., 2] > 0).all(1), path, "a joint at or behind the camera (z ≤ 0)")
@@ -97,6 +102,18 @@ def read_depth(path: Path) -> np.ndarray:
         raise ValueError(f"{path} is {image.dtype} of shape {image.shape}: expected an 8-bit 3-channel PNG.")
     # Widen before shifting: 8-bit arithmetic would drop the green channel.
     return (image[:, :, 1].astype(np.uint16) << 8) | image[:, :, 0]
+
+
+def _require_camera(folder: Path, camera: Camera) -> None:
+    """Rendered splits say which camera rendered them: raise if the loader would assume another."""
+    record = folder / "generator.json"
+    if record.is_file():
+        rendered = Camera(**json.loads(record.read_text())["camera"])
+        if rendered != camera:
+            raise ValueError(
+                f"{record.parent} was rendered with {rendered}, config.py has {camera}: "
+                "render it anew or change the row."
+            )
 
 
 def _require(good: np.ndarray, path: Path, what: str) -> None:

@@ -1,6 +1,8 @@
 """Every broken input ends in one sentence and exit code 2, and leaves nothing half-written behind."""
 
+import json
 import shutil
+import zlib
 from typing import NamedTuple
 
 import cv2
@@ -9,6 +11,7 @@ import pytest
 import torch
 from scipy.io import savemat
 
+from config import NYU_CAMERA
 from tests.nyu_folder import ball_hand, encode_depth, open_hand, write_nyu_folder
 from util.checkpoint import ModelSpec, save_checkpoint
 
@@ -75,6 +78,19 @@ def cut(path):
     path.write_bytes(content[: len(content) // 2])
 
 
+def enlarge(path):
+    """Make a PNG's header, checksum included, announce 60,000 × 60,000 pixels."""
+    content = bytearray(path.read_bytes())
+    content[16:24] = (60000).to_bytes(4, "big") * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    path.write_bytes(content)
+
+
+def save_camera(folder):
+    camera = NYU_CAMERA._replace(fx=475.0)
+    (folder / "generator.json").write_text(json.dumps({"camera": camera._asdict()}))
+
+
 def save_foreign_weights(path):
     torch.save(ModelSpec("hourglass_1", 14, 2, 0.4).build().state_dict(), path)
 
@@ -108,9 +124,13 @@ FILES = {
     "label behind the camera": (lambda f: f.save_labels(labels_with(-1, (0, 2, 32, 2))), (), "0000003.png"),
     "no centres": (lambda f: f.centers.unlink(), (), "center_test_refined.txt is missing"),
     "centres empty": (lambda f: f.centers.write_text(""), (), "center_test_refined.txt: the file is empty"),
-    "centre of two numbers": (lambda f: f.save_center("1 2"), (), "line 2 has 2 numbers, expected 3"),
+    "centre of two numbers": (
+        lambda f: f.save_center("1 2"),
+        (),
+        "line 2 has 2 numbers, expected 3: it is the centre of",
+    ),
     "centre is a word": (lambda f: f.save_center("1 2 far"), (), "line 2 holds 'far'"),
-    "centre is NaN": (lambda f: f.save_center("1 2 nan"), (), "line 2 holds nan"),
+    "centre is NaN": (lambda f: f.save_center("1 2 nan"), (), "0000002.png"),
     "centre behind the camera": (lambda f: f.save_center("0 0 -700"), (), "depth_1_0000002.png"),
     "centre misses the frame": (lambda f: f.save_center("5000 0 700"), (), "0000002.png: the crop window"),
     "centre in metres": (lambda f: f.save_center("0 0 1e9"), (), "smaller than a pixel"),
@@ -120,6 +140,16 @@ FILES = {
         (),
         "0000002.png is missing",
     ),
+    "a frame of another camera": (
+        lambda f: cv2.imwrite(str(f.frame), np.full((240, 320, 3), 2, np.uint8)),
+        (),
+        "0000002.png has 320×240 pixels",
+    ),
+    "a frame that announces an absurd size": (lambda f: enlarge(f.frame), (), "0000002.png is damaged"),
+    "labels of no camera": (lambda f: f.save_labels(np.zeros((0, FRAMES, 36, 3))), (), "(0, 3, 36, 3)"),
+    "labels of words": (lambda f: f.save_labels(np.full((3, FRAMES, 36, 3), "a")), (), "joint_data.mat"),
+    "complex labels": (lambda f: f.save_labels(np.full((3, FRAMES, 36, 3), 1j)), (), "complex128"),
+    "rendered with another camera": (lambda f: save_camera(f.frame.parent), (), "was rendered with Camera"),
     "a frame empty": (lambda f: f.frame.write_bytes(b""), (), "0000002.png is damaged"),
     "a frame cut off": (lambda f: cut(f.frame), (), "0000002.png is damaged"),
     "a frame of 16 bits": (
@@ -160,6 +190,12 @@ SETTINGS = {
     "flat cube": (("--cube", "300", "300", "0"), "cube is (300.0, 300.0, 0.0)"),
     "absent device": (("--device", "cuda:7"), "'cuda:7'"),
     "no such device": (("--device", "abacus"), "'abacus'"),
+    "endless kernel": (("--kernel_size", "inf"), "kernel_size is inf"),
+    "endless cube": (("--cube", "inf", "300", "300"), "must be positive and finite"),
+    "half a cube": (("--cube", "300"), "--cube"),
+    "negative seed": (("--seed", "-1"), "seed is -1"),
+    "negative augmentation": (("--augment_para", "-1", "0", "0"), "augment_para"),
+    "device without memory": (("--device", "meta"), "'meta'"),
     "nameless comparison": (("--compare", "file.txt"), "NAME=FILE"),
     "comparison missing": (("--compare", "a=absent.txt"), "absent.txt is missing"),
 }
@@ -204,6 +240,11 @@ def test_broken_predictions(name, folder, fails):
     damage, sentence = PREDICTIONS[name]
     damage(folder)
     fails(("--predictions", folder.predictions), sentence)
+
+
+def test_two_rows_of_one_name(folder, fails):
+    compare = ("--compare", f"predictions={folder.predictions}")
+    fails(("--predictions", folder.predictions, *compare), "the name predictions is taken")
 
 
 @pytest.mark.parametrize("name", SETTINGS)

@@ -121,6 +121,12 @@ def damaged_files(network):
         "a list": _saved([torch.zeros(1)]),
         "no tensors": _saved({"model": {"epoch": 3}}),
         "nothing": _saved({}),
+        "spec of words": _saved(
+            {"model": network.state_dict(), "spec": SPEC._asdict() | {"kernel_size": "big"}}
+        ),
+        "spec of no joint": _saved(
+            {"model": network.state_dict(), "spec": SPEC._asdict() | {"num_joints": 0}}
+        ),
         "foreign spec": _saved({"model": network.state_dict(), "spec": {"net": "resnet_18"}}),
     }
 

@@ -120,6 +120,22 @@ def test_perfect_predictions_score_zero(hands, tmp_path, run_script):
     assert found["success_20mm"] == 1
 
 
+def test_predictions_need_no_readable_image(hands, tmp_path, run_script):
+    root, joints = hands
+    shutil.copytree(root / "nyu", tmp_path / "nyu")
+    for frame in (tmp_path / "nyu" / "test").glob("*.png"):
+        frame.write_bytes(b"no picture")
+    np.savetxt(tmp_path / "true.txt", NYU_CAMERA.xyz_to_uvd(joints).reshape(5, -1), fmt="%.3f")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "gallery.png").write_bytes(b"of another run")
+    arguments = ("--predictions", tmp_path / "true.txt", "--output_dir", tmp_path / "out")
+    ran = run_script("test.py", "--dataset", "nyu", "--data_dir", tmp_path, *arguments)
+    assert ran.code == 0, ran.err
+    assert "No gallery" in ran.out
+    assert (tmp_path / "out" / "metrics.json").is_file()
+    assert not (tmp_path / "out" / "gallery.png").exists()
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_moves_joints_little(hands, tmp_path, run_script, precision):
     root, _ = hands

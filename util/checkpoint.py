@@ -47,8 +47,9 @@ def prepare_network(config: Config) -> tuple[nn.Module, ModelSpec]:
     """
     asked = asked_spec(config)
     if not config.load_model:
+        network = initial_network(config)
         print(f"No --load_model: {config.net} has initial weights and its joints mean nothing.")
-        return initial_network(config), asked
+        return network, asked
     network, spec = load_network(Path(config.load_model), asked)
     if spec.num_joints != asked.num_joints:
         raise ValueError(
@@ -57,9 +58,8 @@ def prepare_network(config: Config) -> tuple[nn.Module, ModelSpec]:
         )
     for name, held in spec._asdict().items():
         if held != getattr(asked, name):
-            print(
-                f"{config.load_model} was trained with {name} {held}: this wins over {getattr(asked, name)}."
-            )
+            outcome = "it is scored or trained further on" if name == "dataset" else "this wins over"
+            print(f"{config.load_model} was trained with {name} {held}: {outcome} {getattr(asked, name)}.")
     return network, spec
 
 
@@ -119,7 +119,7 @@ def load_network(path: Path, assumed: ModelSpec) -> tuple[nn.Module, ModelSpec]:
     """
     content = read_checkpoint(path)
     try:
-        spec = ModelSpec(**content["spec"]) if "spec" in content else assumed
+        spec = _read_spec(content["spec"]) if "spec" in content else assumed
         weights = {key.removeprefix("module."): value for key, value in content.get("model", content).items()}
         network = spec.build()
     except (TypeError, AttributeError) as error:
@@ -130,6 +130,17 @@ def load_network(path: Path, assumed: ModelSpec) -> tuple[nn.Module, ModelSpec]:
     _require_fit(path, spec, network.state_dict(), weights)
     network.load_state_dict(weights)
     return network, spec
+
+
+def _read_spec(held: dict[str, Any]) -> ModelSpec:
+    """The spec of a checkpoint of ours; TypeError if it is not one."""
+    spec = ModelSpec(**held)
+    kinds = (str, int, int, (int, float), (str, type(None)))
+    if not all(isinstance(value, kind) for value, kind in zip(spec, kinds, strict=True)):
+        raise TypeError(f"its spec is {dict(held)}")
+    if not (spec.num_joints > 0 and spec.kernel_size > 0):
+        raise TypeError(f"its spec has {spec.num_joints} joints and kernel size {spec.kernel_size}")
+    return spec
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import sys
 from collections.abc import Callable
 from typing import Protocol, Self, TypeVar
@@ -68,7 +69,8 @@ def _unboxed(message: str) -> str:
     """tyro frames its complaint in a box and adds advice below a rule: keep the complaint."""
     inside = [line.strip("│ ") for line in message.splitlines()[1:]]
     rule = next(i for i, line in enumerate(inside) if set(line) == {"─"})
-    return " ".join(inside[:rule]).rstrip(".") + "; --help lists the settings."
+    complaint = re.sub(r"\[/?[a-z ]*(\]|$)", "", " ".join(inside[:rule]))  # and its markup
+    return complaint.rstrip(". ") + "; --help lists the settings."
 
 
 def _sentence(error: Exception) -> str:

@@ -36,8 +36,8 @@ def pick_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).item()  # what is there can also be read back
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(
             f"Device {name!r} is not available here: use auto, cpu, or cuda where there is one."
         ) from error

@@ -11,6 +11,14 @@ import numpy as np
 INVALID = "invalid"  # V2V-PoseNet's word for a frame without a hand, in place of a centre
 
 
+class DamagedLineError(ValueError):
+    """A table's line `number`, from 1, cannot be read."""
+
+    def __init__(self, path: Path, number: int, complaint: str):
+        super().__init__(f"{path}: line {number} {complaint}.")
+        self.number = number
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Give a temporary name to write to, and rename it to `path` once the block succeeded.
@@ -32,8 +40,8 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what `written_whole` could not: a checkpoint whose process was killed while writing it."""
-    for leftover in folder.glob(".*.part.pth"):
+    """Remove what `written_whole` could not: files whose process was killed while writing them."""
+    for leftover in folder.glob(".*.part.*"):
         leftover.unlink(missing_ok=True)
 
 
@@ -69,9 +77,9 @@ def read_centers(path: Path) -> np.ndarray:
     Raises:
         FileNotFoundError, ValueError: see `read_table`.
     """
-    lines = _read_lines(path)
-    invalid = [line.split()[0] == INVALID for line in lines if line.strip()]
+    lines = [line.strip() for line in _read_lines(path)]
     centers = _parse_table(path, ["0 0 0" if line.startswith(INVALID) else line for line in lines], 3)
+    invalid = [line.startswith(INVALID) for line in lines if line]
     centers[invalid] = np.nan
     return centers
 
@@ -94,7 +102,10 @@ def read_image(path: Path) -> np.ndarray:
         encoded = np.fromfile(path, np.uint8)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} is missing: a depth frame whose neighbours are there.") from error
-    image = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED) if encoded.size else None
+    try:
+        image = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED) if encoded.size else None
+    except cv2.error:  # a header that announces an absurd size
+        image = None
     if image is None:
         raise ValueError(f"{path} is damaged: it cannot be decoded as an image.")
     return image
@@ -145,20 +156,21 @@ def _parse_table(path: Path, lines: list[str], columns: int) -> np.ndarray:
     except ValueError:
         table = None  # some line is damaged: find it below
     if table is None or table.shape[1] != columns or not np.isfinite(table).all():
-        raise ValueError(f"{path}: {_first_damage(lines, columns)}.")
+        raise DamagedLineError(path, *_first_damage(lines, columns))
     return table
 
 
-def _first_damage(lines: list[str], columns: int) -> str:
+def _first_damage(lines: list[str], columns: int) -> tuple[int, str]:
+    """Number, from 1, of the first line that is not `columns` finite numbers, and what is wrong with it."""
     for number, line in enumerate(lines, start=1):
         fields = line.split()
         if fields and len(fields) != columns:
-            return f"line {number} has {len(fields)} numbers, expected {columns}"
+            return number, f"has {len(fields)} numbers, expected {columns}"
         for field in fields:
             try:
                 finite = np.isfinite(float(field))
             except ValueError:
-                return f"line {number} holds {field[:20]!r}, which is not a number"
+                return number, f"holds {field[:20]!r}, which is not a number"
             if not finite:
-                return f"line {number} holds {field}, which is not finite"
-    return "it cannot be read as a table of numbers"
+                return number, f"holds {field}, which is not finite"
+    return 1, "or a later one cannot be read as numbers"
