@@ -91,7 +91,7 @@ def read_labels(root: Path, config: Config) -> np.ndarray:
 
 
 def read_depth(path: Path) -> np.ndarray:
-    """Decode one frame: (480, 640) uint16, mm, from green · 256 + blue.
+    """Decode one frame: (H, W) uint16, mm, from green · 256 + blue; the data set checks its size.
 
     Raises:
         FileNotFoundError: if it is missing.
