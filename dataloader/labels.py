@@ -7,6 +7,7 @@ the pages it touches and its workers share them.
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from util.files import written_whole
 
 NAME_LENGTH = 40  # bytes; ICVL's longest, an angle's folder before the sequence's, has 34
 CHUNK_BYTES = 1 << 20  # text parsed at a time: small enough for the processor's cache
-CACHE_VERSION = b"labels 1"  # another layout of the cache needs another name
+CACHE_VERSION = b"labels 2"  # another layout of the cache needs another name
 KEY_BYTES = hashlib.sha256().digest_size
 
 
@@ -43,29 +44,22 @@ def read_label_files(
         FileNotFoundError: if a file is missing.
         ValueError: naming file and line, if a line is damaged.
     """
+    dtype = label_dtype(num_joints)
     key = _key(paths, num_joints, named, counted, z_sign)
     for cache in _cache_places(paths[0]):
-        records = _load(cache, key)
+        records = _load(cache, dtype, key)
         if records is not None:
             return records
-    # Filled in place: a list of parts would need twice the memory when it is joined.
-    records = np.empty(sum(map(_count_lines, paths)), label_dtype(num_joints))
-    found = 0
-    for path in paths:
-        for part in _parse_file(path, num_joints, named, counted, z_sign):
-            records[found : found + len(part)] = part
-            found += len(part)
-    records = records[:found]
-    if not found:
-        raise ValueError(f"{paths[0]} holds no labels: it is empty.")
+    parsed = partial(_parse_files, paths, num_joints, named, counted, z_sign)
     for cache in _cache_places(paths[0]):
         try:
-            _save(cache, records, key)
+            _save(cache, parsed(), key)
         except OSError:
             continue  # not writable: the next place, or none
-        mapped = _load(cache, key)
-        return records if mapped is None else mapped
-    return records
+        records = _load(cache, dtype, key)
+        if records is not None:
+            return records
+    return np.concatenate(list(parsed()))
 
 
 def require_labels(paths: Sequence[Path], split: str, source: str) -> None:
@@ -73,6 +67,19 @@ def require_labels(paths: Sequence[Path], split: str, source: str) -> None:
     for path in paths:
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: labels of split {split}; {source}.")
+
+
+def _parse_files(
+    paths: Sequence[Path], num_joints: int, named: bool, counted: bool, z_sign: int
+) -> Iterator[np.ndarray]:
+    """Records of some files, one after the other, a few thousand at a time."""
+    empty = True
+    for path in paths:
+        for records in _parse_file(path, num_joints, named, counted, z_sign):
+            empty &= not len(records)
+            yield records
+    if empty:
+        raise ValueError(f"{paths[0]} holds no labels: it is empty.")
 
 
 def _parse_file(path: Path, num_joints: int, named: bool, counted: bool, z_sign: int) -> Iterator[np.ndarray]:
@@ -94,12 +101,6 @@ def _parse_file(path: Path, num_joints: int, named: bool, counted: bool, z_sign:
             yield records
     if announced is not None and announced != found:
         raise ValueError(f"{path} announces {announced} frames in its first line and holds {found}.")
-
-
-def _count_lines(path: Path) -> int:
-    """Lines of a file, the last of which may lack its line feed; blank ones count."""
-    with path.open("rb") as file:
-        return 1 + sum(text.count(b"\n") for text in iter(lambda: file.read(CHUNK_BYTES), b""))
 
 
 def _announced_lines(path: Path, line: bytes) -> int:
@@ -219,27 +220,29 @@ def _cache_places(path: Path) -> tuple[Path, Path]:
     """Beside the labels, and for read-only data sets in the user's cache folder."""
     user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "awr")
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:20]
-    return path.with_name(f".{path.stem}.index.npy"), user / f"{name}.npy"
+    return path.with_name(f".{path.stem}.index"), user / name
 
 
-def _load(cache: Path, key: bytes) -> np.ndarray | None:
+def _load(cache: Path, dtype: np.dtype, key: bytes) -> np.ndarray | None:
     """The cached records; None if there are none, or they are stale or torn.
 
-    The key follows the array: a file cut short lacks it.
+    The key follows the records: a file cut short lacks it.
     """
     try:
         with cache.open("rb") as file:
-            file.seek(-KEY_BYTES, os.SEEK_END)
+            size = file.seek(-KEY_BYTES, os.SEEK_END)
             if file.read() != key:
                 return None
-        return np.load(cache, mmap_mode="r")
-    except (OSError, ValueError, EOFError):
+        return np.memmap(cache, dtype, mode="r", shape=size // dtype.itemsize)
+    except (OSError, ValueError):
         return None
 
 
-def _save(cache: Path, records: np.ndarray, key: bytes) -> None:
+def _save(cache: Path, parts: Iterator[np.ndarray], key: bytes) -> None:
+    """Write records as they come: a million of them never lie in memory together."""
     with written_whole(cache) as temporary, temporary.open("wb") as file:
-        np.save(file, records)
+        for records in parts:
+            file.write(records.data)
         file.write(key)
         file.flush()
         os.fsync(file.fileno())  # before the rename, so that a crash leaves the old cache or the new

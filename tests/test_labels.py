@@ -32,7 +32,7 @@ def label_file(tmp_path):
 
 
 def caches(folder):
-    return sorted(folder.glob(".*.npy"))
+    return sorted(folder.glob(".*.index"))
 
 
 @settings(max_examples=100, deadline=None)
