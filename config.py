@@ -19,10 +19,15 @@ class Config:
     test_subject: int | Literal["all"] = 0  # msra: who is left out of training, 0 to 8; all: nine folds
     img_size: int = 128  # edge of the depth crop, pixels; what the published weights were trained on
     cube: tuple[float, float, float] | None = None  # edges of the cropped volume, mm; None: the data set's
+    centers: str = ""  # file of hand centres that test.py crops around; empty: the data set's own
+    center_noise: float | None = (
+        None  # mm an axis, spread of crops around the centres; None: see CENTER_NOISE
+    )
     augment_para: tuple[float, float, float] = (10.0, 0.1, 180.0)  # translation mm, scale, rotation degrees
     num_workers: int = 2  # processes that prepare samples beside the network; 0: none
 
     # -- network
+    target: Literal["joints", "center"] = "joints"  # center: one joint, the mean of all; crops are wider
     net: str = "resnet_18"  # resnet_18, resnet_50, resnet_101, resnet_152, or hourglass_N
     downsample: Literal[1, 2, 4] = 2  # crop edge / edge of the dense maps; an hourglass has 2
     kernel_size: float | None = None  # K of the closeness, in half cubes; None: the network's own, see below
@@ -71,6 +76,8 @@ class Config:
             raise ValueError(
                 f"img_size is {self.img_size}: the networks halve it 5 times, use a multiple of 32."
             )
+        if self.center_noise is not None and not 0 <= self.center_noise < inf:
+            raise ValueError(f"center_noise is {self.center_noise}: it cannot be negative.")
         if self.num_workers < 0:
             raise ValueError(f"num_workers is {self.num_workers}: it cannot be negative.")
         if self.seed < 0:
@@ -84,16 +91,26 @@ class Config:
             raise ValueError(f"cube is {self.cube}: its three edges in mm must be positive and finite.")
         if self.test_subject != "all" and not 0 <= self.test_subject <= 8:
             raise ValueError(f"test_subject is {self.test_subject}: use 0 to 8, or all.")
-        info = DATASETS[self.dataset]
+        info, center = DATASETS[self.dataset], self.target == "center"
         fold = (f"P{self.test_subject}",) if info.subject_scales else ()
         return replace(
             self,
-            cube=self.cube or info.cube,
+            cube=self.cube or tuple(edge * (CENTER_CUBE if center else 1) for edge in info.cube),
+            center_noise=self.center_noise if self.center_noise is not None else CENTER_NOISE * center,
             kernel_size=self.kernel_size or default_kernel_size(self.net),
             max_epoch=self.max_epoch or info.max_epoch,
             step=self.step or info.step,
-            output_dir=self.output_dir or str(Path("output", self.dataset, self.net, *fold)),
+            output_dir=self.output_dir
+            or str(Path("output", self.dataset, ("center_" if center else "") + self.net, *fold)),
         )
+
+    @property
+    def info(self) -> "DatasetInfo":
+        """The data set's row; with one joint where the target is the centre."""
+        info = DATASETS[self.dataset]
+        if self.target == "joints":
+            return info
+        return replace(info, joint_names=("center",), chains=((0,),))
 
     def _check_training(self) -> None:
         for name in ("max_epoch", "step", "log_every"):
@@ -225,6 +242,11 @@ DATASETS = {
         source="the HANDS 2017 challenge is at http://icvl.ee.ic.ac.uk/hands17/challenge",
     ),
 }
+
+# A network that refines centres sees rough ones: it needs a wider crop to find the hand in, and learns from
+# crops that miss it by as much as a centre from depth does.
+CENTER_CUBE = 4 / 3  # of the data set's cube
+CENTER_NOISE = 40.0  # mm; networks for the joints get none
 
 # K of SPEC §5 by network family. Decoding with another K than in training ruins the joints.
 KERNEL_SIZES = {"resnet": 1.0, "hourglass": 0.4}

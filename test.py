@@ -1,11 +1,12 @@
 """Score a checkpoint, or a file of predictions, on a data set."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from config import DATASETS, Config
+from config import Config
 from dataloader import build_dataset, folds, hands17, join, read_labels
 from dataloader.base import HandDataset
 from util.checkpoint import prepare_network
@@ -18,7 +19,7 @@ from util.metrics import as_json, as_table, joint_errors, score
 
 def main(config: Config) -> None:
     """Predict or read joints, compare them with the labels, and write figures and pictures."""
-    info, folder = DATASETS[config.dataset], Path(config.output_dir)
+    info, folder = config.info, Path(config.output_dir)
     if config.predictions:
         name, dataset, true_xyz = Path(config.predictions).stem, None, read_labels(config)
         joint_uvd = read_predictions(Path(config.predictions), *true_xyz.shape[:2])
@@ -66,8 +67,8 @@ def predict(config: Config) -> tuple[HandDataset, str, np.ndarray]:
     device = pick_device(config.device)
     datasets, parts = [], []
     for fold in folds(config):
-        dataset = build_dataset(fold)
         network, spec = prepare_network(fold)
+        dataset = build_dataset(replace(fold, img_size=spec.img_size))
         loader = make_loader(dataset, config.batch_size, config.num_workers, device)
         parts.append(predict_joints(network.to(device), loader, spec.kernel_size, device, config.precision))
         datasets.append(dataset)

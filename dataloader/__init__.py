@@ -30,12 +30,15 @@ def build_index(config: Config) -> FrameIndex:
         FileNotFoundError, ValueError: see `find_frames`; also if the centres are missing or do not match.
     """
     frames = find_frames(config)
+    if config.centers:
+        frames = frames._replace(center_path=Path(config.centers))
     fold = f" --test_subject {config.test_subject}" if DATASETS[config.dataset].subject_scales else ""
     make_centers = (
         f"python -m util.centers --dataset {config.dataset} --data_dir {config.data_dir} "
         f"--split {config.split}{fold} --method depth --out {frames.center_path}"
     )
-    return place_centers(frames, config.split, make_centers)
+    index = place_centers(frames, config.split, make_centers)
+    return index._replace(joint_xyz=_targets(index.joint_xyz, config))
 
 
 def build_dataset(config: Config, augment: bool = False) -> HandDataset:
@@ -45,7 +48,7 @@ def build_dataset(config: Config, augment: bool = False) -> HandDataset:
 
 def read_labels(config: Config) -> np.ndarray:
     """True joints of every frame of the split, (N, J, 3) mm, without looking for frames or centres."""
-    return MODULES[config.dataset].read_labels(_root(config), config)
+    return _targets(MODULES[config.dataset].read_labels(_root(config), config), config)
 
 
 def folds(config: Config) -> list[Config]:
@@ -85,7 +88,13 @@ def _dataset(index: FrameIndex, config: Config, augment: bool = False) -> HandDa
         config.img_size,
         config.augment_para if augment else None,
         config.seed,
+        config.center_noise,
     )
+
+
+def _targets(joint_xyz: np.ndarray, config: Config) -> np.ndarray:
+    """What is predicted: (N, J, 3) joints, or as one joint their mean."""
+    return joint_xyz if config.target == "joints" else joint_xyz.mean(axis=1, keepdims=True)
 
 
 def _root(config: Config) -> Path:

@@ -98,7 +98,8 @@ class HandDataset(Dataset):
         frame_size: (height, width) of its frames, pixels.
         img_size: S, edge of the crop.
         augment_strength: translation mm, scale, rotation degrees; None draws nothing (test).
-        seed: of the augmentation.
+        seed: of the augmentation and the noise.
+        center_noise: mm, standard deviation along each axis of where a crop lies around its centre.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class HandDataset(Dataset):
         img_size: int,
         augment_strength: tuple[float, float, float] | None = None,
         seed: int = 0,
+        center_noise: float = 0.0,
     ):
         self.index = index
         self.camera = camera
@@ -116,6 +118,7 @@ class HandDataset(Dataset):
         self.img_size = img_size
         self.augment_strength = augment_strength
         self.seed = seed
+        self.center_noise = center_noise
         # Shared memory: workers that outlive an epoch see the next one's number.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -149,7 +152,7 @@ class HandDataset(Dataset):
             return make_sample(
                 depth,
                 self.camera,
-                self.index.center_xyz[i],
+                self._center(i),
                 self.index.cube[i],
                 self.index.joint_xyz[i],
                 self.img_size,
@@ -157,3 +160,13 @@ class HandDataset(Dataset):
             )
         except ValueError as error:
             raise ValueError(f"{path}: {error}.") from error
+
+    def _center(self, i: int) -> np.ndarray:
+        """Where frame i is cropped around, (3,) mm."""
+        center_xyz = np.asarray(self.index.center_xyz[i], np.float64)
+        if not self.center_noise:
+            return center_xyz
+        # Beside the augmentation's stream, so that either can be switched without changing the other.
+        rng = np.random.default_rng((self.seed, int(self._epoch), i, 1))
+        noise = np.clip(rng.standard_normal(3), -2.5, 2.5)  # none so large that the crop loses the hand
+        return center_xyz + self.center_noise * noise

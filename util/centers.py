@@ -1,6 +1,6 @@
-"""Hand centres: from labels or from the depth frame alone, as files and with their error.
+"""Hand centres: from labels, from the depth frame alone, or refined, as files and with their error.
 
-python -m util.centers --dataset nyu --split test --method depth --out FILE --json FILE
+python -m util.centers --dataset nyu --split test --method refined --out FILE --json FILE
 """
 
 import json
@@ -16,8 +16,12 @@ from dataloader import find_frames
 from dataloader.index import Frames
 from util.camera import Camera
 from util.cli import run
+from util.engine import pick_device
 from util.files import write_centers, written_whole
 from util.find_hand import DEPTH_RANGE, center_from_depth
+from util.refine import CENTER_CHECKPOINT, CenterNetwork, load_center_network, refine_centers
+
+BATCH_SIZE = 32  # frames that the network sees together
 
 
 def centers_from_labels(joint_xyz: np.ndarray) -> np.ndarray:
@@ -58,15 +62,29 @@ def center_errors(centers: np.ndarray, joint_xyz: np.ndarray) -> CenterErrors:
     )
 
 
-def find_centers(frames: Frames, camera: Camera, depth_range: tuple[float, float]) -> np.ndarray:
-    """Centre of every frame from its depth: (N, 3) mm, NaN where no hand is found."""
+def find_centers(
+    frames: Frames,
+    camera: Camera,
+    depth_range: tuple[float, float],
+    center_network: CenterNetwork | None = None,
+) -> np.ndarray:
+    """Centre of every frame from its depth, refined if a network is given.
+
+    Returns:
+        (N, 3) mm, NaN where no hand is found.
+    """
     centers = np.full((len(frames.joint_xyz), 3), np.nan)
-    for i in tqdm(range(len(centers)), desc="frames", unit="frame", leave=False):
-        depth = frames.read_depth(frames.frame_path(i))
-        try:
-            centers[i] = center_from_depth(depth, camera, depth_range)
-        except ValueError:
-            continue  # counted and written as invalid
+    starts = range(0, len(centers), BATCH_SIZE if center_network else 1)
+    for start in tqdm(starts, desc="frames", unit="batch" if center_network else "frame", leave=False):
+        batch = range(start, min(start + starts.step, len(centers)))
+        depths = [frames.read_depth(frames.frame_path(i)) for i in batch]
+        for i, depth in zip(batch, depths, strict=True):
+            try:
+                centers[i] = center_from_depth(depth, camera, depth_range)
+            except ValueError:
+                continue  # counted and written as invalid
+        if center_network:
+            centers[batch] = refine_centers(center_network, depths, camera, centers[batch])
     return centers
 
 
@@ -78,7 +96,9 @@ class CenterSettings:
     data_dir: str = "data"  # folder that holds the data sets, or the data set's own
     split: Literal["train", "val", "test"] = "test"
     test_subject: int = 0  # msra: the fold
-    method: Literal["labels", "depth"] = "depth"  # labels: mean of the joints, an oracle
+    method: Literal["labels", "depth", "refined"] = "depth"  # labels: mean of the joints, an oracle
+    load_model: str = str(CENTER_CHECKPOINT)  # refined: what `train.py --target center` trained
+    device: str = "auto"  # refined: auto, cpu, cuda
     depth_range: tuple[float, float] = DEPTH_RANGE  # nearest and farthest depth of a hand, mm
     out: str = ""  # file of centres to write; empty: none
     json: str = ""  # file of errors to write; empty: none
@@ -107,7 +127,10 @@ def main(settings: CenterSettings) -> None:
             )
         centers = centers_from_labels(frames.joint_xyz)
     else:
-        centers = find_centers(frames, DATASETS[config.dataset].camera, settings.depth_range)
+        center_network = None
+        if settings.method == "refined":
+            center_network = load_center_network(Path(settings.load_model), pick_device(settings.device))
+        centers = find_centers(frames, DATASETS[config.dataset].camera, settings.depth_range, center_network)
     oracle = settings.method == "labels"
     report = {"dataset": config.dataset, "split": config.split, "method": settings.method, "oracle": oracle}
     if labelled:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from config import DATASETS, Config
+from config import Config
 from model import build_network
 from util.files import written_whole
 
@@ -23,7 +23,8 @@ class ModelSpec(NamedTuple):
     """What weights must carry to be decoded rightly.
 
     `net`: name; `num_joints`: J; `downsample`: crop edge / map edge; `kernel_size`: K of SPEC §5;
-    `dataset`: what the network was trained on, None where the file does not say.
+    `dataset`: what the network was trained on, None where the file does not say; `img_size`: edge of
+    the crops it was trained on; `target`: joints, or center for a network that refines centres.
     """
 
     net: str
@@ -31,16 +32,19 @@ class ModelSpec(NamedTuple):
     downsample: int
     kernel_size: float
     dataset: str | None = None
+    img_size: int = 128
+    target: str = "joints"
 
     def build(self) -> nn.Module:
         """The network with initial weights."""
         return build_network(self.net, self.num_joints, self.downsample)
 
 
-def prepare_network(config: Config) -> tuple[nn.Module, ModelSpec]:
+def prepare_network(config: Config, training: bool = False) -> tuple[nn.Module, ModelSpec]:
     """The network that the settings ask for, on the CPU, with the checkpoint's weights if one is named.
 
-    What the checkpoint says of itself wins over the settings; every difference is printed.
+    What the checkpoint says of itself wins over the settings, but for what it is `training` on from
+    now; every difference is printed.
 
     Raises:
         FileNotFoundError, ValueError: see `load_network`; also if its joints are not the data set's.
@@ -51,22 +55,37 @@ def prepare_network(config: Config) -> tuple[nn.Module, ModelSpec]:
         print(f"No --load_model: {config.net} has initial weights and its joints mean nothing.")
         return network, asked
     network, spec = load_network(Path(config.load_model), asked)
+    if spec.target != asked.target:
+        raise ValueError(
+            f"{config.load_model} is a network for the {spec.target}: use --target {spec.target}, "
+            f"or a checkpoint for the {asked.target}."
+        )
     if spec.num_joints != asked.num_joints:
         raise ValueError(
             f"{config.load_model} predicts {spec.num_joints} joints, "
             f"data set {config.dataset} has {asked.num_joints}."
         )
+    chosen = {"dataset", "img_size"} if training else {"dataset"}
     for name, held in spec._asdict().items():
         if held != getattr(asked, name):
-            outcome = "it is scored or trained further on" if name == "dataset" else "this wins over"
+            outcome = (
+                f"it is {'trained' if training else 'scored'} on" if name in chosen else "this wins over"
+            )
             print(f"{config.load_model} was trained with {name} {held}: {outcome} {getattr(asked, name)}.")
-    return network, spec
+    return network, spec._replace(**{name: getattr(asked, name) for name in chosen}) if training else spec
 
 
 def asked_spec(config: Config) -> ModelSpec:
     """What the settings ask for."""
-    joints = len(DATASETS[config.dataset].joint_names)
-    return ModelSpec(config.net, joints, config.downsample, config.kernel_size, config.dataset)
+    return ModelSpec(
+        config.net,
+        len(config.info.joint_names),
+        config.downsample,
+        config.kernel_size,
+        config.dataset,
+        config.img_size,
+        config.target,
+    )
 
 
 def initial_network(config: Config) -> nn.Module:
@@ -135,11 +154,13 @@ def load_network(path: Path, assumed: ModelSpec) -> tuple[nn.Module, ModelSpec]:
 def _read_spec(held: dict[str, Any]) -> ModelSpec:
     """The spec of a checkpoint of ours; TypeError if it is not one."""
     spec = ModelSpec(**held)
-    kinds = (str, int, int, (int, float), (str, type(None)))
+    kinds = (str, int, int, (int, float), (str, type(None)), int, str)
     if not all(isinstance(value, kind) for value, kind in zip(spec, kinds, strict=True)):
         raise TypeError(f"its spec is {dict(held)}")
-    if not (spec.num_joints > 0 and spec.kernel_size > 0):
-        raise TypeError(f"its spec has {spec.num_joints} joints and kernel size {spec.kernel_size}")
+    if not (spec.num_joints > 0 and spec.kernel_size > 0 and spec.img_size > 0):
+        raise TypeError(
+            f"its spec has {spec.num_joints} joints, kernel size {spec.kernel_size}, crops of {spec.img_size}"
+        )
     return spec
 
 

@@ -241,7 +241,7 @@ def draw_skeleton(
     linewidth: float = 1.8,
 ) -> None:
     """Draw (J, 2) joints in the axes' pixels along their chains, in one colour or one a chain."""
-    for chain, chain_color in zip(chains, CHAIN_COLORS, strict=True):
+    for chain, chain_color in zip(chains, CHAIN_COLORS, strict=False):
         u, v = joint_uv[list(chain)].T
         axes.plot(u, v, "-o", color=color or chain_color, linewidth=linewidth, markersize=2 * linewidth**0.5)
 

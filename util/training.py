@@ -97,8 +97,7 @@ def start(config: Config, processes: Processes) -> tuple[TrainingState, int]:
     elif config.load_model:
         # What it says of the checkpoint is said once.
         with redirect_stdout(sys.stdout if processes.is_main else None):
-            network, spec = prepare_network(config)
-        spec = spec._replace(dataset=config.dataset)
+            network, spec = prepare_network(config, training=True)
     else:
         network, spec = initial_network(config), asked_spec(config)
     state = TrainingState(network, spec, config, processes)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from config import DATASETS
 from dataloader.base import HandDataset
 from util.drawing import draw_gallery, pick_tiles, save_training_curves
 from util.engine import Evaluation, StepMeans
@@ -87,7 +86,7 @@ class TrainingLog:
         }
         self._write(state.epoch + 1, numbers)
         tiles = pick_tiles(dataset, evaluation.joint_uvd, evaluation.errors.mean(axis=1))
-        figure = draw_gallery(tiles, DATASETS[state.config.dataset].chains)
+        figure = draw_gallery(tiles, state.config.info.chains)
         self.board.add_figure("validation frames", figure, state.step)
         self.board.flush()
 
