@@ -25,6 +25,7 @@ def start_training(arguments: list[str], output: Path) -> BaseProcess:
 
 
 def _run(arguments: list[str], output: Path) -> None:
+    os.setpgid(0, 0)  # as a shell starts it
     # One thread: the same sums in the same order, on a machine that others may use too.
     torch.set_num_threads(1)
     multiprocessing.set_start_method("fork", force=True)  # of the loader's workers, as `python` does it

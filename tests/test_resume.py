@@ -83,7 +83,7 @@ def test_saves_and_leaves_when_asked(settings, undisturbed, tmp_path, number):
     arguments = [*settings, "--save_minutes", "9", "--resume", "--output_dir", str(tmp_path)]
     process = start_training(arguments, tmp_path / "output.txt")
     wait_for_step(process, tmp_path, 3)
-    os.kill(process.pid, number)
+    os.killpg(process.pid, number)  # as the terminal and `timeout` do
     process.join()
     assert process.exitcode == 130, (tmp_path / "output.txt").read_text()
     step = read_log(tmp_path)[-1]["step"]

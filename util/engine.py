@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-import signal
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -97,8 +97,9 @@ def make_training_loader(
 
 
 def _start_worker(_: int) -> None:
-    # Ctrl-C reaches every process of the terminal: the main one decides when the workers end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C and `timeout` reach a whole group: in one of their own, workers end when the main process says.
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
 
 
 class StepMeans(NamedTuple):
