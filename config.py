@@ -24,6 +24,7 @@ class Config:
         None  # mm an axis, spread of crops around the centres; None: see CENTER_NOISE
     )
     augment_para: tuple[float, float, float] = (10.0, 0.1, 180.0)  # translation mm, scale, rotation degrees
+    cache: bool = False  # keep what crops are made from on disk: only the first pass decodes frames
     num_workers: int = 2  # processes that prepare samples beside the network; 0: none
 
     # -- network
@@ -78,6 +79,10 @@ class Config:
             )
         if self.center_noise is not None and not 0 <= self.center_noise < inf:
             raise ValueError(f"center_noise is {self.center_noise}: it cannot be negative.")
+        if self.cache and (self.center_noise or (self.target == "center" and self.center_noise is None)):
+            raise ValueError(
+                "cache keeps crops around fixed centres and center_noise moves them: leave one of them out."
+            )
         if self.num_workers < 0:
             raise ValueError(f"num_workers is {self.num_workers}: it cannot be negative.")
         if self.seed < 0:

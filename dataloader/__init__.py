@@ -1,5 +1,6 @@
 """Data sets by name."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import numpy as np
 from config import DATASETS, Config
 from dataloader import hands17, icvl, msra, nyu
 from dataloader.base import FrameIndex, HandDataset
+from dataloader.crop_cache import CropCache
 from dataloader.index import Frames, concatenate, place_centers
+from dataloader.labels import user_cache
 
 # The synthetic hands are written in NYU's layout.
 MODULES = {"nyu": nyu, "synth": nyu, "icvl": icvl, "msra": msra, "hands17": hands17}
@@ -42,8 +45,13 @@ def build_index(config: Config) -> FrameIndex:
 
 
 def build_dataset(config: Config, augment: bool = False) -> HandDataset:
-    """The samples of `config.split`, augmented if asked for."""
-    return _dataset(build_index(config), config, augment)
+    """The samples of `config.split`, augmented if asked for, and cached if the settings say so.
+
+    Raises:
+        FileNotFoundError, ValueError, OSError: see `build_index` and `CropCache`.
+    """
+    index = build_index(config)
+    return _dataset(index, config, augment, _open_cache(index, config) if config.cache else None)
 
 
 def read_labels(config: Config) -> np.ndarray:
@@ -80,7 +88,9 @@ def join(datasets: list[HandDataset], config: Config) -> HandDataset:
     return _dataset(concatenate([dataset.index for dataset in datasets]), config)
 
 
-def _dataset(index: FrameIndex, config: Config, augment: bool = False) -> HandDataset:
+def _dataset(
+    index: FrameIndex, config: Config, augment: bool = False, cache: CropCache | None = None
+) -> HandDataset:
     return HandDataset(
         index,
         DATASETS[config.dataset].camera,
@@ -89,6 +99,23 @@ def _dataset(index: FrameIndex, config: Config, augment: bool = False) -> HandDa
         config.augment_para if augment else None,
         config.seed,
         config.center_noise,
+        cache,
+    )
+
+
+def _open_cache(index: FrameIndex, config: Config) -> CropCache:
+    """The cache of a split's crops, created where none is: beside the data set or, where that cannot be
+    written, in the user's cache folder."""
+    root, info = _root(config), DATASETS[config.dataset]
+    fold = f"_{config.test_subject}" if info.subject_scales else ""
+    name = f"crops_{config.split}{fold}_{config.img_size}.bin"
+    folder = root if (root / name).is_file() or os.access(root, os.W_OK) else user_cache(root)
+    return CropCache(
+        folder / name,
+        len(index.joint_xyz),
+        config.img_size,
+        info.camera,
+        find_dtype=lambda: index.read_depth(index.frame_path(0)).dtype,
     )
 
 

@@ -9,7 +9,8 @@ import torch
 from torch.utils.data import Dataset
 
 from dataloader.augment import Augmentation, apply_augmentation, draw_augmentation
-from dataloader.crop import crop_hand, normalize_depth
+from dataloader.crop import cut_window, finish_crop, normalize_depth
+from dataloader.crop_cache import CropCache
 from util.camera import Camera, uvd_to_crop
 
 
@@ -71,7 +72,21 @@ def make_sample(
     Raises:
         ValueError: if the crop window misses the frame.
     """
-    crop = crop_hand(depth, camera, center_xyz, cube, img_size)
+    cut = cut_window(depth, camera, center_xyz, cube, img_size)
+    return finish_sample(cut, camera, center_xyz, cube, joint_xyz, augmentation)
+
+
+def finish_sample(
+    cut: np.ndarray,
+    camera: Camera,
+    center_xyz: np.ndarray,
+    cube: np.ndarray,
+    joint_xyz: np.ndarray,
+    augmentation: Augmentation | None = None,
+) -> Sample:
+    """The second half of `make_sample`: from what `cut_window` read of the frame, (S, S), to the sample."""
+    img_size = cut.shape[0]
+    crop = finish_crop(cut, camera, center_xyz, cube)
     farthest = crop.image.max()
     joint_uvd = camera.xyz_to_uvd(np.asarray(joint_xyz, np.float64))
     if augmentation is not None:
@@ -100,6 +115,7 @@ class HandDataset(Dataset):
         augment_strength: translation mm, scale, rotation degrees; None draws nothing (test).
         seed: of the augmentation and the noise.
         center_noise: mm, standard deviation along each axis of where a crop lies around its centre.
+        cache: what frames are cut to, kept on disk; None decodes every frame anew.
     """
 
     def __init__(
@@ -111,6 +127,7 @@ class HandDataset(Dataset):
         augment_strength: tuple[float, float, float] | None = None,
         seed: int = 0,
         center_noise: float = 0.0,
+        cache: CropCache | None = None,
     ):
         self.index = index
         self.camera = camera
@@ -119,6 +136,7 @@ class HandDataset(Dataset):
         self.augment_strength = augment_strength
         self.seed = seed
         self.center_noise = center_noise
+        self.cache = cache
         # Shared memory: workers that outlive an epoch see the next one's number.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -137,27 +155,55 @@ class HandDataset(Dataset):
                 frames, or its crop window misses it.
             FileNotFoundError: if the frame is not there.
         """
-        path = self.index.frame_path(i)
-        depth = self.index.read_depth(path)
-        if depth.shape != self.frame_size:
-            (height, width), (rows, columns) = depth.shape, self.frame_size
-            raise ValueError(f"{path} has {width}×{height} pixels, its data set's camera {columns}×{rows}.")
         augmentation = None
         if self.augment_strength is not None:
             # A stream of its own per sample and epoch: the draw depends neither on the worker
             # that happens to make it nor on what was drawn before (SPEC §11).
             rng = np.random.default_rng((self.seed, int(self._epoch), i))
             augmentation = draw_augmentation(rng, self.augment_strength)
+        center_xyz = self._center(i)
+        cut, _ = self._cut(i, center_xyz)
         try:
-            return make_sample(
-                depth,
+            return finish_sample(
+                cut,
                 self.camera,
-                self._center(i),
+                center_xyz,
                 self.index.cube[i],
                 self.index.joint_xyz[i],
-                self.img_size,
                 augmentation,
             )
+        except ValueError as error:
+            raise ValueError(f"{self.index.frame_path(i)}: {error}.") from error
+
+    def fill_cache(self, i: int) -> bool:
+        """Make sure that the cache holds frame i; returns whether the frame had to be read for it.
+
+        Raises:
+            ValueError, FileNotFoundError: see `__getitem__`.
+        """
+        return self._cut(i, self._center(i))[1]
+
+    def _cut(self, i: int, center_xyz: np.ndarray) -> tuple[np.ndarray, bool]:
+        """All that a crop of frame i reads of it, (S, S), and whether the frame was read for it."""
+        path, cube = self.index.frame_path(i), self.index.cube[i]
+        if self.cache is None:
+            return self._cut_frame(path, center_xyz, cube), True
+        # Before the frame is read: if it changes meanwhile, the record counts as stale.
+        key = self.cache.key(path, center_xyz, cube)
+        cut = self.cache.read(i, key)
+        if cut is not None:
+            return cut, False
+        cut = self._cut_frame(path, center_xyz, cube)
+        self.cache.write(i, key, cut)
+        return cut, True
+
+    def _cut_frame(self, path: Path, center_xyz: np.ndarray, cube: np.ndarray) -> np.ndarray:
+        depth = self.index.read_depth(path)
+        if depth.shape != self.frame_size:
+            (height, width), (rows, columns) = depth.shape, self.frame_size
+            raise ValueError(f"{path} has {width}×{height} pixels, its data set's camera {columns}×{rows}.")
+        try:
+            return cut_window(depth, self.camera, center_xyz, cube, self.img_size)
         except ValueError as error:
             raise ValueError(f"{path}: {error}.") from error
 

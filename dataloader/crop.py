@@ -1,10 +1,13 @@
 """Cut the cube around the hand's centre out of a depth frame (SPEC §2, §4). Pure functions on arrays."""
 
+from math import floor
 from typing import NamedTuple
 
 import numpy as np
 
 from util.camera import Camera
+
+FARTHEST_PIXEL = 2.0**40  # from the frame's corner; integers hold it
 
 
 class Crop(NamedTuple):
@@ -21,16 +24,16 @@ class Crop(NamedTuple):
 
 
 class Window(NamedTuple):
-    """Where the cube's front face lies in the frame and how it is laid into the crop; all (2,) u, v.
+    """Where the cube's front face lies in the frame and how it is laid into the crop; all u, v.
 
-    `start`, `end`: int, full-frame pixels, may lie outside the frame. `size`: int, edges of the
-    resized window. `offset`: int, its place in the crop. `M` as in `Crop`.
+    `start`, `end`: full-frame pixels, may lie outside the frame. `size`: edges of the resized
+    window. `offset`: its place in the crop. `M` as in `Crop`.
     """
 
-    start: np.ndarray
-    end: np.ndarray
-    size: np.ndarray
-    offset: np.ndarray
+    start: tuple[int, int]
+    end: tuple[int, int]
+    size: tuple[int, int]
+    offset: tuple[int, int]
     M: np.ndarray
 
 
@@ -49,55 +52,86 @@ def crop_hand(
     Raises:
         ValueError: if the window does not touch the frame or is smaller than a pixel.
     """
+    return finish_crop(cut_window(depth, camera, center_xyz, cube, img_size), camera, center_xyz, cube)
+
+
+def cut_window(
+    depth: np.ndarray, camera: Camera, center_xyz: np.ndarray, cube: np.ndarray, img_size: int
+) -> np.ndarray:
+    """All that a crop, and so any augmentation of it, reads of a frame: (S, S), as stored, 0 outside.
+
+    Arguments and errors are those of `crop_hand`.
+    """
     window = find_window(camera, center_xyz, cube, img_size)
     height, width = depth.shape
-    if (window.end <= 0).any() or (window.start >= (width, height)).any():
+    if min(window.end) <= 0 or window.start[0] >= width or window.start[1] >= height:
         xyz = ", ".join(f"{value:.1f}" for value in center_xyz)
         raise ValueError(f"the crop window around the centre ({xyz} mm) misses the {width}×{height} frame")
     # The nearest source pixel of every crop pixel, instead of cutting a window and resizing it:
     # the window of a hand close to the camera can be larger than the frame.
-    columns = _nearest_sources(window, axis=0)
-    rows = _nearest_sources(window, axis=1)
-    inside_u = (columns >= 0) & (columns < width)
-    inside_v = (rows >= 0) & (rows < height)
-    image = np.zeros((img_size, img_size), np.float32)
-    cut = depth[np.ix_(rows[inside_v], columns[inside_u])].astype(np.float32)
-    target = np.ix_(
-        np.flatnonzero(inside_v) + window.offset[1],
-        np.flatnonzero(inside_u) + window.offset[0],
-    )
-    image[target] = limit_depth(cut, center_xyz[2], cube[2])
-    return Crop(image, np.asarray(center_xyz, np.float64), np.asarray(cube, np.float64), window.M)
+    columns, to_columns = _nearest_sources(window, width, axis=0)
+    rows, to_rows = _nearest_sources(window, height, axis=1)
+    cut = np.zeros((img_size, img_size), depth.dtype)
+    cut[to_rows, to_columns] = depth[rows].take(columns, axis=1)
+    return cut
+
+
+def finish_crop(cut: np.ndarray, camera: Camera, center_xyz: np.ndarray, cube: np.ndarray) -> Crop:
+    """From what `cut_window` read with the same arguments to the crop: the limits of the cube's depth."""
+    center_xyz, cube = np.asarray(center_xyz, np.float64), np.asarray(cube, np.float64)
+    M = find_window(camera, center_xyz, cube, cut.shape[0]).M
+    return Crop(limit_depth(cut.astype(np.float32), center_xyz[2], cube[2]), center_xyz, cube, M)
 
 
 def find_window(camera: Camera, center_xyz: np.ndarray, cube: np.ndarray, img_size: int) -> Window:
     """Project the cube's edges at the centre's depth and fit them into the crop (SPEC §2.1, §2.3, §2.4)."""
-    center_uvd = camera.xyz_to_uvd(np.asarray(center_xyz, np.float64))
-    half = np.asarray(cube[:2]) / 2 / center_uvd[2] * (camera.fx, camera.fy)
-    start = np.trunc(center_uvd[:2] - half + 0.5).astype(np.int64)
-    end = np.trunc(center_uvd[:2] + half + 0.5).astype(np.int64)
-    edges = end - start
-    if edges.min() < 1:
+    # Plain numbers: of arrays with two entries, NumPy's calls would take five times as long.
+    *center_uv, center_z = camera.xyz_to_uvd(np.asarray(center_xyz, np.float64)).tolist()
+    start, end = [], []
+    for center, edge, focal in zip(center_uv, cube, (camera.fx, camera.fy), strict=False):
+        half = float(edge) / 2 / center_z * focal
+        # Bounded, as a centre that all but touches the camera projects to infinity.
+        start.append(int(min(max(center - half + 0.5, -FARTHEST_PIXEL), FARTHEST_PIXEL)))
+        end.append(int(min(max(center + half + 0.5, -FARTHEST_PIXEL), FARTHEST_PIXEL)))
+    edges = [stop - first for first, stop in zip(start, end, strict=True)]
+    if min(edges) < 1:
         raise ValueError(
             f"the crop window is smaller than a pixel: a cube of {cube[0]:.0f} mm at {center_xyz[2]:.0f} mm "
             "from the camera; check that the centre is in millimetres"
         )
-    scale = (img_size / edges).min()
+    scale = min(img_size / edge for edge in edges)
     # A window with a very long edge would leave nothing of the short one.
-    size = np.maximum((edges * scale).astype(np.int64), 1)
-    offset = ((img_size - size) / 2).astype(np.int64)
-
-    M = np.eye(3)
-    M[0, 0] = M[1, 1] = scale
-    M[:2, 2] = np.floor(img_size / 2 - size / 2) - scale * start
-    return Window(start, end, size, offset, M.astype(np.float32))
+    size = [max(int(edge * scale), 1) for edge in edges]
+    offset = [int((img_size - edge) / 2) for edge in size]
+    shift = [floor(img_size / 2 - edge / 2) - scale * first for edge, first in zip(size, start, strict=True)]
+    M = np.array([[scale, 0, shift[0]], [0, scale, shift[1]], [0, 0, 1]], np.float32)
+    return Window(tuple(start), tuple(end), tuple(size), tuple(offset), M)
 
 
 def limit_depth(image: np.ndarray, center_z: float, cube_z: float) -> np.ndarray:
-    """Nearer than the cube: onto its front face. Beyond it: no reading (SPEC §2.2). mm in, mm out."""
-    near, far = center_z - cube_z / 2, center_z + cube_z / 2
-    image = np.where((image < near) & (image != 0), np.float32(near), image)
-    image[image > far] = 0
+    """Nearer than the cube: onto its front face. Beyond it: no reading (SPEC §2.2).
+
+    Args:
+        image: (..., W) float32, mm.
+        center_z: mm.
+        cube_z: mm.
+
+    Returns:
+        Another array of the same shape.
+    """
+    # In the image's own precision: comparing float32 with float64 would first widen every pixel.
+    near = np.float32(center_z - cube_z / 2)
+    limited = np.maximum(image, near)
+    np.copyto(limited, 0, where=image == 0)
+    return clear_beyond(limited, center_z + cube_z / 2)
+
+
+def clear_beyond(image: np.ndarray, far: float) -> np.ndarray:
+    """Pixels (..., W) float32 that are larger than `far` become 0, in place."""
+    limit = np.float32(far)
+    if limit > far:  # rounded up: the last float32 that is not beyond
+        limit = np.nextafter(limit, np.float32(-np.inf))
+    np.copyto(image, 0, where=image > limit)
     return image
 
 
@@ -111,13 +145,24 @@ def normalize_depth(image: np.ndarray, farthest: float, center_z: float, cube_z:
         cube_z: mm.
     """
     half = cube_z / 2
-    background = (image == farthest) | (image == 0)
-    image = np.where(background, np.float32(center_z + half), image)
-    return ((np.clip(image, center_z - half, center_z + half) - center_z) / half).astype(np.float32)
+    normal = image.astype(np.float64)
+    np.copyto(normal, np.float32(center_z + half), where=(image == farthest) | (image == 0))
+    normal -= center_z
+    normal /= half
+    # Clipped last, in the narrower type: the same numbers, and half the memory to go through.
+    normal = normal.astype(np.float32)
+    return normal.clip(-1, 1, out=normal)
 
 
-def _nearest_sources(window: Window, axis: int) -> np.ndarray:
-    """Full-frame pixel that each pixel of the resized window shows: nearest, as OpenCV resizes."""
+def _nearest_sources(window: Window, edge: int, axis: int) -> tuple[np.ndarray, slice]:
+    """Full-frame pixels that the pixels of the resized window show, nearest, as OpenCV resizes.
+
+    Returns:
+        Those within the frame, whose extent along this axis is `edge`; and where they lie in the crop.
+    """
     size = window.size[axis]
     step = 1.0 / (size / (window.end[axis] - window.start[axis]))
-    return window.start[axis] + np.floor(np.arange(size) * step).astype(np.int64)
+    sources = window.start[axis] + np.floor(np.arange(size) * step).astype(np.int64)
+    # They ascend, so those within the frame are neighbours.
+    first, stop = np.searchsorted(sources, (0, edge))
+    return sources[first:stop], slice(window.offset[axis] + first, window.offset[axis] + stop)

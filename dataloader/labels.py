@@ -216,11 +216,15 @@ def _key(paths: Sequence[Path], *layout: int) -> bytes:
     return digest.digest()
 
 
+def user_cache(path: Path) -> Path:
+    """Where the user's cache folder keeps what cannot be written beside `path`."""
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "awr")
+    return user / hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:20]
+
+
 def _cache_places(path: Path) -> tuple[Path, Path]:
     """Beside the labels, and for read-only data sets in the user's cache folder."""
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "awr")
-    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:20]
-    return path.with_name(f".{path.stem}.index"), user / name
+    return path.with_name(f".{path.stem}.index"), user_cache(path)
 
 
 def _load(cache: Path, dtype: np.dtype, key: bytes) -> np.ndarray | None:
