@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn.functional import threshold_
 
 # Sharpness of the adaptive weights. Closeness lies in [0, 1], so a pixel on the joint outweighs
 # one at the kernel's rim by e^30: the weights gather around the joint without being an argmax.
@@ -17,6 +18,12 @@ SOFTMAX_TEMPERATURE = 30.0
 
 # Background is +1 after normalisation; what is nearer than this is hand and may vote.
 FOREGROUND_DEPTH = 0.99
+
+# A batch's maps at once would not fit into a processor's cache, and take twice the memory.
+FRAMES_AT_ONCE = 16
+
+# Stands in for the depth of background, so that it lies beyond every kernel. In half cubes.
+FAR_AWAY = 1e6
 
 
 def joints_to_dense(joint_uvd: Tensor, image: Tensor, kernel_size: float, feature_size: int) -> Tensor:
@@ -34,22 +41,22 @@ def joints_to_dense(joint_uvd: Tensor, image: Tensor, kernel_size: float, featur
     """
     with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
         u, v, d = _pixel_uvd(image, feature_size)
+        d = d.masked_fill(d >= FOREGROUND_DEPTH, FAR_AWAY)
         joint_u, joint_v, joint_d = joint_uvd.float()[..., None, None].unbind(2)
         # u differs along columns only and v along rows only: these two stay (B, J, F) in size.
-        offset_u, offset_v = joint_u - u, joint_v - v
-        offset_d = joint_d - d
-        distance = (offset_u.square() + (offset_v.square() + 1e-8)).addcmul_(offset_d, offset_d).sqrt_()
-        within_kernel = distance <= kernel_size
-        foreground = (d < FOREGROUND_DEPTH).float()
+        back_u, back_v, back_d = u - joint_u, v - joint_v, d - joint_d
+        distance = (back_u.square() + (back_v.square() + 1e-8)).addcmul_(back_d, back_d).sqrt_()
 
         batch, joints = joint_uvd.shape[:2]
         dense = image.new_empty(batch, 4 * joints, feature_size, feature_size, dtype=torch.float32)
-        closeness = torch.mul(distance, -1 / kernel_size, out=dense[:, 3 * joints :])
-        closeness.add_(1).clamp_min_(0).mul_(foreground)
-        scale = torch.div(foreground, distance, out=distance).mul_(within_kernel)
-        torch.mul(offset_u, scale, out=dense[:, 0 : 3 * joints : 3])
-        torch.mul(offset_v, scale, out=dense[:, 1 : 3 * joints : 3])
-        torch.mul(offset_d, scale, out=dense[:, 2 : 3 * joints : 3])
+        torch.mul(distance, -1 / kernel_size, out=dense[:, 3 * joints :]).add_(1).clamp_min_(0)
+        # -1/distance within the kernel and 0 beyond it. A mask of booleans would say the same, but
+        # to make and to apply one costs more than all the rest.
+        beyond = torch.nextafter(torch.tensor(kernel_size), torch.tensor(torch.inf)).item()
+        scale = threshold_(distance.neg_(), -beyond, -torch.inf).reciprocal_()
+        torch.mul(back_u, scale, out=dense[:, 0 : 3 * joints : 3])
+        torch.mul(back_v, scale, out=dense[:, 1 : 3 * joints : 3])
+        torch.mul(back_d, scale, out=dense[:, 2 : 3 * joints : 3])
         return dense
 
 
@@ -64,21 +71,53 @@ def dense_to_joints(dense: Tensor, image: Tensor, kernel_size: float) -> Tensor:
     Returns:
         (B, J, 3) float32 normalised uvd, differentiable in `dense`.
     """
-    joints = dense.shape[1] // 4
     # Half precision is enough for the network, not for the sum over F² pixels.
     with torch.autocast(dense.device.type, enabled=False):
-        u, v, d = _pixel_uvd(image, dense.shape[-1])
-        pixel = torch.cat([u.expand_as(d), v.expand_as(d), d], dim=1).flatten(2)  # (B, 3, F²)
-        foreground = (d < FOREGROUND_DEPTH).float().flatten(2)  # (B, 1, F²)
-        direction = dense[:, : 3 * joints].float().flatten(2)  # (B, 3J, F²)
-        closeness = dense[:, 3 * joints :].float().flatten(2) * foreground  # (B, J, F²)
+        if dense.device.type != "cpu" or torch.compiler.is_compiling() or len(dense) <= FRAMES_AT_ONCE:
+            return _integrate(dense, image, kernel_size)
+        parts = zip(dense.split(FRAMES_AT_ONCE), image.split(FRAMES_AT_ONCE), strict=True)
+        return torch.cat([_integrate(*part, kernel_size) for part in parts])
 
-        weight = torch.softmax(SOFTMAX_TEMPERATURE * closeness, dim=-1)
-        reach = weight * (foreground - closeness)  # times K: weight · distance, 0 on background
-        # One product of all directions with all reaches reads the maps once and copies nothing;
-        # those that belong together, joint i with joint i, lie on its diagonal.
-        offset = (direction @ reach.transpose(1, 2)).unflatten(1, (joints, 3)).diagonal(dim1=1, dim2=3)
-        return weight @ pixel.transpose(1, 2) + kernel_size * offset.transpose(1, 2)
+
+def _integrate(dense: Tensor, image: Tensor, kernel_size: float) -> Tensor:
+    weight, closeness, foreground, pixel = _adaptive_weights(dense, image)
+    reach = (foreground - closeness) * weight  # times K: weight · distance, 0 on background
+    # Each joint's three directions times its reach, as one product of (1, F²) and (F², 3).
+    direction = dense[:, : 3 * weight.shape[1]].float().flatten(2).unflatten(1, (-1, 3)).flatten(0, 1)
+    offset = torch.bmm(reach.flatten(0, 1).unsqueeze(1), direction.transpose(1, 2))
+    return weight @ pixel.transpose(1, 2) + kernel_size * offset.view(-1, weight.shape[1], 3)
+
+
+def joint_confidence(dense: Tensor, image: Tensor, kernel_size: float) -> Tensor:
+    """How far each joint may be trusted: are the pixels that vote near it, and near each other?
+
+    Expected closeness times closeness of the votes' spread: `Σ w h · (1 - s / K)`, where s is the
+    standard deviation of the voting pixels' uvd under the adaptive weights w. Where all weight lies
+    on pixels at the joint it is 1; where no foreground pixel claims to be near, 0.
+
+    Args:
+        dense, image, kernel_size: as for `dense_to_joints`.
+
+    Returns:
+        (B, J) float32 in [0, 1].
+    """
+    with torch.autocast(dense.device.type, enabled=False):
+        weight, closeness, _, pixel = _adaptive_weights(dense, image)
+        expected = (weight * closeness).sum(-1)
+        pixel = pixel.transpose(1, 2)  # (B, F², 3)
+        mean = weight @ pixel
+        variance = (weight @ pixel.square() - mean.square()).sum(-1)
+        spread = variance.clamp(min=0).sqrt()
+        return expected.clamp(0, 1) * (1 - spread / kernel_size).clamp(min=0)
+
+
+def _adaptive_weights(dense: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Weight and closeness (B, J, F²), foreground (B, 1, F²) of 0 and 1, and uvd (B, 3, F²) of the pixels."""
+    u, v, d = _pixel_uvd(image, dense.shape[-1])
+    pixel = torch.cat([u.expand_as(d), v.expand_as(d), d], dim=1).flatten(2)
+    foreground = (d < FOREGROUND_DEPTH).float().flatten(2)
+    closeness = dense[:, dense.shape[1] // 4 * 3 :].float().flatten(2) * foreground
+    return torch.softmax(SOFTMAX_TEMPERATURE * closeness, dim=-1), closeness, foreground, pixel
 
 
 def _pixel_uvd(image: Tensor, feature_size: int) -> tuple[Tensor, Tensor, Tensor]:

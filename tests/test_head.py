@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from model import build_network
-from model.awr import dense_to_joints, joints_to_dense
+from model.awr import FRAMES_AT_ONCE, dense_to_joints, joint_confidence, joints_to_dense
 from model.loss import awr_loss
 
 KERNEL_SIZES = st.sampled_from([0.4, 1.0])
@@ -71,6 +71,55 @@ def test_pixel_grid_cached_in_inference_mode_serves_training():
     dense = torch.randn(1, 4, 48, 48, requires_grad=True)
     dense_to_joints(dense, image, 1.0).sum().backward()
     assert torch.isfinite(dense.grad).all()
+
+
+def test_a_large_batch_is_decoded_as_its_frames_are():
+    batch = FRAMES_AT_ONCE + 1
+    image = torch.rand(batch, 1, 64, 64) * 2 - 1
+    dense = torch.randn(batch, 8, 32, 32, requires_grad=True)
+    joints = dense_to_joints(dense, image, 0.4)
+    frames = [dense_to_joints(dense[i : i + 1], image[i : i + 1], 0.4) for i in range(batch)]
+    torch.testing.assert_close(joints, torch.cat(frames), rtol=0, atol=1e-5)
+    gradients = [torch.autograd.grad(part.square().sum(), dense)[0] for part in (joints, torch.cat(frames))]
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kernel_size", [0.4, 0.7, 1.0])
+def test_maps_end_where_the_kernel_does(kernel_size):
+    image = torch.rand(3, 1, 64, 64) * 2 - 1
+    image[image > 0.5] = 1
+    joint = torch.rand(3, 5, 3) - 0.5
+    dense = joints_to_dense(joint, image, kernel_size, 32).view(3, 20, -1)
+    direction, closeness = dense[:, :15].unflatten(1, (5, 3)), dense[:, 15:]
+    covered = direction.norm(dim=2) > 0.5
+    torch.testing.assert_close(covered, closeness > 0)
+    assert 0 < covered.sum() < covered.numel()
+    assert not covered[(image[:, :, ::2, ::2].flatten(2) == 1).expand_as(covered)].any()
+
+
+@pytest.mark.parametrize("kernel_size", [0.4, 1.0])
+def test_confidence_grows_with_closeness_and_agreement(kernel_size):
+    image = torch.zeros(1, 1, 128, 128)
+    joint = torch.tensor([[[0.4, -0.3, 0.0]]])
+    dense = joints_to_dense(joint, image, kernel_size, 64)
+    near = joint_confidence(dense, image, kernel_size)
+    faint = dense.clone()
+    faint[:, 3:] *= 0.5
+    torn = torch.maximum(dense, dense.flip(-1))  # as if there were two of it
+    none = joint_confidence(dense, torch.ones_like(image), kernel_size)
+    assert near.shape == (1, 1)
+    assert near.dtype == torch.float32
+    assert near.item() > 0.8
+    assert joint_confidence(faint, image, kernel_size).item() < 0.6 * near.item()
+    assert joint_confidence(torn, image, kernel_size).item() < 0.85 * near.item()
+    assert none.item() == 0
+
+
+def test_confidence_is_a_share_whatever_a_network_says():
+    image = torch.rand(4, 1, 64, 64) * 2 - 1
+    for dense in (torch.randn(4, 8, 32, 32) * 9, torch.zeros(4, 8, 32, 32), torch.full((4, 8, 32, 32), -5.0)):
+        confidence = joint_confidence(dense, image, 0.4)
+        assert ((confidence >= 0) & (confidence <= 1)).all()
 
 
 def test_loss_is_the_sum_over_stages():
