@@ -34,7 +34,8 @@ class Config:
     kernel_size: float | None = None  # K of the closeness, in half cubes; None: the network's own, see below
     load_model: str = ""  # checkpoint to start from; empty: initial weights
     device: str = "auto"  # auto: CUDA where there is one, else the CPU; or cpu, cuda, cuda:1
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the network; the head always sums in fp32
+    backend: Literal["torch", "compile", "onnxruntime", "openvino"] = "torch"  # what test.py runs it with
+    precision: Literal["fp32", "bf16", "fp16", "int8"] = "fp32"  # the head always sums in fp32; see backends
     seed: int = 0  # reaches every random draw
 
     # -- scoring

@@ -9,10 +9,11 @@ import numpy as np
 from config import Config
 from dataloader import build_dataset, folds, hands17, join, read_labels
 from dataloader.base import HandDataset
+from util.backends import prepare_backend
 from util.checkpoint import prepare_network
 from util.cli import run
 from util.drawing import Tile, pick_tiles, save_gallery, save_joint_bars, save_pck_curve, save_success_curve
-from util.engine import make_loader, pick_device, predict_joints
+from util.engine import make_loader, pick_device, predict_with
 from util.files import read_predictions, write_table, written_whole
 from util.metrics import as_json, as_table, joint_errors, score
 
@@ -70,7 +71,8 @@ def predict(config: Config) -> tuple[HandDataset, str, np.ndarray]:
         network, spec = prepare_network(fold)
         dataset = build_dataset(replace(fold, img_size=spec.img_size))
         loader = make_loader(dataset, config.batch_size, config.num_workers, device)
-        parts.append(predict_joints(network.to(device), loader, spec.kernel_size, device, config.precision))
+        backend = prepare_backend(network, spec, config, device, dataset)
+        parts.append(predict_with(backend, loader, device, config.precision))
         datasets.append(dataset)
     return join(datasets, config), spec.net, np.concatenate(parts)
 

@@ -277,12 +277,34 @@ def predict_joints(
         ValueError: if a joint comes out as not a number, naming the frame.
     """
     network.eval()
+
+    def predict(image: Tensor) -> tuple[Tensor, None]:
+        with autocast(device, precision):
+            dense = network(image)[-1]
+        return dense_to_joints(dense, image, kernel_size), None
+
+    return predict_with(predict, loader, device, precision, show_bar)
+
+
+@torch.inference_mode()
+def predict_with(
+    predict: Callable[[Tensor], tuple[Tensor, Tensor | None]],
+    loader: DataLoader,
+    device: torch.device,
+    precision: str = "fp32",
+    show_bar: bool = True,
+) -> np.ndarray:
+    """Joints of every frame of a loader, by a backend of util.backends.
+
+    Args:
+        predict: (B, 1, S, S) -> joints (B, J, 3) normalised uvd, and their confidence.
+        loader, device, show_bar, what is returned and raised: see `predict_joints`.
+        precision: for the error's sentence.
+    """
     batches = []
     for batch in tqdm(loader, desc="frames", unit="batch", leave=False, disable=not show_bar):
         sample = to_device(batch, device)
-        with autocast(device, precision):
-            dense = network(sample.image)[-1]
-        joint_uvd = dense_to_joints(dense, sample.image, kernel_size)
+        joint_uvd, _ = predict(sample.image)
         center_z, cube_z = sample.center_xyz[:, 2], sample.cube[:, 2]
         batches.append(crop_to_uvd(joint_uvd, center_z, cube_z, sample.M, loader.dataset.img_size))
     joint_uvd = torch.cat(batches).double().cpu().numpy()

@@ -107,6 +107,8 @@ def start(config: Config, processes: Processes) -> tuple[TrainingState, int]:
 
 
 def _usable(config: Config, processes: Processes) -> Config:
+    if config.precision == "int8":
+        raise ValueError("precision int8 is for test.py, whose backends measure it: train in another.")
     precision = usable_precision(processes.device, config.precision)
     if precision != config.precision:
         processes.print(f"{processes.device} only emulates {config.precision}: using {precision}.")

@@ -1,0 +1,192 @@
+"""What is deployed computes what was trained: folding, the exported graph, and every engine."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from model.awr import dense_to_joints, joint_confidence
+from util.backends import load_backend, prepare_backend
+from util.checkpoint import ModelSpec, save_checkpoint
+from util.deployment import fold_batch_norm, largest_difference_mm
+from util.export import plate_images, to_onnx
+
+SIZE = 64
+SPEC = ModelSpec("resnet_18", 14, 4, 1.0, "synth")
+
+
+def trained(spec):
+    """A network whose joints depend on its image as a trained one's do, and whose statistics are its own."""
+    torch.manual_seed(1)
+    network = spec.build().eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+        elif isinstance(module, nn.ConvTranspose2d):
+            nn.init.normal_(module.weight, std=0.03)
+    if spec.net.startswith("resnet"):
+        for head in (network.final1, network.final2):
+            nn.init.normal_(head.weight, std=0.02)
+    return network
+
+
+def expected_of(network, image, kernel_size=SPEC.kernel_size):
+    with torch.inference_mode():
+        dense = network(image)[-1]
+        joints = dense_to_joints(dense, image, kernel_size)
+        return joints, joint_confidence(dense, image, kernel_size)
+
+
+@pytest.mark.parametrize(
+    ("net", "left"), [("resnet_18", 0), ("resnet_50", 0), ("hourglass_1", 17), ("hourglass_2", 31)]
+)
+def test_folding_changes_nothing_but_the_number_of_layers(net, left):
+    network = trained(ModelSpec(net, 3, 2, 1.0))
+    keys, image = list(network.state_dict()), plate_images(2, 64)
+    folded = fold_batch_norm(network)
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in folded.modules()) == left
+    assert list(network.state_dict()) == keys
+    with torch.inference_mode():
+        for found, expected in zip(folded(image), network(image), strict=True):
+            scale = expected.abs().max().item()
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * scale)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return trained(SPEC)
+
+
+@pytest.fixture(scope="module")
+def graph(network):
+    pytest.importorskip("onnxscript")
+    from util.deployment import JointNetwork
+
+    return to_onnx(JointNetwork(network, SPEC.kernel_size), SPEC, SIZE)
+
+
+@pytest.fixture
+def load(network, graph, monkeypatch):
+    """Load a backend on the graph that is there: to export it takes seconds."""
+    monkeypatch.setattr("util.backends.to_onnx", lambda *_: graph)
+    calibration = plate_images(16, SIZE).numpy()
+
+    def load(backend, precision):
+        pytest.importorskip(backend)
+        return load_backend(network, SPEC, backend, precision, "cpu", SIZE, calibration)
+
+    return load
+
+
+def test_the_torch_backend_is_the_network(network):
+    run = load_backend(network, SPEC)
+    for image in (plate_images(3, SIZE), plate_images(1, SIZE).numpy()):
+        joints, confidence = run(image)
+        expected_joints, expected_confidence = expected_of(network, torch.as_tensor(image))
+        assert largest_difference_mm(joints, expected_joints, 300) < 0.01
+        torch.testing.assert_close(confidence, expected_confidence, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_an_engine_gives_the_same_joints_for_any_batch(backend, network, load):
+    run = load(backend, "fp32")
+    kept = []
+    for batch in (1, 3, 2):
+        image = plate_images(batch, SIZE)
+        joints, confidence = run(image)
+        expected_joints, expected_confidence = expected_of(network, image)
+        assert joints.std(dim=1).min() > 0.01  # they are not all in one place
+        assert largest_difference_mm(joints, expected_joints, 300) < 0.05
+        torch.testing.assert_close(confidence, expected_confidence, rtol=0, atol=1e-3)
+        kept.append((joints, expected_joints))
+    assert largest_difference_mm(*kept[0], 300) < 0.05  # later calls leave earlier answers alone
+
+
+def test_int8_stays_near(network, load):
+    image = plate_images(16, SIZE)
+    joints, _ = load("onnxruntime", "int8")(image)
+    expected, _ = expected_of(network, image)
+    moved, apart = (joints - expected).norm(dim=-1), (expected - expected.roll(1, 1)).norm(dim=-1)
+    assert 0 < moved.mean() < 0.2 * apart.mean()  # weights nobody trained are no kinder than this
+
+
+def test_a_graph_says_what_it_is(graph):
+    import onnx
+
+    held = {prop.key: prop.value for prop in onnx.load_from_string(graph).metadata_props}
+    assert held["net"] == "resnet_18"
+    assert float(held["kernel_size"]) == 1.0
+    assert (held["num_joints"], held["img_size"]) == ("14", str(SIZE))
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision", "sentence"),
+    [
+        ("tensorrt", "fp32", "There is no backend 'tensorrt'"),
+        ("torch", "int8", "it has fp32, bf16, fp16; int8 is in onnxruntime, openvino"),
+        ("onnxruntime", "bf16", "no precision bf16"),
+        ("openvino", "int8", "none were given"),
+    ],
+)
+def test_what_is_not_there_is_one_sentence(backend, precision, sentence, network):
+    with pytest.raises(ValueError, match=sentence):
+        load_backend(network, SPEC, backend, precision)
+
+
+def test_a_missing_package_names_the_requirements(network, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ValueError, match=r"onnx is not installed: pip install -r requirements-deploy\.txt"):
+        load_backend(network, SPEC, "openvino")
+
+
+def test_broken_int8_is_refused(network, monkeypatch):
+    from config import Config
+
+    frames = [type("Frame", (), {"image": image.numpy()}) for image in plate_images(4, SIZE)]
+    config = Config(precision="int8", backend="onnxruntime", img_size=SIZE).resolved()
+    far = (torch.full((4, 14, 3), 0.5), torch.ones(4, 14))
+    monkeypatch.setattr("util.backends.load_backend", lambda *_: lambda image: far)
+    with pytest.raises(ValueError, match="on this processor: use another backend or precision"):
+        prepare_backend(network, SPEC, config, torch.device("cpu"), frames)
+
+
+@pytest.fixture
+def exported(network, graph, monkeypatch, tmp_path, run_script):
+    pytest.importorskip("onnxruntime")
+    save_checkpoint(tmp_path / "model.pth", network, SPEC)
+
+    def run(content):
+        # Only what would take seconds is left out: runpy executes the module anew.
+        monkeypatch.setattr(
+            "torch.onnx.export", lambda *_, **__: type("Program", (), {"model_proto": content})
+        )
+        common = ("--load_model", tmp_path / "model.pth", "--downsample", "4", "--img_size", SIZE)
+        return run_script("util.export", *common, "--out", tmp_path / "model.onnx")
+
+    return run
+
+
+def test_the_command_writes_the_graph(exported, graph, tmp_path):
+    import onnx
+
+    ran = exported(onnx.load_from_string(graph))
+    assert ran.code == 0, ran.err
+    assert "of PyTorch's" in ran.out
+    assert onnx.load(tmp_path / "model.onnx").graph.output[1].name == "confidence"
+
+
+def test_a_graph_that_differs_is_not_written(exported, graph, tmp_path):
+    import onnx
+
+    damaged = onnx.load_from_string(graph)
+    for weights in damaged.graph.initializer:
+        values = onnx.numpy_helper.to_array(weights)
+        if values.shape == (42, 256, 1, 1):
+            weights.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(values * 1.1), weights.name))
+    ran = exported(damaged)
+    assert ran.code == 2, ran
+    assert "moves joints by up to" in ran.err
+    assert not (tmp_path / "model.onnx").exists()

@@ -1,0 +1,234 @@
+"""Engines that run a network with its head, behind one call: image in, joints and confidence out."""
+
+import logging
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from config import Config
+from dataloader.base import HandDataset
+from util.checkpoint import ModelSpec
+from util.deployment import JointNetwork
+from util.engine import autocast
+from util.export import require, to_onnx
+
+BACKENDS = {
+    "torch": ("fp32", "bf16", "fp16"),
+    "compile": ("fp32", "bf16", "fp16"),
+    "onnxruntime": ("fp32", "int8"),
+    "openvino": ("fp32", "bf16", "int8"),
+}
+CALIBRATION_FRAMES = 128  # what int8's ranges are measured on
+
+CHECKED_FRAMES = 32  # what int8 is compared on
+MOST_MOVED_MM = 2.0  # mean; beyond it int8 is broken, not rounded
+
+# Takes (B, 1, S, S) float32 normalised crops, a tensor or an array; gives joints (B, J, 3) normalised
+# uvd and their confidence (B, J), float32 tensors on the backend's device.
+Backend = Callable[[Tensor | np.ndarray], tuple[Tensor, Tensor]]
+
+
+def load_backend(
+    network: nn.Module,
+    spec: ModelSpec,
+    backend: str = "torch",
+    precision: str = "fp32",
+    device: torch.device | str = "cpu",
+    calibration: np.ndarray | None = None,
+) -> Backend:
+    """Prepare a network to run by one of the engines; it is left as it is.
+
+    Args:
+        network: with its weights.
+        spec: what it is.
+        backend: a key of BACKENDS.
+        precision: one of those that the backend has there.
+        device: where torch and compile run; the others run on the CPU.
+        calibration: (N, 1, S, S) float32 crops of the kind that will be seen, for int8.
+
+    Raises:
+        ValueError: for a backend or precision that does not exist or is not there, saying what to do.
+    """
+    device = torch.device(device)
+    require_precision(backend, precision)
+    if precision == "int8" and (calibration is None or not len(calibration)):
+        raise ValueError("precision int8 needs frames to measure its ranges on: none were given.")
+    module = JointNetwork(network.to(device), spec.kernel_size)
+    if backend in ("torch", "compile"):
+        return _torch_backend(module, precision, device, compiled=backend == "compile")
+    if device.type != "cpu":
+        raise ValueError(f"backend {backend} runs on the CPU here: use --device cpu, or backend torch.")
+    content = to_onnx(module, spec)
+    start = _onnxruntime_backend if backend == "onnxruntime" else _openvino_backend
+    return start(content, precision, calibration)
+
+
+def prepare_backend(
+    network: nn.Module, spec: ModelSpec, config: Config, device: torch.device, dataset: HandDataset
+) -> Backend:
+    """The backend that the settings ask for; for int8, says what it costs in accuracy.
+
+    Args:
+        network, spec: what to run.
+        config: `backend` and `precision` count.
+        device: as for `load_backend`.
+        dataset: where int8 measures its ranges, without augmentation.
+
+    Raises:
+        ValueError: see `load_backend`; also if int8 moves joints by more than MOST_MOVED_MM.
+    """
+    calibration = None
+    if config.precision == "int8":
+        chosen = np.linspace(0, len(dataset) - 1, min(CALIBRATION_FRAMES + CHECKED_FRAMES, len(dataset)))
+        crops = np.stack([dataset[int(i)].image for i in chosen])
+        # Frames that the ranges were not measured on, where there are enough.
+        calibration, checked = crops[:CALIBRATION_FRAMES], crops[-CHECKED_FRAMES:]
+    backend = load_backend(network, spec, config.backend, config.precision, device, calibration)
+    if calibration is not None:
+        with torch.inference_mode():
+            expected, _ = JointNetwork(network, spec.kernel_size)(torch.from_numpy(checked))
+        moved = (backend(checked)[0] - expected).norm(dim=-1) * max(config.cube) / 2
+        outcome = f"int8 by {config.backend} moves joints by {moved.mean():.2f} mm in the mean"
+        if not moved.mean() <= MOST_MOVED_MM:
+            raise ValueError(f"{outcome} on this processor: use another backend or precision.")
+        print(f"{outcome}, {moved.max():.2f} mm at most, over {len(checked)} frames.")
+    return backend
+
+
+def require_precision(backend: str, precision: str) -> None:
+    """Raise ValueError where a backend does not exist or lacks a precision."""
+    if backend not in BACKENDS:
+        raise ValueError(f"There is no backend {backend!r}: use one of {', '.join(BACKENDS)}.")
+    if precision not in BACKENDS[backend]:
+        there = ", ".join(BACKENDS[backend])
+        others = [name for name, precisions in BACKENDS.items() if precision in precisions]
+        raise ValueError(
+            f"backend {backend} has no precision {precision}: it has {there}; "
+            f"{precision} is in {', '.join(others) or 'none'}."
+        )
+
+
+def _torch_backend(module: JointNetwork, precision: str, device: torch.device, compiled: bool) -> Backend:
+    module = module.to(memory_format=torch.channels_last)  # what convolutions of both devices run fastest in
+    if compiled:
+        module.network = torch.compile(module.network, dynamic=False)
+
+    @torch.inference_mode()
+    def predict(image: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
+        image = torch.as_tensor(image).to(device, memory_format=torch.channels_last)
+        with autocast(device, precision):
+            return module(image)
+
+    return predict
+
+
+def _onnxruntime_backend(content: bytes, precision: str, calibration: np.ndarray | None) -> Backend:
+    onnxruntime = require("onnxruntime")
+    if precision == "int8":
+        content = _quantize_onnx(content, calibration)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+    def predict(image: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
+        found = session.run(["joint_uvd", "confidence"], {"image": _as_array(image)})
+        return torch.from_numpy(found[0]), torch.from_numpy(found[1])
+
+    return predict
+
+
+def _quantize_onnx(content: bytes, calibration: np.ndarray) -> bytes:
+    """Convolutions in int8, ranges measured; the head stays as it is, for its sums need float32."""
+    require("onnxruntime.quantization")
+    from onnxruntime import quantization
+
+    class Reader(quantization.CalibrationDataReader):
+        def __init__(self) -> None:
+            self.crops = iter(calibration[:CALIBRATION_FRAMES])
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            crop = next(self.crops, None)
+            return None if crop is None else {"image": crop[None]}
+
+    logging.getLogger().setLevel(logging.ERROR)  # it advises to prepare the graph, which is prepared
+    with tempfile.TemporaryDirectory() as folder:
+        plain, small = Path(folder, "plain.onnx"), Path(folder, "int8.onnx")
+        plain.write_bytes(content)
+        quantization.quantize_static(
+            plain,
+            small,
+            Reader(),
+            per_channel=True,
+            op_types_to_quantize=["Conv"],
+            reduce_range=True,  # sums of two products overflow 16 bits on processors without VNNI
+        )
+        return small.read_bytes()
+
+
+def _openvino_backend(content: bytes, precision: str, calibration: np.ndarray | None) -> Backend:
+    openvino = require("openvino")
+    core = openvino.Core()
+    if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise ValueError("This processor has no bf16, openvino would only emulate it: use fp32 or int8.")
+    model = core.read_model(content)
+    if precision == "int8":
+        model = _quantize_openvino(model, calibration)
+    settings = {
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+    }
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+
+    def predict(image: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
+        request.infer([_as_array(image)], share_inputs=True)
+        # Copies: the next call writes into the same memory.
+        return tuple(torch.from_numpy(request.get_output_tensor(i).data.copy()) for i in range(2))
+
+    return predict
+
+
+def _quantize_openvino(model: Any, calibration: np.ndarray) -> Any:
+    """Convolutions in int8, ranges measured; the head stays as it is, for its sums need float32."""
+    nncf = require("nncf")
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    crops = calibration[:CALIBRATION_FRAMES]
+    return nncf.quantize(
+        model,
+        nncf.Dataset([crop[None] for crop in crops]),
+        subset_size=len(crops),
+        ignored_scope=nncf.IgnoredScope(names=_kept_in_float(model)),
+        advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE),
+    )
+
+
+def _kept_in_float(model: Any) -> list[str]:
+    """Names of an OpenVINO graph's operations that are not to be quantised: its head and its stem.
+
+    The head is what no convolution sees. The stem is the convolution that reads the image: to
+    quantise its input would quantise the head's depth, and background would count as hand.
+    """
+    passive = {"Constant", "Parameter", "Result"}
+    waiting = [operation for operation in model.get_ops() if "Convolution" in operation.get_type_name()]
+    stem = [o for o in waiting if o.input_value(0).get_node().get_type_name() == "Parameter"]
+    seen_by = {operation.get_friendly_name() for operation in waiting}
+    while waiting:
+        for value in waiting.pop().input_values():
+            if value.get_node().get_friendly_name() not in seen_by:
+                seen_by.add(value.get_node().get_friendly_name())
+                waiting.append(value.get_node())
+    head = [
+        operation
+        for operation in model.get_ops()
+        if operation.get_friendly_name() not in seen_by and operation.get_type_name() not in passive
+    ]
+    return [operation.get_friendly_name() for operation in (*stem, *head)]
+
+
+def _as_array(image: Tensor | np.ndarray) -> np.ndarray:
+    return image.numpy() if isinstance(image, Tensor) else image

@@ -1,0 +1,67 @@
+"""What is deployed: a network made faster without changing what it computes, and its head, as one module."""
+
+import copy
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from model.awr import dense_to_joints, joint_confidence
+
+
+class JointNetwork(nn.Module):
+    """A network in evaluation mode with batch norm folded in, and adaptive weighting behind it.
+
+    Args:
+        network: as trained; left as it is.
+        kernel_size: K that it was trained with.
+    """
+
+    def __init__(self, network: nn.Module, kernel_size: float):
+        super().__init__()
+        self.network = fold_batch_norm(network)
+        self.kernel_size = kernel_size
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 1, S, S) normalised depth crop -> joints (B, J, 3) normalised uvd, confidence (B, J)."""
+        dense = self.network(image)[-1]
+        joint_uvd = dense_to_joints(dense, image, self.kernel_size)
+        return joint_uvd, joint_confidence(dense, image, self.kernel_size)
+
+
+def fold_batch_norm(network: nn.Module) -> nn.Module:
+    """A copy that computes the same: every batch norm that follows a convolution is folded into it.
+
+    A batch norm scales and shifts channels, and so does a convolution: its weights can do both. A
+    pre-activation block's first batch norm follows a sum and stays.
+
+    Args:
+        network: as trained; left as it is, with the published keys.
+
+    Returns:
+        An evaluation-mode module whose weights need no gradient.
+    """
+    traced = fx.symbolic_trace(copy.deepcopy(network).eval())
+    modules = dict(traced.named_modules())
+    for node in list(traced.graph.nodes):
+        if node.op != "call_module" or not isinstance(modules[node.target], nn.BatchNorm2d):
+            continue
+        before = node.args[0]
+        convolution = modules.get(before.target) if before.op == "call_module" else None
+        # Folding changes what the convolution gives: nothing else may use that.
+        if isinstance(convolution, nn.Conv2d | nn.ConvTranspose2d) and len(before.users) == 1:
+            transposed = isinstance(convolution, nn.ConvTranspose2d)
+            traced.set_submodule(
+                before.target, fuse_conv_bn_eval(convolution, modules[node.target], transpose=transposed)
+            )
+            node.replace_all_uses_with(before)
+            traced.graph.erase_node(node)
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    return traced.requires_grad_(False)
+
+
+@torch.inference_mode()
+def largest_difference_mm(found: Tensor, expected: Tensor, cube_mm: float) -> float:
+    """Largest distance between joints (B, J, 3) in normalised uvd, in mm of a cube with this edge."""
+    return float((found - expected).norm(dim=-1).max() * cube_mm / 2)
