@@ -12,7 +12,7 @@ from dataloader import build_dataset
 from dataloader.base import HandDataset, Sample
 from dataloader.sampler import ShuffledBatches
 from tests.sphere_hands import write_sphere_hands
-from util.benchmark import BenchmarkConfig, compare_curves, compare_training, curve_difference, draw_batches
+from util.benchmark_training import compare_curves, compare_training, curve_difference, draw_batches
 from util.checkpoint import asked_spec, initial_network
 from util.distributed import Processes
 from util.engine import (
@@ -23,6 +23,7 @@ from util.engine import (
     train_step,
     usable_precision,
 )
+from util.measure import BenchmarkConfig
 from util.schedule import learning_rate, loss_weights
 from util.training_state import TrainingState
 

@@ -1,187 +1,95 @@
-"""The plain way and ours, step by step in turn in one run, so that both meet the same machine."""
+"""The plain way and ours, in turn in one run, as a table and as JSON.
+
+python -m util.benchmark --rows head,metrics --json benchmark.json
+"""
 
 import json
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from statistics import median
-from typing import NamedTuple
 
-import numpy as np
 import torch
-from torch.utils.data import default_collate
 
-from config import Config
 from dataloader import build_dataset
-from dataloader.base import HandDataset, Sample
-from dataloader.sampler import ShuffledBatches
-from model.loss import awr_loss
-from util.checkpoint import asked_spec, initial_network
+from util.benchmark_loading import loading_rows, metrics_row, sweep_frames, sweep_workers
+from util.benchmark_networks import head_rows, network_rows, sweep_batch
+from util.benchmark_training import compare_curves, compare_training, describe_curves, draw_batches
 from util.cli import run
 from util.distributed import Processes
-from util.engine import pick_device, to_device, train_step, usable_precision
+from util.engine import pick_device, usable_precision
 from util.files import written_whole
-from util.training_state import TrainingState
+from util.measure import BenchmarkConfig, Row, describe_machine
 
-# Steps that a loss curve is averaged over before two are compared: single batches differ by more.
-CURVE_WINDOW = 20
-
-
-@dataclass
-class BenchmarkConfig(Config):
-    """Settings of the benchmark, beside those of training."""
-
-    precision: str = "bf16"  # of ours, where the hardware has it; the plain way is fp32
-    steps: int = 10  # timed training steps of either way, after two that are not
-    curve_steps: int = 0  # train both ways for so many steps and compare their losses; 0: do not
-    pool: int = 256  # frames that the batches are drawn from, held in memory
-
-
-class Row(NamedTuple):
-    """One comparison; `ratio` above 1 says how many times faster ours is."""
-
-    name: str
-    plain: float
-    ours: float
-    ratio: float
-    unit: str
-
-
-# Takes a batch, trains one step on it, returns the loss.
-Step = Callable[[Sample], float]
+LOADING = ("crop", "cached_sample", "loader_decoded", "loader_cached")
+HEAD = ("head_decode", "memory_head_decode", "head_encode", "memory_head_encode")
 
 
 def main(config: BenchmarkConfig) -> None:
-    """Measure, print, and write benchmark.json into the output folder."""
-    processes = Processes(pick_device(config.device))
-    config = replace(config, precision=usable_precision(processes.device, config.precision))
-    dataset = build_dataset(config)
-    batches = draw_batches(dataset, config, processes.device)
-    row = compare_training(config, dataset, batches, processes)
-    print(
-        f"{row.name}: {row.plain:.2f} -> {row.ours:.2f} {row.unit}, {row.ratio:.2f} times; "
-        f"ours in {config.precision}; batch {config.batch_size}, {torch.get_num_threads()} threads, "
-        f"{processes.device}"
-    )
-    content: dict = {"rows": [row._asdict()]}
+    """Measure what is asked for, print each row as it is known, and write them all."""
+    device = pick_device(config.device)
+    config = replace(config, precision=usable_precision(device, config.precision))
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    machine = describe_machine(device)
+    print(machine)
+    print(f"{'row':38} {'plain':>12} {'ours':>12} {'ratio':>8}  unit")
+    rows, content = [], {"machine": machine}
+    for row in measure(config, device):
+        print(f"{row.name:38} {row.plain:12.3f} {row.ours:12.3f} {row.ratio:7.2f}×  {row.unit}", flush=True)
+        rows.append(row)
+    content["rows"] = [row._asdict() for row in rows]
     if config.curve_steps:
+        processes, dataset = Processes(device), build_dataset(config)
+        batches = draw_batches(dataset, config, device)
         content["curves"] = compare_curves(config, dataset, batches, processes)
         print(describe_curves(content["curves"]))
-    path = Path(config.output_dir, "benchmark.json")
+    elif not rows:
+        raise ValueError(f"No row starts with {config.rows!r}: README.md lists them.")
+    path = Path(config.json or Path(config.output_dir, "benchmark.json"))
     with written_whole(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n")
     print(f"Written to {path}")
 
 
-def draw_batches(dataset: HandDataset, config: BenchmarkConfig, device: torch.device) -> list[Sample]:
-    """As many batches as the longest measurement takes, on the device: loading is not what is timed."""
-    frames = [dataset[i] for i in range(min(config.pool, len(dataset)))]
-    shuffled = ShuffledBatches(len(frames), config.batch_size, config.seed)
-    batches: list[Sample] = []
-    for epoch in range(-(-shuffled.frames_a_step * 64 // len(frames))):
-        shuffled.select(epoch)
-        for indices in shuffled:
-            batches.append(to_device(default_collate([frames[i] for i in indices]), device))
-    return batches
+def measure(config: BenchmarkConfig, device: torch.device) -> Iterator[Row]:
+    """The rows that the settings choose, each as soon as it is measured."""
+    chosen = tuple(filter(None, config.rows.split(",")))
+
+    def wanted(*names: str) -> bool:
+        """Whether any of these rows is asked for."""
+        return not chosen or any(name.startswith(chosen) for name in names)
+
+    def only_wanted(rows: Iterator[Row]) -> Iterator[Row]:
+        return (row for row in rows if wanted(row.name))
+
+    if wanted(*HEAD):
+        yield from head_rows(config, device, wanted)
+    if wanted("metrics_8252"):
+        yield metrics_row(8252, config.repeats)
+    if wanted(*LOADING):
+        yield from loading_rows(config, wanted)
+    for net in config.nets.split(","):
+        ours = replace(config, net=net, kernel_size=None).resolved()
+        for kind in ("frame", "batch32"):
+            if wanted(f"{kind}_{net}", f"memory_{kind}_{net}", f"limit_{kind}_{net}") or any(
+                name.startswith(f"{kind}_{net}_") for name in chosen
+            ):
+                yield from only_wanted(network_rows(ours, device, kind))
+        if wanted(f"train_{net}"):
+            yield train_row(ours, device)
+        if config.sweeps and wanted(f"sweep_batch_{net}"):
+            yield from sweep_batch(ours, device)
+    if config.sweeps and wanted("sweep_workers"):
+        yield from sweep_workers(config)
+    if config.sweeps and wanted("sweep_metrics", "sweep_index"):
+        yield from only_wanted(sweep_frames(config))
 
 
-def plain_step(config: BenchmarkConfig, device: torch.device, nudge: float = 0.0) -> Step:
-    """The textbook's loop: fp32, channels first, PyTorch's default Adam.
-
-    Args:
-        config: the settings.
-        device: where to train.
-        nudge: relative change of the initial weights, to see what rounding alone does to a curve.
-    """
-    network = initial_network(config).to(device).train()
-    with torch.no_grad():
-        for weight in network.parameters():
-            weight.mul_(1 + nudge * torch.randn_like(weight))
-    optimizer = torch.optim.Adam(network.parameters(), lr=config.lr)
-
-    def step(sample: Sample) -> float:
-        stages = network(sample.image)
-        loss = awr_loss(
-            stages,
-            sample.image,
-            sample.joint_uvd,
-            config.kernel_size,
-            config.dense_weight,
-            config.coord_weight,
-        )
-        optimizer.zero_grad()
-        loss.total.backward()
-        optimizer.step()
-        return loss.total.item()
-
-    return step
-
-
-def our_step(config: BenchmarkConfig, dataset: HandDataset, processes: Processes) -> Step:
-    """The step of train.py, with its settings."""
-    state = TrainingState(initial_network(config), asked_spec(config), config, processes)
-    state.network.train()
-
-    def step(sample: Sample) -> float:
-        means = train_step(state, sample, dataset, config.lr)
-        return float("nan") if means is None else means.loss
-
-    return step
-
-
-def compare_training(
-    config: BenchmarkConfig, dataset: HandDataset, batches: list[Sample], processes: Processes
-) -> Row:
-    """Images a second of both ways: medians over steps that take turns."""
-    ways = (plain_step(config, processes.device), our_step(config, dataset, processes))
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for i in range(config.steps + 2):
-        for way, times in zip(ways, seconds, strict=True):
-            start = time.perf_counter()
-            way(batches[i % len(batches)])
-            if processes.device.type == "cuda":
-                torch.cuda.synchronize()
-            times.append(time.perf_counter() - start)
-    plain, ours = (len(batches[0].image) / median(times[2:]) for times in seconds)
-    return Row(f"train_{config.net}", plain, ours, ours / plain, "images/s")
-
-
-def compare_curves(
-    config: BenchmarkConfig, dataset: HandDataset, batches: list[Sample], processes: Processes
-) -> dict[str, list[float]]:
-    """Losses of both ways, and of the plain one from weights moved by about one fp32 rounding."""
-    ways = {
-        "plain": plain_step(config, processes.device),
-        "ours": our_step(config, dataset, processes),
-        "nudged": plain_step(config, processes.device, nudge=1e-7),
-    }
-    losses: dict[str, list[float]] = {name: [] for name in ways}
-    for i in range(config.curve_steps):
-        for name, way in ways.items():
-            losses[name].append(way(batches[i % len(batches)]))
-    return losses
-
-
-def curve_difference(losses: list[float], reference: list[float]) -> float:
-    """Mean relative difference of two curves, averaged over windows of CURVE_WINDOW steps."""
-    windows = len(losses) // CURVE_WINDOW or 1
-    mean, expected = (
-        [part.mean() for part in np.array_split(np.asarray(curve), windows)] for curve in (losses, reference)
-    )
-    return float(np.mean(np.abs(np.divide(mean, expected) - 1)))
-
-
-def describe_curves(curves: dict[str, list[float]]) -> str:
-    """One line: how far apart the losses are, and how far rounding alone drives them."""
-    ours, nudged = (curve_difference(curves[name], curves["plain"]) for name in ("ours", "nudged"))
-    last = {name: np.mean(losses[-CURVE_WINDOW:]) for name, losses in curves.items()}
-    return (
-        f"losses over {len(curves['plain'])} steps: ours differs from plain by {ours:.1%} in the mean, plain "
-        f"from itself with weights moved by one rounding by {nudged:.1%}; at the end "
-        + ", ".join(f"{name} {value:.5f}" for name, value in last.items())
-    )
+def train_row(config: BenchmarkConfig, device: torch.device) -> Row:
+    """The training step on frames of the settings' split."""
+    dataset = build_dataset(config)
+    return compare_training(config, dataset, draw_batches(dataset, config, device), Processes(device))
 
 
 if __name__ == "__main__":
-    run(main, __doc__, BenchmarkConfig)
+    run(main, __doc__.splitlines()[0], BenchmarkConfig)

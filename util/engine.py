@@ -229,7 +229,7 @@ def evaluate(state: TrainingState, dataset: HandDataset) -> Evaluation:
     """Score the state's network on every frame of a data set, each once, shared between the processes.
 
     Raises:
-        ValueError: see `predict_joints`.
+        ValueError: see `predict_with`.
     """
     config, processes = state.config, state.processes
     frames = range(processes.rank, len(dataset), processes.world_size)
@@ -260,21 +260,9 @@ def predict_joints(
     precision: str = "fp32",
     show_bar: bool = True,
 ) -> np.ndarray:
-    """Joints of every frame of a loader, in its order (SPEC §6, §10).
+    """Joints of every frame of a loader, by a network on `device` that was trained with K.
 
-    Args:
-        network: on `device`; put into evaluation mode here.
-        loader: batches of a HandDataset.
-        kernel_size: K that the network was trained with.
-        device: where the network lies.
-        precision: fp32, bf16 or fp16.
-        show_bar: show one where a person looks.
-
-    Returns:
-        (N, J, 3) float64 full-frame uvd: pixels and mm.
-
-    Raises:
-        ValueError: if a joint comes out as not a number, naming the frame.
+    The network is put into evaluation mode. The rest: see `predict_with`.
     """
     network.eval()
 
@@ -294,12 +282,20 @@ def predict_with(
     precision: str = "fp32",
     show_bar: bool = True,
 ) -> np.ndarray:
-    """Joints of every frame of a loader, by a backend of util.backends.
+    """Joints of every frame of a loader, in its order (SPEC §6, §10).
 
     Args:
         predict: (B, 1, S, S) -> joints (B, J, 3) normalised uvd, and their confidence.
-        loader, device, show_bar, what is returned and raised: see `predict_joints`.
+        loader: batches of a HandDataset.
+        device: where `predict` takes its images.
         precision: for the error's sentence.
+        show_bar: show one where a person looks.
+
+    Returns:
+        (N, J, 3) float64 full-frame uvd: pixels and mm.
+
+    Raises:
+        ValueError: if a joint comes out as not a number, naming the frame.
     """
     batches = []
     for batch in tqdm(loader, desc="frames", unit="batch", leave=False, disable=not show_bar):

@@ -1,0 +1,165 @@
+"""Rows of the head and of whole networks, by engine and precision."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from config import DATASETS
+from model.awr import dense_to_joints, joints_to_dense
+from util import plain
+from util.backends import BACKENDS, Backend, load_backend
+from util.checkpoint import asked_spec, initial_network, load_network
+from util.engine import usable_precision
+from util.export import plate_images
+from util.measure import (
+    BenchmarkConfig,
+    Row,
+    duration_row,
+    memory_row,
+    rate_row,
+    time_in_turn,
+)
+
+BATCH = 32
+FEATURE_SIZE = 64
+MATRICES = {"cpu": 2048, "cuda": 8192}  # edges of those whose product stands for the machine's limit
+
+
+@torch.inference_mode()
+def head_rows(config: BenchmarkConfig, device: torch.device, wanted: Callable[[str], bool]) -> Iterator[Row]:
+    """Dense maps to joints and back, batch 32, time and peak memory: the wanted ones of these rows."""
+    torch.manual_seed(config.seed)
+    kernel_size, joints = 0.4, len(DATASETS["nyu"].joint_names)
+    image = plate_images(BATCH, 2 * FEATURE_SIZE).to(device)
+    joint_uvd = (torch.rand(BATCH, joints, 3) - 0.5).to(device)
+    dense = joints_to_dense(joint_uvd, image, kernel_size, FEATURE_SIZE)
+    dense += 0.05 * torch.randn_like(dense)
+    for name, ways in {
+        "head_decode": [
+            lambda: plain.joints_of_dense(dense, image, kernel_size),
+            lambda: dense_to_joints(dense, image, kernel_size),
+        ],
+        "head_encode": [
+            lambda: plain.dense_of_joints(joint_uvd, image, kernel_size, FEATURE_SIZE),
+            lambda: joints_to_dense(joint_uvd, image, kernel_size, FEATURE_SIZE),
+        ],
+    }.items():
+        if wanted(name):
+            yield duration_row(name, *time_in_turn(ways, config.repeats, device))
+        if wanted(f"memory_{name}"):
+            yield memory_row(name, *ways, device)
+
+
+@torch.inference_mode()
+def network_rows(config: BenchmarkConfig, device: torch.device, kind: str) -> Iterator[Row]:
+    """A network with its head against the fp32 eager forward, by engine and precision, then the best of
+    those that are not int8, its peak memory and its share of the machine's limit.
+
+    Args:
+        config: `net` is the network; `load_model` its weights, if they are of it.
+        device: where the plain way and PyTorch's backends run.
+        kind: frame, a single one, or batch32.
+    """
+    network = benchmark_network(config).to(device)
+    image = plate_images(BATCH if kind == "batch32" else 1, config.img_size)
+    way = plain_way(network, config.kernel_size, image.to(device))
+    backends = dict(usable_backends(network, config, device))
+    names, runs = list(backends), [lambda run=run: run(image) for run in backends.values()]
+    repeats = max(config.repeats // 3, 3) if kind == "batch32" else config.repeats
+    eager, *seconds = time_in_turn([way, *runs], repeats, device)
+    for name, ours in zip(names, seconds, strict=True):
+        yield _network_row(f"{kind}_{config.net}_{name}", eager, ours, len(image))
+    candidates = [i for i, name in enumerate(names) if not name.endswith("int8")]
+    best = min(candidates, key=lambda i: seconds[i])
+    yield _network_row(f"{kind}_{config.net}", eager, seconds[best], len(image))
+    yield memory_row(f"{kind}_{config.net}", way, runs[best], device)
+    limit = matrix_gflops(names[best].split("_")[1], device)
+    achieved = gflop(network, config.img_size) * len(image) / seconds[best]
+    yield Row(f"limit_{kind}_{config.net}", limit, achieved, achieved / limit, "GFLOP/s")
+
+
+def sweep_batch(config: BenchmarkConfig, device: torch.device) -> Iterator[Row]:
+    """Throughput of PyTorch's backend at batches of 1 to 64."""
+    network = benchmark_network(config).to(device)
+    run = load_backend(network, asked_spec(config), "torch", "fp32", device, config.img_size)
+    for batch in (1, 2, 4, 8, 16, 32, 64):
+        image = plate_images(batch, config.img_size).to(device)
+        way = plain_way(network, config.kernel_size, image)
+        with torch.inference_mode():
+            seconds = time_in_turn([way, lambda image=image: run(image)], 3, device)
+        yield rate_row(f"sweep_batch_{config.net}_{batch:02d}", *seconds, batch, "images/s")
+
+
+def plain_way(network: nn.Module, kernel_size: float, image: Tensor) -> Callable[[], Tensor]:
+    """The forward of the released code's kind: fp32, eager, channels first, the plain head."""
+    return lambda: plain.joints_of_dense(network(image)[-1], image, kernel_size)
+
+
+def benchmark_network(config: BenchmarkConfig) -> nn.Module:
+    """The network of the settings, in evaluation mode, with its checkpoint's weights if that is of it.
+
+    Initial heads and deconvolutions are so small that their products run into denormal numbers,
+    which are slow: without a checkpoint they get weights of a trained network's size.
+    """
+    if config.load_model:
+        network, spec = load_network(Path(config.load_model), asked_spec(config))
+        if spec.net == config.net:
+            return network.eval()
+    network = initial_network(config).eval()
+    for module in network.modules():
+        if isinstance(module, nn.ConvTranspose2d):
+            nn.init.normal_(module.weight, std=0.03)
+        elif isinstance(module, nn.Conv2d) and module.weight.std() < 0.01:
+            nn.init.normal_(module.weight, std=0.02)
+    return network
+
+
+def usable_backends(
+    network: nn.Module, config: BenchmarkConfig, device: torch.device
+) -> Iterator[tuple[str, Backend]]:
+    """Every engine and precision that is there, with its name; of the others, why they are not.
+
+    `compile` takes minutes to start: it runs where config.backend asks for it.
+    """
+    calibration = plate_images(32, config.img_size).numpy()
+    for backend, precisions in BACKENDS.items():
+        if backend == "compile" and config.backend != "compile":
+            continue
+        for precision in precisions:
+            if device.type == "cpu" and precision == "fp16":
+                continue  # emulated everywhere
+            try:
+                if backend in ("torch", "compile") and usable_precision(device, precision) != precision:
+                    raise ValueError(f"{device} only emulates {precision}.")
+                arguments = (backend, precision, device, config.img_size, calibration)
+                run = load_backend(network, asked_spec(config), *arguments)
+            except ValueError as error:
+                print(f"  without {backend} {precision}: {error}")
+                continue
+            yield f"{backend}_{precision}", run
+
+
+def gflop(network: nn.Module, img_size: int) -> float:
+    """10⁹ additions and multiplications of one frame."""
+    device = next(network.parameters()).device
+    with FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 1, img_size, img_size, device=device))
+    return counter.get_total_flops() / 1e9
+
+
+def matrix_gflops(precision: str, device: torch.device) -> float:
+    """10⁹ operations a second of a large matrix product: what the machine can do."""
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+    edge = MATRICES[device.type]
+    a = torch.randn(edge, edge, device=device).to(dtype)
+    (seconds,) = time_in_turn([lambda: a @ a], 5, device)
+    return 2 * edge**3 / seconds / 1e9
+
+
+def _network_row(name: str, plain_seconds: float, ours: float, frames: int) -> Row:
+    if frames == 1:
+        return duration_row(name, plain_seconds, ours)
+    return rate_row(name, plain_seconds, ours, frames, "images/s")
