@@ -98,8 +98,8 @@ def _dataset(
         config.img_size,
         config.augment_para if augment else None,
         config.seed,
-        config.center_noise,
         cache,
+        config.center_noise,
     )
 
 

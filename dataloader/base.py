@@ -114,8 +114,8 @@ class HandDataset(Dataset):
         img_size: S, edge of the crop.
         augment_strength: translation mm, scale, rotation degrees; None draws nothing (test).
         seed: of the augmentation and the noise.
-        center_noise: mm, standard deviation along each axis of where a crop lies around its centre.
         cache: what frames are cut to, kept on disk; None decodes every frame anew.
+        center_noise: mm, standard deviation along each axis of where a crop lies around its centre.
     """
 
     def __init__(
@@ -126,8 +126,8 @@ class HandDataset(Dataset):
         img_size: int,
         augment_strength: tuple[float, float, float] | None = None,
         seed: int = 0,
-        center_noise: float = 0.0,
         cache: CropCache | None = None,
+        center_noise: float = 0.0,
     ):
         self.index = index
         self.camera = camera
@@ -135,8 +135,8 @@ class HandDataset(Dataset):
         self.img_size = img_size
         self.augment_strength = augment_strength
         self.seed = seed
-        self.center_noise = center_noise
         self.cache = cache
+        self.center_noise = center_noise
         # Shared memory: workers that outlive an epoch see the next one's number.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 

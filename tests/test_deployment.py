@@ -14,7 +14,7 @@ from util.deployment import fold_batch_norm, largest_difference_mm
 from util.export import plate_images, to_onnx
 
 SIZE = 64
-SPEC = ModelSpec("resnet_18", 14, 4, 1.0, "synth")
+SPEC = ModelSpec("resnet_18", 14, 4, 1.0, "synth", SIZE)
 
 
 def trained(spec):
@@ -65,7 +65,7 @@ def graph(network):
     pytest.importorskip("onnxscript")
     from util.deployment import JointNetwork
 
-    return to_onnx(JointNetwork(network, SPEC.kernel_size), SPEC, SIZE)
+    return to_onnx(JointNetwork(network, SPEC.kernel_size), SPEC)
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def load(network, graph, monkeypatch):
 
     def load(backend, precision):
         pytest.importorskip(backend)
-        return load_backend(network, SPEC, backend, precision, "cpu", SIZE, calibration)
+        return load_backend(network, SPEC, backend, precision, "cpu", calibration)
 
     return load
 

@@ -90,6 +90,13 @@ def test_the_target_is_the_mean_joint_in_a_wider_crop_around_a_rough_centre(data
     np.testing.assert_allclose(still[0].center_xyz, still.index.center_xyz[0], atol=1e-3)
 
 
+def test_a_cache_of_fixed_crops_refuses_centres_that_move(data_dir):
+    for changes in ({"target": "center"}, {"center_noise": 5.0}):
+        with pytest.raises(ValueError, match="leave one of them out"):
+            Config(data_dir=str(data_dir), cache=True, **changes).resolved()
+    Config(target="center", center_noise=0.0, cache=True).resolved().resolved()
+
+
 def test_train_score_and_find_centres(data_dir, tmp_path, run_script):
     """One step, then every command that takes what it wrote."""
     common = ("--data_dir", data_dir, "--target", "center", "--net", "hourglass_1", "--img_size", 64)

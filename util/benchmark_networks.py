@@ -84,7 +84,7 @@ def network_rows(config: BenchmarkConfig, device: torch.device, kind: str) -> It
 def sweep_batch(config: BenchmarkConfig, device: torch.device) -> Iterator[Row]:
     """Throughput of PyTorch's backend at batches of 1 to 64."""
     network = benchmark_network(config).to(device)
-    run = load_backend(network, asked_spec(config), "torch", "fp32", device, config.img_size)
+    run = load_backend(network, asked_spec(config), "torch", "fp32", device)
     for batch in (1, 2, 4, 8, 16, 32, 64):
         image = plate_images(batch, config.img_size).to(device)
         way = plain_way(network, config.kernel_size, image)
@@ -134,7 +134,7 @@ def usable_backends(
             try:
                 if backend in ("torch", "compile") and usable_precision(device, precision) != precision:
                     raise ValueError(f"{device} only emulates {precision}.")
-                arguments = (backend, precision, device, config.img_size, calibration)
+                arguments = (backend, precision, device, calibration)
                 run = load_backend(network, asked_spec(config), *arguments)
             except ValueError as error:
                 print(f"  without {backend} {precision}: {error}")

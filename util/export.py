@@ -83,9 +83,7 @@ def to_onnx(module: JointNetwork, spec: ModelSpec) -> bytes:
             verbose=False,
         )
     graph = program.model_proto
-    onnx.helper.set_model_props(
-        graph, {key: str(value) for key, value in spec._asdict().items()}
-    )
+    onnx.helper.set_model_props(graph, {key: str(value) for key, value in spec._asdict().items()})
     return graph.SerializeToString()
 
 
