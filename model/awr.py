@@ -20,7 +20,7 @@ SOFTMAX_TEMPERATURE = 30.0
 FOREGROUND_DEPTH = 0.99
 
 # A batch's maps at once would not fit into a processor's cache, and take twice the memory.
-FRAMES_AT_ONCE = 16
+FRAMES_AT_ONCE = 4
 
 # Stands in for the depth of background, so that it lies beyond every kernel. In half cubes.
 FAR_AWAY = 1e6
