@@ -16,6 +16,9 @@ from torch.nn.functional import threshold_
 # one at the kernel's rim by e^30: the weights gather around the joint without being an argmax.
 SOFTMAX_TEMPERATURE = 30.0
 
+# Votes for a joint that are spread over this, in half cubes, halve its confidence and more.
+VOTE_SPREAD = 0.2
+
 # Background is +1 after normalisation; what is nearer than this is hand and may vote.
 FOREGROUND_DEPTH = 0.99
 
@@ -118,6 +121,52 @@ def _adaptive_weights(dense: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Ten
     foreground = (d < FOREGROUND_DEPTH).float().flatten(2)
     closeness = dense[:, dense.shape[1] // 4 * 3 :].float().flatten(2) * foreground
     return torch.softmax(SOFTMAX_TEMPERATURE * closeness, dim=-1), closeness, foreground, pixel
+
+
+def adaptive_weights(dense: Tensor, image: Tensor) -> Tensor:
+    """How much every pixel's vote counts for every joint (SPEC §6), for looking at.
+
+    Args:
+        dense: (B, 4J, F, F) direction and closeness maps, any float dtype.
+        image: (B, 1, S, S) normalised depth crop.
+
+    Returns:
+        (B, J, F, F) float32, each map sums to 1.
+    """
+    joints, size = dense.shape[1] // 4, dense.shape[-1]
+    with torch.autocast(dense.device.type, enabled=False):
+        _, _, d = _pixel_uvd(image, size)
+        closeness = dense[:, 3 * joints :].float() * (d < FOREGROUND_DEPTH)
+        return torch.softmax(SOFTMAX_TEMPERATURE * closeness.flatten(2), dim=-1).unflatten(2, (size, size))
+
+
+def joint_confidence(dense: Tensor, image: Tensor, kernel_size: float) -> Tensor:
+    """How far a decoded joint can be trusted.
+
+    The closeness that the adaptive weights expect says how near the joint the voters believe to be;
+    how far their votes are spread says whether they agree. Higher means nearer to the truth, in the
+    mean; it is no probability.
+
+    Args:
+        dense: (B, 4J, F, F) direction and closeness maps, any float dtype.
+        image: (B, 1, S, S) normalised depth crop.
+        kernel_size: K that the network was trained with.
+
+    Returns:
+        (B, J) float32 in [0, 1].
+    """
+    joints, size = dense.shape[1] // 4, dense.shape[-1]
+    weight = adaptive_weights(dense, image).flatten(2)
+    with torch.autocast(dense.device.type, enabled=False):
+        u, v, d = _pixel_uvd(image, size)
+        pixel = torch.cat([u.expand_as(d), v.expand_as(d), d], dim=1).flatten(2)  # (B, 3, F²)
+        closeness = dense[:, 3 * joints :].float().flatten(2) * (d < FOREGROUND_DEPTH).flatten(2)
+        expected = (weight * closeness).sum(-1)
+        direction = dense[:, : 3 * joints].float().flatten(2).unflatten(1, (joints, 3))
+        vote = pixel[:, None] + direction * (kernel_size * (1 - closeness))[:, :, None]  # (B, J, 3, F²)
+        mean = (weight[:, :, None] * vote).sum(-1, keepdim=True)
+        spread = (weight * (vote - mean).square().sum(2)).sum(-1).sqrt()
+        return (expected * torch.exp(-spread / VOTE_SPREAD)).clamp(0, 1)
 
 
 def _pixel_uvd(image: Tensor, feature_size: int) -> tuple[Tensor, Tensor, Tensor]:

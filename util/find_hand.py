@@ -97,6 +97,8 @@ def sample_frame(depth: np.ndarray, camera: Camera, depth_range: tuple[float, fl
     stride = max(1, round(spacing * camera.fx / float(np.median(readings))))
     rows, columns = (slice(stride // 2, None, stride) for _ in range(2))
     thin = depth[rows, columns].astype(np.float64)
+    if not thin.any():  # also of no pixels at all, for which OpenCV's distance transform would crash
+        raise ValueError("nothing in range is as large as a hand")
     v, u = np.nonzero(thin)
     d = thin[v, u]
     xyz = camera.uvd_to_xyz(np.stack([u * stride + stride // 2, v * stride + stride // 2, d], axis=1))

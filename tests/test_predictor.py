@@ -1,0 +1,343 @@
+"""From a depth frame to a pose: mirrored, in any unit, damaged, real, and with no hand in it."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from config import NYU_CAMERA, Config
+from dataloader import build_dataset
+from dataloader.nyu import read_depth
+from tests.blob_network import CAMERA, blob_predictor
+from tests.conftest import PROJECT
+from tests.nyu_folder import ball_hand, open_hand
+from util.camera import Camera, uvd_to_crop
+from util.checkpoint import ModelSpec, save_checkpoint
+from util.frames import in_millimetres, mirrored_camera
+from util.predictor import DEFAULT_CENTER_CHECKPOINT, DEFAULT_CHECKPOINT, HandPosePredictor, next_center
+
+SHARED = PROJECT.parent / "shared"
+needs_weights = pytest.mark.skipif(
+    not (PROJECT / DEFAULT_CHECKPOINT).is_file(), reason=f"{DEFAULT_CHECKPOINT} is not trained yet"
+)
+needs_nyu = pytest.mark.skipif(not (SHARED / "nyu").is_dir(), reason="the NYU frame is not here")
+
+
+@pytest.fixture(scope="module")
+def blob(tmp_path_factory):
+    return blob_predictor(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="module")
+def trained():
+    center = PROJECT / DEFAULT_CENTER_CHECKPOINT
+    return HandPosePredictor(
+        PROJECT / DEFAULT_CHECKPOINT, "cpu", center_checkpoint=center if center.is_file() else None
+    )
+
+
+@pytest.fixture(scope="module")
+def hand():
+    """A rendered right hand off the middle (480, 640) uint16 mm, and a body's wall behind it."""
+    dataset = build_dataset(Config(dataset="synth", data_dir=str(PROJECT / "data")).resolved())
+    return dataset.index.read_depth(dataset.index.frame_path(181))
+
+
+def test_a_pose_fits_together(blob, hand):
+    pose = blob.predict(hand, NYU_CAMERA, weights=True)
+    assert pose.joints_xyz.shape == pose.joints_uvd.shape == (14, 3)
+    np.testing.assert_allclose(NYU_CAMERA.xyz_to_uvd(pose.joints_xyz), pose.joints_uvd, atol=1e-6)
+    assert pose.confidence.shape == (14,)
+    assert ((pose.confidence >= 0) & (pose.confidence <= 1)).all()
+    assert pose.crop.image.shape == (64, 64)
+    assert pose.weights.shape == (14, 32, 32)
+    np.testing.assert_allclose(pose.weights.sum((1, 2)), 1, atol=1e-5)
+    # The weights gather where the joint is: the pose's three pictures of a joint agree.
+    centers = np.array([pose.crop.center_xyz[2], pose.crop.cube[2]])
+    crop_uv = uvd_to_crop(pose.joints_uvd, *centers, pose.crop.M.astype(float), 64)[:, :2]
+    places = (np.arange(32) + 0.5) / 16 - 1
+    mean_u, mean_v = pose.weights.sum(1) @ places, pose.weights.sum(2) @ places
+    assert np.abs(np.stack([mean_u, mean_v], axis=1) - crop_uv).max() < 0.2
+    assert blob.predict(hand, NYU_CAMERA).weights is None
+
+
+def test_a_batch_gives_what_single_frames_give(blob, hand):
+    moved = np.roll(hand, 40, axis=1)
+    frames = [hand, np.zeros_like(hand), moved]
+    poses = blob.predict_batch(frames, NYU_CAMERA, [None, None, None], weights=True)
+    assert poses[1] is None
+    for pose, frame in ((poses[0], hand), (poses[2], moved)):
+        alone = blob.predict(frame, NYU_CAMERA, weights=True)
+        np.testing.assert_allclose(pose.joints_xyz, alone.joints_xyz, atol=1e-3)
+    given_center = blob.predict_batch(frames, NYU_CAMERA, [poses[0].center_xyz, None, None])[0]
+    np.testing.assert_allclose(given_center.joints_xyz, poses[0].joints_xyz, atol=1e-3)
+    assert blob.predict_batch([], NYU_CAMERA) == []
+    assert len(blob.predict_batch([hand] * 33, NYU_CAMERA)) == 33
+
+
+def test_a_left_hand_is_the_mirrored_right_hand(blob, hand):
+    mirrored, camera = np.ascontiguousarray(hand[:, ::-1]), mirrored_camera(NYU_CAMERA, 640)
+    assert camera.cx == 639 - NYU_CAMERA.cx
+    right = blob.predict(hand, NYU_CAMERA, weights=True)
+    left = blob.predict(mirrored, camera, handedness="left", weights=True)
+    across = np.array([-1, 1, 1])
+    assert np.abs(left.joints_xyz - right.joints_xyz * across).max() < 0.1
+    assert np.abs(left.joints_uvd - (right.joints_uvd * across + (639, 0, 0))).max() < 0.1
+    np.testing.assert_allclose(camera.xyz_to_uvd(left.joints_xyz), left.joints_uvd, atol=1e-6)
+    np.testing.assert_array_equal(left.crop.image, right.crop.image[:, ::-1])
+    np.testing.assert_array_equal(left.weights, right.weights[..., ::-1])
+    # The crop is where its M says: the same reading in the frame and in the crop.
+    v, u = (int(np.median(index)) for index in np.nonzero(left.crop.image))
+    frame_u, frame_v, _ = np.linalg.inv(left.crop.M) @ (u, v, 1)
+    around = mirrored[int(frame_v) - 3 : int(frame_v) + 4, int(frame_u) - 3 : int(frame_u) + 4]
+    assert np.abs(around - left.crop.image[v, u]).min() < 5
+    # With a given centre too, and it matters: a right hand's answer for that frame is another.
+    again = blob.predict(mirrored, camera, left.center_xyz, handedness="left")
+    assert np.abs(again.joints_xyz - left.joints_xyz).max() < 0.1
+    assert np.abs(blob.predict(mirrored, camera).joints_xyz - left.joints_xyz).max() > 5
+
+
+@needs_weights
+@needs_nyu
+def test_the_trained_network_mirrors_the_real_frame(trained):
+    depth = read_depth(SHARED / "nyu" / "depth_1_0000001.png")
+    right = trained.predict(depth, NYU_CAMERA)
+    left = trained.predict(depth[:, ::-1].copy(), mirrored_camera(NYU_CAMERA, 640), handedness="left")
+    assert np.abs(left.joints_xyz * (-1, 1, 1) - right.joints_xyz).max() < 0.1
+
+
+def test_the_unit_of_depth_changes_nothing(blob, hand):
+    expected = blob.predict(hand, NYU_CAMERA).joints_xyz
+    for frame, scale in (
+        (hand.astype(np.float32), 1),
+        (hand.astype(np.int32), 1),
+        ((hand / 1000).astype(np.float32), 1000),
+        (hand / 1000, 1000),
+        (np.minimum(hand.astype(np.uint32) * 8, 65534).astype(np.uint16), 0.125),
+    ):
+        np.testing.assert_array_equal(
+            blob.predict(frame, NYU_CAMERA, depth_scale=scale).joints_xyz, expected, err_msg=f"{frame.dtype}"
+        )
+
+
+def test_missing_readings_come_in_many_ways(blob, hand):
+    expected = blob.predict(hand, NYU_CAMERA).joints_xyz
+    for nothing in (0, np.nan, np.inf, -np.inf, -1, 65535, 1e30):
+        frame = np.where(hand > 0, hand, nothing)
+        np.testing.assert_array_equal(blob.predict(frame, NYU_CAMERA).joints_xyz, expected)
+
+
+@pytest.mark.parametrize("scale", [0.5, 2])
+def test_any_resolution_and_camera(blob, scale):
+    """The same scene by two cameras: the pose is the same within two pixels of the crop, 4.7 mm each."""
+    joints = open_hand([30.0, -20, 600])
+    full = blob.predict(ball_hand(joints), NYU_CAMERA)
+    camera = Camera(
+        NYU_CAMERA.fx * scale,
+        NYU_CAMERA.fy * scale,
+        (320.5 * scale) - 0.5,
+        (240.5 * scale) - 0.5,
+        NYU_CAMERA.flip,
+    )
+    rows, columns = (np.floor(np.arange(int(n * scale)) / scale).astype(int) for n in (480, 640))
+    other = blob.predict(ball_hand(joints)[np.ix_(rows, columns)], camera)
+    assert np.abs(other.joints_xyz - full.joints_xyz).max() < 9
+
+
+def nothing(height=240, width=320):
+    return np.zeros((height, width), np.uint16)
+
+
+NO_HAND = {
+    "nothing": nothing(),
+    "all NaN": np.full((240, 320), np.nan),
+    "far wall": np.full((240, 320), 3000, np.uint16),
+    "speck": np.pad(np.full((6, 6), 500, np.uint16), 100),
+    "one pixel": np.full((1, 1), 500.0),
+    "a row": np.full((1, 640), 500.0),
+    "a column": np.full((640, 1), 500.0),
+}
+
+
+@pytest.mark.parametrize("name", NO_HAND)
+def test_no_hand_gives_none(blob, name):
+    assert blob.predict(NO_HAND[name], CAMERA) is None
+
+
+@pytest.mark.parametrize("center", [(0, 0, 600), (5000, 0, 600), (0, 0, 1e-3), (0, 0, 1e6)])
+def test_a_centre_with_nothing_around_gives_none(blob, center):
+    assert blob.predict(nothing(), CAMERA, center) is None
+
+
+def test_an_unsure_network_gives_none(blob, hand, tmp_path):
+    sure = blob.predict(hand, NYU_CAMERA).confidence.mean()
+    stricter = blob_predictor(tmp_path, min_confidence=float(sure) + 0.01)
+    assert stricter.predict(hand, NYU_CAMERA) is None
+    untrained = HandPosePredictor(tmp_path / "blob.pth", "cpu")
+    assert untrained.predict(hand, NYU_CAMERA) is None
+
+
+frame = nothing()
+MISTAKES = {
+    "a list": ((([[500]],), {}), "is a NumPy array"),
+    "colour": (((np.zeros((4, 4, 3), np.uint8),), {}), r"shape \(4, 4, 3\)"),
+    "bool": (((frame > 0,), {}), "holds bool"),
+    "complex": (((frame + 1j,), {}), "holds complex128"),
+    "text": (((frame.astype(str),), {}), "holds <U5"),
+    "empty": (((frame[:0],), {}), r"shape \(0, 320\)"),
+    "centre": (((frame,), {"center": (0, 0)}), "expected x, y, z in mm"),
+    "centre behind": (((frame,), {"center": (0, 0, -1)}), "z above 0"),
+    "centre NaN": (((frame,), {"center": (0, np.nan, 500)}), "z above 0"),
+    "scale": (((frame,), {"depth_scale": 0}), "depth_scale is 0"),
+    "scale NaN": (((frame,), {"depth_scale": np.nan}), "depth_scale is nan"),
+    "hand": (((frame,), {"handedness": "both"}), "handedness is 'both'"),
+    "camera": (((frame,), {"camera": Camera(0, 500, 1, 1)}), "fx and fy are above 0"),
+    "camera NaN": (((frame,), {"camera": Camera(500, 500, np.nan, 1)}), "all are finite"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_are_a_sentence(blob, name):
+    (arguments, keywords), sentence = MISTAKES[name]
+    with pytest.raises(ValueError, match=sentence) as raised:
+        blob.predict(*arguments, **({"camera": CAMERA} | keywords))
+    assert str(raised.value).endswith(".")
+    assert "\n" not in str(raised.value)
+
+
+def test_mistakes_in_a_batch(blob):
+    with pytest.raises(ValueError, match="different sizes"):
+        blob.predict_batch([nothing(), nothing(120)], CAMERA)
+    with pytest.raises(ValueError, match="2 frames have 1 centres"):
+        blob.predict_batch([nothing(), nothing()], CAMERA, [None])
+
+
+def test_checkpoints_that_cannot_be_used(tmp_path):
+    for name, spec, sentence in (
+        ("center", ModelSpec("resnet_18", 1, 4, 1.0, "synth", 64, "center"), "as the centre network"),
+        ("joints", ModelSpec("resnet_18", 16, 4, 1.0, "synth", 64), "has 14"),
+        ("nameless", ModelSpec("resnet_18", 14, 4, 1.0, None, 64), "which data set"),
+    ):
+        save_checkpoint(tmp_path / f"{name}.pth", spec.build(), spec)
+        with pytest.raises(ValueError, match=sentence):
+            HandPosePredictor(tmp_path / f"{name}.pth", "cpu")
+    with pytest.raises(ValueError, match="'cuda:7'"):
+        HandPosePredictor(tmp_path / "joints.pth", "cuda:7")
+    with pytest.raises(FileNotFoundError, match="is missing"):
+        HandPosePredictor(tmp_path / "absent.pth", "cpu")
+
+
+def test_broken_weights_are_an_error_not_a_nan(tmp_path, hand):
+    spec = ModelSpec("resnet_18", 14, 4, 1.0, "synth", 64)
+    network = spec.build()
+    torch.nn.init.constant_(network.final1.bias, torch.nan)
+    save_checkpoint(tmp_path / "nan.pth", network, spec)
+    with pytest.raises(ValueError, match="are not finite"):
+        HandPosePredictor(tmp_path / "nan.pth", "cpu").predict(hand, NYU_CAMERA)
+
+
+@st.composite
+def damaged_frames(draw):
+    """Small frames: noise, planes, a hand's blob, with holes, spikes and odd dtypes."""
+    height, width = draw(st.integers(1, 48)), draw(st.integers(1, 64))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    kind = draw(st.sampled_from(["noise", "plane", "blob", "extreme"]))
+    if kind == "noise":
+        frame = rng.uniform(-100, 2000, (height, width))
+    elif kind == "plane":
+        frame = np.add.outer(np.arange(height), np.arange(width)) * rng.uniform(-5, 5) + rng.uniform(100, 900)
+    elif kind == "blob":
+        rows, columns = np.ogrid[:height, :width]
+        near = (rows - height / 2) ** 2 + (columns - width / 2) ** 2 < rng.uniform(1, 600)
+        frame = np.where(near, rng.uniform(200, 900), 0)
+    else:
+        frame = rng.choice([0, 1e-300, 1e300, 1.0, 99.99, 100.01, 1500.0, 9999.0], (height, width))
+    for value in draw(st.lists(st.sampled_from([np.nan, np.inf, -np.inf, 0, -5, 65535, 500]), max_size=4)):
+        frame = np.where(rng.random(frame.shape) < 0.1, value, frame)
+    dtype = draw(
+        st.sampled_from([np.float64, np.float32, np.float16, np.uint16, np.int16, np.uint8, np.int64])
+    )
+    with np.errstate(all="ignore"):
+        return frame.astype(dtype)
+
+
+@pytest.mark.filterwarnings("error")
+def test_500_damaged_frames(blob):
+    """A pose, a None or a clear error; never a crash or a NaN. All three outcomes do occur."""
+    outcomes = []
+
+    @settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    @given(
+        frame=damaged_frames(),
+        focal=st.floats(1, 2000),
+        center=st.none()
+        | st.tuples(*[st.floats(-50, 50)] * 2, st.floats(200, 900))
+        | st.tuples(*[st.floats(-1e4, 1e4)] * 2, st.floats(-1, 1e5)),
+        handedness=st.sampled_from(["right", "left"]),
+        depth_scale=st.sampled_from([1.0, 1.0, 0.125, 1000.0, 1e-6, 1e6]),
+    )
+    def predict(frame, focal, center, handedness, depth_scale):
+        height, width = frame.shape
+        camera = Camera(focal, focal, width / 2, height / 2)
+        try:
+            pose = blob.predict(frame, camera, center, handedness, depth_scale)
+        except ValueError as error:
+            outcomes.append("error" if str(error).endswith("z above 0.") else str(error))
+            return
+        outcomes.append("none" if pose is None else "pose")
+        if pose is not None:
+            for name in ("joints_xyz", "joints_uvd", "center_xyz", "confidence"):
+                assert np.isfinite(getattr(pose, name)).all(), name
+
+    predict()
+    print({outcome: outcomes.count(outcome) for outcome in set(outcomes)})
+    assert len(outcomes) >= 500
+    assert set(outcomes) == {"error", "none", "pose"}
+
+
+def test_millimetres_keep_what_was_measured():
+    raw = np.array([[0, 1, 4000, 65534, 65535]], np.uint16)
+    np.testing.assert_array_equal(in_millimetres(raw, 0.125), [[0, 0.125, 500, 8191.75, 0]])
+    np.testing.assert_array_equal(in_millimetres(np.float32([[0.7254]]), 1000), [[725.40625]])  # to 1/64 mm
+
+
+@needs_weights
+@needs_nyu
+def test_the_real_frame_without_a_centre(trained):
+    depth = read_depth(SHARED / "nyu" / "depth_1_0000001.png")
+    truth = NYU_CAMERA.uvd_to_xyz(
+        np.load(SHARED / "nyu" / "test_labels_uvd.npz")["joint_uvd"][0].astype(float)
+    )
+    released = np.loadtxt(SHARED / "nyu" / "center_test_refined.txt", max_rows=1)
+    errors = [
+        np.linalg.norm(trained.predict(depth, NYU_CAMERA, center).joints_xyz - truth, axis=1).mean()
+        for center in (released, None)
+    ]
+    print(f"NYU frame 1: {errors[0]:.1f} mm with the released centre, {errors[1]:.1f} mm with none")
+    assert errors[1] < errors[0] + 3
+
+
+@needs_weights
+def test_more_confident_joints_are_nearer(trained):
+    """Calibration on the bundled test split: the mean error falls from quarter to quarter of confidence."""
+    dataset = build_dataset(Config(dataset="synth", data_dir=str(PROJECT / "data")).resolved())
+    errors, confidence = [], []
+    for i in range(0, len(dataset), 2):
+        depth = dataset.index.read_depth(dataset.index.frame_path(i))
+        pose = trained.predict(depth, NYU_CAMERA, dataset.index.center_xyz[i])
+        if pose is not None:
+            errors.append(np.linalg.norm(pose.joints_xyz - dataset.index.joint_xyz[i], axis=1))
+            confidence.append(pose.confidence)
+    assert len(errors) > 0.95 * len(range(0, len(dataset), 2))
+    order = np.argsort(np.concatenate(confidence))
+    quarters = [part.mean() for part in np.array_split(np.concatenate(errors)[order], 4)]
+    print("mean error by quarter of confidence, mm:", np.round(quarters, 2))
+    assert quarters == sorted(quarters, reverse=True)
+    assert np.mean(quarters[:2]) > 1.5 * np.mean(quarters[2:])
+
+
+def test_the_next_centre_is_the_middle_of_the_joints(blob, hand):
+    pose = blob.predict(hand, NYU_CAMERA)
+    low, high = pose.joints_xyz.min(0), pose.joints_xyz.max(0)
+    np.testing.assert_allclose(next_center(pose), (low + high) / 2)
