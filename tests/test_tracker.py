@@ -1,0 +1,197 @@
+"""A hand through a stream of frames: followed, lost, found again, smoothed."""
+
+import time
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from config import NYU_CAMERA
+from dataloader.synthetic.motion import LEAVE_PERIOD, MovingHand
+from dataloader.synthetic.writer import load_model
+from tests.blob_network import CAMERA, blob_predictor
+from tests.conftest import PROJECT
+from util.predictor import DEFAULT_CENTER_CHECKPOINT, DEFAULT_CHECKPOINT, HandPose, HandPosePredictor
+from util.tracker import UNSURE, HandTracker, OneEuro
+
+FRAMES = 300
+EVERY = 6  # of the clip, predicted on its own beside the tracked pose
+
+
+@pytest.fixture(scope="module")
+def moving_hand():
+    return MovingHand(load_model(), 0, CAMERA, (240, 320), leaves=True)
+
+
+@pytest.fixture(scope="module")
+def clip(moving_hand):
+    """300 frames of a hand that leaves twice and returns."""
+    return [moving_hand.frame(i) for i in range(FRAMES)]
+
+
+def test_the_clip_is_what_it_says(moving_hand, clip):
+    visible = np.array([frame.visible for frame in clip])
+    assert 200 < visible.sum() < 260
+    assert np.count_nonzero(np.diff(visible.astype(int)) == 1) == 2  # it returns twice
+    away = np.array([not frame.depth.any() for frame in clip])
+    assert away.sum() > 40
+    assert not (away & visible).any()
+    # Any frame alone is the frame of the clip, and the labels lie on what is rendered.
+    np.testing.assert_array_equal(moving_hand.frame(217).depth, clip[217].depth)
+    u, v, d = np.rint(CAMERA.xyz_to_uvd(clip[0].joint_xyz)).astype(int).T
+    assert np.median(np.abs(clip[0].depth[v, u] - d)) < 25
+    # It moves, and without jumps.
+    steps = [np.linalg.norm(b.joint_xyz - a.joint_xyz, axis=1).max() for a, b in pairwise(clip[:90])]
+    assert 1 < np.mean(steps) < 30
+    assert max(steps) < 60
+    up = MovingHand(load_model(), 0, CAMERA._replace(flip=-1), (240, 320), leaves=True).frame(3)
+    np.testing.assert_array_equal(up.depth, clip[3].depth)
+    np.testing.assert_allclose(up.joint_xyz * (1, -1, 1), clip[3].joint_xyz)
+
+
+def returns(clip):
+    """Frames at which the whole hand is back."""
+    return [i for i in range(1, len(clip)) if clip[i].visible and not clip[i - 1].visible]
+
+
+def test_a_hand_that_leaves_is_lost_and_found_again(clip, tmp_path):
+    tracker = HandTracker(blob_predictor(tmp_path), CAMERA)
+    poses = [tracker.update(frame.depth) for frame in clip]
+    for frame, pose in zip(clip, poses, strict=True):
+        if not frame.depth.any():
+            assert pose is None
+        if pose is not None:
+            assert np.isfinite(pose.joints_xyz).all()
+    for back in returns(clip):
+        assert any(pose is not None for pose in poses[back : back + 5])
+    followed = [p is not None for p, f in zip(poses, clip, strict=True) if f.visible]
+    assert np.mean(followed) > 0.9
+
+
+@pytest.mark.skipif(
+    not (PROJECT / DEFAULT_CHECKPOINT).is_file(), reason=f"{DEFAULT_CHECKPOINT} is not trained yet"
+)
+def test_tracking_is_as_near_as_frame_by_frame(clip):
+    center = PROJECT / DEFAULT_CENTER_CHECKPOINT
+    predictor = HandPosePredictor(
+        PROJECT / DEFAULT_CHECKPOINT, "cpu", center_checkpoint=center if center.is_file() else None
+    )
+    tracker = HandTracker(predictor, CAMERA)
+    started = time.perf_counter()
+    poses = [tracker.update(frame.depth) for frame in clip]
+    rate = FRAMES / (time.perf_counter() - started)
+
+    def error(pose, i):
+        return np.linalg.norm(pose.joints_xyz - clip[i].joint_xyz, axis=1).mean()
+
+    for i, pose in enumerate(poses):
+        assert pose is None or np.isfinite(pose.joints_xyz).all()
+        assert pose is None or clip[i].depth.any()
+    for back in returns(clip):
+        assert any(poses[i] is not None and error(poses[i], i) < 40 for i in range(back, back + 5))
+    tracked, alone = [], []
+    for i in range(0, FRAMES, EVERY):
+        single = predictor.predict(clip[i].depth, CAMERA) if clip[i].visible else None
+        if single is not None and poses[i] is not None:
+            tracked.append(error(poses[i], i))
+            alone.append(error(single, i))
+    followed = sum(pose is not None for pose, frame in zip(poses, clip, strict=True) if frame.visible)
+    print(
+        f"{FRAMES} frames, {rate:.1f} a second; of {sum(f.visible for f in clip)} visible hands {followed} "
+        f"found; tracked {np.mean(tracked):.2f} mm, frame by frame {np.mean(alone):.2f} mm"
+    )
+    assert followed > 0.95 * sum(frame.visible for frame in clip)
+    assert np.mean(tracked) < 1.1 * np.mean(alone)
+
+
+class Call(NamedTuple):
+    """center: given to the predictor, None where it had to look for the hand itself."""
+
+    center: np.ndarray | None
+    handedness: str
+    depth_scale: float
+
+
+class ScriptedPredictor:
+    """Answers from a list; remembers what it was asked."""
+
+    def __init__(self, *answers):
+        self.answers, self.calls = list(answers), []
+
+    def predict(self, depth, camera, center=None, handedness="right", depth_scale=1.0, weights=False):
+        self.calls.append(Call(center, handedness, depth_scale))
+        return self.answers.pop(0)
+
+
+def pose_at(x, confidence=0.9):
+    joints = np.tile([float(x), 0, 500], (14, 1))
+    joints[0] += (20, 0, 0)
+    return HandPose(
+        joints, NYU_CAMERA.xyz_to_uvd(joints), joints.mean(0), np.full(14, confidence, np.float32), None
+    )
+
+
+def track(predictor, frames, **arguments):
+    tracker = HandTracker(predictor, NYU_CAMERA, **arguments)
+    return [tracker.update(np.zeros((4, 4))) for _ in range(frames)]
+
+
+def test_the_last_pose_gives_the_next_centre():
+    predictor = ScriptedPredictor(pose_at(0), pose_at(5), pose_at(10))
+    track(predictor, 3, handedness="left", depth_scale=0.125)
+    assert [call.center is None for call in predictor.calls] == [True, False, False]
+    np.testing.assert_allclose(predictor.calls[1].center, (10, 0, 500))
+    np.testing.assert_allclose(predictor.calls[2].center, (15, 0, 500))
+    assert all(call[1:] == ("left", 0.125) for call in predictor.calls)
+
+
+def test_a_lost_hand_is_looked_for_in_the_same_frame():
+    predictor = ScriptedPredictor(pose_at(0), None, pose_at(100), None, None, None, pose_at(7))
+    poses = track(predictor, 5)
+    assert [call.center is None for call in predictor.calls] == [True, False, True, False, True, True, True]
+    assert [pose is None for pose in poses] == [False, False, True, True, False]
+
+
+@pytest.mark.parametrize(("found", "expected"), [(0.8, 100), (0.1, 0), (None, 0)])
+def test_an_unsure_pose_is_compared_with_one_found_anew(found, expected):
+    anew = None if found is None else pose_at(100, found)
+    predictor = ScriptedPredictor(pose_at(0), pose_at(0, UNSURE - 0.1), anew)
+    poses = track(predictor, 2)
+    assert poses[1].joints_xyz[1, 0] == expected
+
+
+def test_smoothing_takes_out_jitter_and_follows_movement():
+    rng = np.random.default_rng(0)
+    steady = [pose_at(x) for x in rng.normal(0, 2, 200)]
+    smoothed = track(ScriptedPredictor(*steady), 200, smoothing=OneEuro())
+    jitter = [np.std([pose.joints_xyz[1, 0] for pose in poses[20:]]) for poses in (steady, smoothed)]
+    assert jitter[1] < 0.5 * jitter[0]
+    for pose in smoothed[:3]:
+        np.testing.assert_allclose(pose.joints_uvd, NYU_CAMERA.xyz_to_uvd(pose.joints_xyz))
+    # At 300 mm/s it lags by little, and less than a filter that ignores speed.
+    moving = [pose_at(10.0 * i) for i in range(60)]
+    lags = [
+        moving[-1].joints_xyz[1, 0]
+        - track(ScriptedPredictor(*moving), 60, smoothing=euro)[-1].joints_xyz[1, 0]
+        for euro in (OneEuro(), OneEuro(beta=0))
+    ]
+    assert 0 < lags[0] < 15 < lags[1]
+
+
+def test_smoothing_starts_anew_when_the_hand_was_lost():
+    answers = [pose_at(0), None, None, pose_at(300)]
+    assert track(ScriptedPredictor(*answers), 3, smoothing=OneEuro())[2].joints_xyz[1, 0] == 300
+    euro = OneEuro()
+    assert euro(np.array([1.0]), 0.1) == euro(np.array([5.0]), 0.0) == 1  # no time passed
+
+
+@pytest.mark.parametrize("arguments", [{"min_cutoff": 0}, {"beta": -1}, {"min_cutoff": float("nan")}])
+def test_a_filter_that_cannot_be(arguments):
+    with pytest.raises(ValueError, match="One-Euro"):
+        OneEuro(**arguments)
+
+
+def test_the_hand_leaves_once_a_period(moving_hand):
+    assert moving_hand.frame(LEAVE_PERIOD - 30).depth.sum() == 0
+    assert moving_hand.frame(2 * LEAVE_PERIOD - 30).depth.sum() == 0
