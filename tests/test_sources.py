@@ -1,0 +1,253 @@
+"""Frames from files, folders, stacks, videos and cameras, with the right intrinsics and unit."""
+
+import sys
+import types
+
+import cv2
+import numpy as np
+import pytest
+
+from config import DATASETS, NYU_CAMERA
+from tests.nyu_folder import encode_depth
+from util.camera import Camera
+from util.cameras import CAMERAS, camera_for_size, parse_camera
+from util.sources import SourceOptions, open_source
+
+RAW = np.random.default_rng(0).integers(0, 60000, (6, 48, 64)).astype(np.uint16)
+CAMERA = Camera(50, 50, 32, 24)
+GIVEN = SourceOptions(CAMERA)
+
+
+def write_png(path, frame):
+    assert cv2.imwrite(str(path), frame)
+
+
+def write_msra(path, depth, left=3, top=5):
+    height, width = depth.shape
+    header = np.array([320, 240, left, top, left + width, top + height], "<i4")
+    path.write_bytes(header.tobytes() + depth.astype("<f4").tobytes())
+
+
+def write_video(path, frames, code="FFV1", depth=cv2.CV_16U):
+    options = [cv2.VIDEOWRITER_PROP_DEPTH, depth, cv2.VIDEOWRITER_PROP_IS_COLOR, 0]
+    writer = cv2.VideoWriter(
+        str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*code), 30, frames.shape[:0:-1], options
+    )
+    assert writer.isOpened()
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+
+
+def test_a_16_bit_png(tmp_path):
+    write_png(tmp_path / "one.png", RAW[0])
+    source = open_source(str(tmp_path / "one.png"), GIVEN)
+    np.testing.assert_array_equal(source.read(0), RAW[0])
+    assert (source.length, source.camera, source.depth_scale, source.sequence) == (1, CAMERA, 1.0, False)
+    assert source.label(0) == "one.png"
+
+
+def test_nyu_and_msra_files_bring_their_camera(tmp_path):
+    depth = RAW[0] % 2000
+    write_png(tmp_path / "nyu.png", encode_depth(np.pad(depth, ((0, 432), (0, 576)))))
+    source = open_source(str(tmp_path / "nyu.png"), SourceOptions())
+    np.testing.assert_array_equal(source.read(0)[:48, :64], depth)
+    assert source.camera == NYU_CAMERA
+
+    write_msra(tmp_path / "000001_depth.bin", depth)
+    source = open_source(str(tmp_path / "000001_depth.bin"), SourceOptions())
+    assert source.read(0).shape == (240, 320)
+    np.testing.assert_array_equal(source.read(0)[5:53, 3:67], depth)
+    assert source.camera == DATASETS["msra"].camera
+    assert open_source(str(tmp_path / "000001_depth.bin"), GIVEN).camera == CAMERA
+
+
+def test_a_folder_is_read_in_the_order_of_its_numbers(tmp_path):
+    for number in (2, 10, 1):
+        write_png(tmp_path / f"frame_{number}.png", RAW[number % 6])
+    (tmp_path / "notes.txt").write_text("not a frame")
+    source = open_source(str(tmp_path), GIVEN)
+    assert source.labels == ("frame_1.png", "frame_2.png", "frame_10.png")
+    np.testing.assert_array_equal(source.read(2), RAW[4])
+
+
+@pytest.mark.parametrize("name", ["one.npy", "stack.npy", "stack.npz", "several.npz", "floats.npy"])
+def test_arrays(tmp_path, name):
+    path = tmp_path / name
+    frames = {"one.npy": RAW[0], "floats.npy": (RAW / 1000).astype(np.float32)}.get(name, RAW)
+    if name == "several.npz":
+        np.savez(path, depth=frames, color=np.zeros(3))
+    elif path.suffix == ".npz":
+        np.savez_compressed(path, frames)
+    else:
+        np.save(path, frames)
+    source = open_source(str(path), GIVEN)
+    expected = frames if frames.ndim == 3 else frames[None]
+    assert source.length == len(expected)
+    for i in (len(expected) - 1, 0):
+        np.testing.assert_array_equal(source.read(i), expected[i])
+    assert source.sequence
+
+
+def test_a_video_of_16_bits_in_any_order(tmp_path):
+    write_video(tmp_path / "depth.mkv", RAW)
+    source = open_source(str(tmp_path / "depth.mkv"), GIVEN)
+    assert source.length == 6
+    for i in (0, 1, 2, 5, 3, 0, 1, 4):
+        np.testing.assert_array_equal(source.read(i), RAW[i])
+    source.close()
+
+
+def test_the_table_scales_with_the_resolution_and_knows_the_unit(tmp_path):
+    np.save(tmp_path / "small.npy", np.ones((240, 320), np.uint16))
+    source = open_source(str(tmp_path / "small.npy"), SourceOptions(CAMERAS["sr305"]))
+    assert source.depth_scale == 0.125
+    full = CAMERAS["sr305"].camera
+    assert source.camera.fx == full.fx / 2
+    assert open_source(str(tmp_path / "small.npy"), SourceOptions(CAMERAS["sr305"], 1.0)).depth_scale == 1.0
+    # The edges of the frame are the same rays.
+    for u, v in ((-0.5, -0.5), (319.5, 239.5)):
+        small = source.camera.uvd_to_xyz(np.array([u, v, 500.0]))
+        large = full.uvd_to_xyz(np.array([2 * u + 0.5, 2 * v + 0.5, 500.0]))
+        np.testing.assert_allclose(small, large, atol=1e-9)
+    for known in CAMERAS.values():
+        assert camera_for_size(known, known.frame_size) == known.camera
+        middle = (known.frame_size[1] / 2, known.frame_size[0] / 2)
+        assert np.abs(np.subtract(known.camera[2:4], middle)).max() < 50
+
+
+def test_a_camera_from_the_command_line():
+    assert parse_camera("475.5,476,320,240.25") == Camera(475.5, 476, 320, 240.25)
+    assert parse_camera("d435") is CAMERAS["d435"]
+    for text in ("d999", "1,2,3", "1,2,3,x", ","):
+        with pytest.raises(ValueError, match="neither one of nyu"):
+            parse_camera(text)
+
+
+def test_the_synthetic_hand_comes_through_any_camera():
+    source = open_source("synthetic", SourceOptions(CAMERAS["kinect2"], seed=3, body=True))
+    assert source.read(0).shape == (424, 512)
+    assert source.length is None
+    assert source.camera == CAMERAS["kinect2"].camera
+    assert (source.read(0) > 900).sum() > 5000  # the body
+    assert not np.array_equal(source.read(0), source.read(30))
+
+
+def fake_realsense(fail=False):
+    """The part of pyrealsense2 that is used, with a camera that shows RAW[0]."""
+
+    class Pipeline:
+        stopped = False
+
+        def start(self, config):
+            if fail:
+                raise RuntimeError("No device connected")
+            lens = types.SimpleNamespace(fx=384.0, fy=385.0, ppx=320.5, ppy=240.5)
+            profile = types.SimpleNamespace(get_intrinsics=lambda: lens)
+            sensor = types.SimpleNamespace(get_depth_scale=lambda: 0.000125)
+            return types.SimpleNamespace(
+                get_stream=lambda kind: types.SimpleNamespace(as_video_stream_profile=lambda: profile),
+                get_device=lambda: types.SimpleNamespace(first_depth_sensor=lambda: sensor),
+            )
+
+        def wait_for_frames(self):
+            if self.stopped:
+                raise RuntimeError("Frame didn't arrive within 5000")
+            frame = types.SimpleNamespace(get_data=lambda: RAW[0])
+            return types.SimpleNamespace(get_depth_frame=lambda: frame)
+
+        def stop(self):
+            self.stopped = True
+
+    return types.SimpleNamespace(
+        pipeline=Pipeline,
+        config=lambda: types.SimpleNamespace(enable_stream=lambda *_: None),
+        stream=types.SimpleNamespace(depth="depth"),
+        format=types.SimpleNamespace(z16="z16"),
+    )
+
+
+def test_realsense_reads_its_own_intrinsics(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyrealsense2", fake_realsense())
+    source = open_source("realsense", SourceOptions())
+    assert source.camera == Camera(384.0, 385.0, 320.5, 240.5)
+    assert source.depth_scale == pytest.approx(0.125)
+    np.testing.assert_array_equal(source.read(7), RAW[0])
+    source.close()
+    with pytest.raises(ValueError, match="stopped sending frames"):
+        source.read(8)
+
+
+def test_realsense_missing_or_unplugged(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyrealsense2", None)
+    with pytest.raises(ValueError, match="pip install pyrealsense2"):
+        open_source("realsense", SourceOptions())
+    monkeypatch.setitem(sys.modules, "pyrealsense2", fake_realsense(fail=True))
+    with pytest.raises(ValueError, match="No RealSense camera can be used: No device connected"):
+        open_source("realsense", SourceOptions())
+
+
+def test_a_missing_renderer_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "anny", None)
+    with pytest.raises(ValueError, match=r"pip install -r requirements-synth.txt"):
+        open_source("synthetic", SourceOptions())
+
+
+def save_pickle(path):
+    np.save(path, np.array([{"a": 1}], object), allow_pickle=True)
+
+
+def write_8_bit_video(path):
+    write_video(path, (RAW // 256).astype(np.uint8), "MJPG", cv2.CV_8U)
+
+
+BROKEN = {
+    "absent.png": (lambda path: None, "is missing"),
+    "empty": (lambda path: path.mkdir(), "holds no depth frames"),
+    "text.txt": (lambda path: path.write_text("x"), "is of no known kind"),
+    "colour.png": (lambda path: write_png(path, np.full((4, 4, 3), 9, np.uint8)), "has lost it"),
+    "grey.png": (lambda path: write_png(path, np.full((4, 4), 9, np.uint8)), "has lost it"),
+    "damaged.png": (lambda path: path.write_bytes(b"no picture"), "is damaged"),
+    "damaged.npy": (lambda path: path.write_bytes(b"no array"), "cannot be read as an array"),
+    "damaged.npz": (lambda path: path.write_bytes(b"PK no archive"), "cannot be read as an array"),
+    "pickle.npy": (save_pickle, "cannot be read as an array"),
+    "flat.npy": (lambda path: np.save(path, np.ones(4)), r"has shape \(4,\)"),
+    "none.npy": (lambda path: np.save(path, np.ones((0, 4, 4))), r"has shape \(0, 4, 4\)"),
+    "two.npz": (lambda path: np.savez(path, a=1, b=2), "holds the arrays a, b"),
+    "damaged.bin": (lambda path: path.write_bytes(b"short"), "do not hold its header"),
+    "damaged.mp4": (lambda path: path.write_bytes(b"no film"), "cannot be read as a video of 16-bit"),
+    "bytes.avi": (write_8_bit_video, "cannot be read as a video of 16-bit"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_sources_are_a_sentence(tmp_path, name, capfd):
+    make, sentence = BROKEN[name]
+    make(tmp_path / name)
+    with pytest.raises((ValueError, FileNotFoundError), match=sentence) as raised:
+        open_source(str(tmp_path / name), GIVEN)
+    assert str(raised.value).endswith(".")
+    assert capfd.readouterr().err == ""
+
+
+def test_frames_without_a_camera_and_of_another_shape(tmp_path):
+    write_png(tmp_path / "0.png", RAW[0])
+    with pytest.raises(ValueError, match="does not say which camera took it: pass --camera, one of nyu"):
+        open_source(str(tmp_path), SourceOptions())
+    with pytest.raises(ValueError, match="64×48 pixels, the camera's intrinsics are for 640×576"):
+        open_source(str(tmp_path), SourceOptions(CAMERAS["azure"]))
+    write_png(tmp_path / "1.png", RAW[0, :40])
+    source = open_source(str(tmp_path), GIVEN)
+    with pytest.raises(ValueError, match=r"1.png has shape \(40, 64\), the first frame \(48, 64\)"):
+        source.read(1)
+
+
+def test_a_video_that_ends_early(tmp_path):
+    write_video(tmp_path / "cut.mkv", np.repeat(RAW, 8, axis=0))
+    content = (tmp_path / "cut.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(content[: len(content) * 3 // 4])
+    source = open_source(str(tmp_path / "cut.mkv"), GIVEN)
+    for i in range(30):
+        source.read(i)
+    with pytest.raises(ValueError, match=r"frame 47 of 48 cannot be decoded"):
+        source.read(47)
