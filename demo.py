@@ -1,0 +1,147 @@
+"""Hand poses from your own depth: a file, a folder, a video, a camera, or a hand that is rendered.
+
+python demo.py --source frame.png --camera sr305 --save out
+python demo.py --source synthetic --serve
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Literal
+
+from tqdm import tqdm
+
+from util.cameras import parse_camera
+from util.cli import run
+from util.frames import in_millimetres
+from util.overlay import draw_panel
+from util.predictor import DEFAULT_CENTER_CHECKPOINT, DEFAULT_CHECKPOINT, HandPose, HandPosePredictor
+from util.recording import record, window, write_poses
+from util.sources import Source, SourceOptions, open_source
+from util.tracker import HandTracker, OneEuro
+
+
+@dataclass
+class DemoSettings:
+    """Settings of the demo."""
+
+    source: str = "synthetic"  # synthetic, realsense, or a file, folder or video of depth frames
+    camera: str = ""  # nyu, kinect1, kinect2, azure, sr300, sr305, d415, d435, d455, l515, or fx,fy,cx,cy
+    depth_scale: float | None = None  # mm a unit: 1000 for metres; None: the camera's, else 1
+    handedness: Literal["right", "left"] = "right"
+    track: bool | None = None  # a pose says where to look in the next frame; None: not in files and folders
+    smooth: bool = False  # One-Euro filter over time; with tracking only
+
+    show: bool = False  # a window; q or Esc ends it
+    serve: bool = False  # a page for the browser with a point cloud and skeleton to turn
+    port: int = 8080  # of that page, on this machine alone
+    save: str = ""  # out.mp4, out.gif, or a folder of PNG files
+    json: str = ""  # out.jsonl: one pose a line
+    weights: bool = False  # show every joint's adaptive weight map too
+    frames: int = 0  # stop after so many; 0: at the end, or at Ctrl-C
+
+    load_model: str = str(DEFAULT_CHECKPOINT)
+    center_model: str = str(DEFAULT_CENTER_CHECKPOINT)  # where it is missing, centres come from depth alone
+    device: str = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    seed: int = 0  # of the synthetic hand
+    leaves: bool = False  # the synthetic hand goes away and comes back
+    body: bool = False  # and has a body behind it
+
+    def resolved(self) -> "DemoSettings":
+        """Check the settings.
+
+        Raises:
+            ValueError: in one sentence, for one that cannot work.
+        """
+        if not (self.show or self.serve or self.save or self.json):
+            raise ValueError("Nothing would come of it: pass --show, --serve, --save or --json.")
+        if self.serve and (self.show or self.save or self.json):
+            raise ValueError("--serve shows poses in the browser alone: leave --show, --save, --json out.")
+        if self.frames < 0:
+            raise ValueError(f"frames is {self.frames}: it cannot be negative.")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}: it cannot be negative.")
+        if not 1 <= self.port <= 65535:
+            raise ValueError(f"port is {self.port}: it must be 1 to 65535.")
+        if self.depth_scale is not None and not 0 < self.depth_scale < float("inf"):
+            raise ValueError(f"depth_scale is {self.depth_scale}: it must be positive and finite.")
+        return self
+
+
+def main(settings: DemoSettings) -> None:
+    """Predict and show."""
+    camera = parse_camera(settings.camera) if settings.camera else None
+    options = SourceOptions(camera, settings.depth_scale, settings.seed, settings.leaves, settings.body)
+    source = open_source(settings.source, options)
+    with closing(SimpleNamespace(close=source.close)):
+        predictor = load_predictor(settings)
+        if settings.serve:
+            from util.live_page import serve
+
+            serve(source, predictor, settings.handedness, settings.port)
+        else:
+            run_stream(source, predictor, settings)
+
+
+def load_predictor(settings: DemoSettings) -> HandPosePredictor:
+    """The networks that the settings name."""
+    center_model = settings.center_model
+    if center_model == str(DEFAULT_CENTER_CHECKPOINT) and not Path(center_model).is_file():
+        print(f"{center_model} is missing: hands are found in the depth alone, less exactly.")
+        center_model = None
+    return HandPosePredictor(settings.load_model, settings.device, settings.precision, center_model)
+
+
+def run_stream(source: Source, predictor: HandPosePredictor, settings: DemoSettings) -> None:
+    """Every frame of a source through the network and to where the settings say."""
+    pose_of = make_poser(source, predictor, settings)
+    length = min(filter(None, (source.length, settings.frames)), default=None)
+    done = seen = rate = 0
+    started = time.perf_counter()
+    with ExitStack() as stack:
+        pictures = stack.enter_context(record(Path(settings.save))) if settings.save else None
+        lines = stack.enter_context(write_poses(Path(settings.json))) if settings.json else None
+        show = stack.enter_context(window("AWR")) if settings.show else None
+        # Ctrl-C is how an endless stream ends: what was saved until then is kept.
+        stack.enter_context(suppress(KeyboardInterrupt))
+        for i in tqdm(range(length) if length else count(), desc="frames", unit="frame"):
+            depth = source.read(i)
+            pose = pose_of(depth)
+            done, seen = i + 1, seen + (pose is not None)
+            rate = done / (time.perf_counter() - started)
+            if lines:
+                lines(source.label(i), pose)
+            if pictures or show:
+                sure = f"confidence {pose.confidence.mean():.2f}" if pose is not None else "no hand"
+                headline = f"{source.label(i)}   {rate:.1f} frames/s   {sure}"
+                depth_mm = in_millimetres(depth, source.depth_scale)
+                picture = draw_panel(
+                    depth_mm, pose, predictor.info, source.camera, headline, settings.weights
+                )
+                if pictures:
+                    pictures(picture)
+                if show and show(picture):
+                    break
+    print(f"A hand in {seen} of {done} frames; {rate:.1f} frames a second from end to end.")
+
+
+def make_poser(
+    source: Source, predictor: HandPosePredictor, settings: DemoSettings
+) -> Callable[..., HandPose | None]:
+    """From a frame to its pose, tracked or each frame on its own."""
+    arguments = (settings.handedness, source.depth_scale)
+    if settings.track if settings.track is not None else source.sequence:
+        smoothing = OneEuro() if settings.smooth else None
+        return HandTracker(predictor, source.camera, *arguments, smoothing, settings.weights).update
+    if settings.smooth:
+        raise ValueError("--smooth is for a stream that is tracked: pass --track too.")
+    return lambda depth: predictor.predict(depth, source.camera, None, *arguments, settings.weights)
+
+
+if __name__ == "__main__":
+    run(main, __doc__, DemoSettings)

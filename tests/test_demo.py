@@ -1,0 +1,240 @@
+"""demo.py from its command line: films, folders, poses as JSON, and errors in one sentence."""
+
+import itertools
+import json
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from config import DATASETS, NYU_CAMERA
+from tests.blob_network import CAMERA, BlobNetwork, blob_predictor
+from tests.nyu_folder import ball_hand, open_hand
+from util import predictor as predictor_module
+from util import recording
+from util.checkpoint import ModelSpec
+from util.overlay import crop_points, draw_panel, joint_colors, weight_sheet
+from util.tracker import HandTracker
+
+FRAMES = 8
+
+
+@pytest.fixture
+def blob_weights(monkeypatch):
+    """The demo's checkpoint is the stand-in network."""
+    spec = ModelSpec("resnet_18", 14, 2, 1.0, "synth", 64)
+    monkeypatch.setattr(predictor_module, "load_network", lambda *_: (BlobNetwork(), spec))
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory):
+    """Eight frames of a hand that moves to the right and is gone in the last two."""
+    frames = [ball_hand(open_hand([15.0 * i, 0, 600]))[::2, ::2] for i in range(FRAMES - 2)]
+    path = tmp_path_factory.mktemp("stack") / "clip.npy"
+    np.save(path, np.stack([*frames, *np.zeros((2, 240, 320))]).astype(np.uint16))
+    return path
+
+
+CAMERA_FLAG = ("--camera", ",".join(map(str, CAMERA[:4])))
+
+
+@pytest.fixture
+def demo(blob_weights, run_script, stack):
+    def run(*arguments, source=stack, camera=CAMERA_FLAG):
+        return run_script("demo.py", "--source", source, *camera, *arguments)
+
+    return run
+
+
+def test_poses_as_json(demo, tmp_path, stack):
+    ran = demo("--json", tmp_path / "out.jsonl")
+    assert ran.code == 0, ran.err
+    assert "A hand in 6 of 8 frames" in ran.out
+    assert "frames a second from end to end" in ran.out
+    assert "8/8" in ran.err  # the progress bar knows the length
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [line["frame"] for line in lines] == [str(i) for i in range(FRAMES)]
+    assert [line["pose"] is None for line in lines] == [False] * 6 + [True] * 2
+    tracker = HandTracker(blob_predictor(tmp_path), CAMERA)
+    for line, frame in zip(lines[:6], np.load(stack), strict=False):
+        pose = tracker.update(frame)
+        for name in ("joints_xyz", "joints_uvd", "center_xyz", "confidence"):
+            np.testing.assert_allclose(line["pose"][name], getattr(pose, name), atol=6e-4)
+
+
+def test_a_film_a_gif_and_a_folder(demo, tmp_path):
+    for name in ("film.mp4", "film.gif", "pictures"):
+        ran = demo("--save", tmp_path / name, "--weights")
+        assert ran.code == 0, ran.err
+    film = cv2.VideoCapture(str(tmp_path / "film.mp4"))
+    assert film.get(cv2.CAP_PROP_FRAME_COUNT) == FRAMES
+    names = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    assert names == [f"{i:06d}.png" for i in range(FRAMES)]
+    first, last = (cv2.imread(str(tmp_path / "pictures" / names[i])) for i in (0, -1))
+    assert first.shape[0] > 700  # the weight maps are below
+    assert last.shape == first.shape  # also without a hand: a film has one size
+    assert film.read()[1].shape[:2] == tuple(edge // 2 * 2 for edge in first.shape[:2])
+    with Image.open(tmp_path / "film.gif") as gif:
+        assert gif.n_frames >= 3
+        assert gif.size == (first.shape[1] // 2, first.shape[0] // 2)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_frames_ends_early_and_folders_are_not_tracked(demo, tmp_path, stack, monkeypatch):
+    for i, frame in enumerate(np.load(stack)):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), frame)
+    updates = []
+    monkeypatch.setattr(HandTracker, "update", lambda *_: updates.append(1))
+    ran = demo("--json", tmp_path / "a.jsonl", "--frames", 3, source=tmp_path)
+    assert ran.code == 0, ran.err
+    assert "A hand in 3 of 3 frames" in ran.out
+    assert json.loads((tmp_path / "a.jsonl").read_text().splitlines()[2])["frame"] == "2.png"
+    assert not updates
+    ran = demo("--json", tmp_path / "a.jsonl", "--frames", 3, "--track", "True", source=tmp_path)
+    assert (ran.code, len(updates)) == (0, 3)
+
+
+def test_ctrl_c_keeps_what_was_saved(demo, tmp_path, monkeypatch):
+    calls = itertools.count()
+    update = HandTracker.update
+
+    def interrupted(self, depth):
+        if next(calls) == 4:
+            raise KeyboardInterrupt
+        return update(self, depth)
+
+    monkeypatch.setattr(HandTracker, "update", interrupted)
+    ran = demo("--save", tmp_path / "film.mp4", "--json", tmp_path / "out.jsonl", source="synthetic")
+    assert ran.code == 0, ran.err
+    assert cv2.VideoCapture(str(tmp_path / "film.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 4
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.gif", "pictures"])
+def test_a_frame_that_breaks_leaves_nothing_half_written(demo, tmp_path, stack, name):
+    source = tmp_path / "frames"
+    source.mkdir()
+    for i, frame in enumerate(np.load(stack)[:3]):
+        cv2.imwrite(str(source / f"{i}.png"), frame)
+    (source / "3.png").write_bytes(b"no picture")
+    out = tmp_path / "out"
+    ran = demo("--save", out / name, "--json", out / "poses.jsonl", source=source)
+    assert ran.code == 2
+    assert (
+        ran.err.strip().splitlines()[-1]
+        == f"error: {source / '3.png'} is damaged: it cannot be decoded as an image."
+    )
+    assert "Traceback" not in ran.err
+    assert list(out.iterdir()) == []
+
+
+ERRORS = {
+    "nothing to do": ((), "Nothing would come of it"),
+    "show without a display": (("--show",), "--show needs a display"),
+    "an odd ending": (("--save", "film.wmv"), "ends in .mp4 or .gif"),
+    "serve and save": (("--serve", "--save", "a.gif"), "--serve shows poses in the browser alone"),
+    "port": (("--serve", "--port", "0"), "port is 0"),
+    "frames": (("--json", "a", "--frames", "-1"), "frames is -1"),
+    "seed": (("--json", "a", "--seed", "-1"), "seed is -1"),
+    "depth scale": (("--json", "a", "--depth_scale", "0"), "depth_scale is 0.0"),
+    "smooth": (("--json", "a", "--smooth", "--track", "False"), "pass --track too"),
+    "device": (("--json", "a", "--device", "cuda:7"), "'cuda:7'"),
+    "handedness": (("--json", "a", "--handedness", "both"), "--handedness"),
+    "camera": (("--json", "a", "--camera", "webcam"), "--camera 'webcam'"),
+    "source": (("--json", "a", "--source", "absent.png"), "absent.png is missing"),
+    "centre model": (("--json", "a", "--center_model", "absent.pth"), "absent.pth is missing"),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors_are_a_sentence(demo, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    flags, sentence = ERRORS[name]
+    ran = demo(*flags)
+    assert ran.code == 2
+    last = ran.err.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert sentence in last
+    assert last.endswith(".")
+    assert "Traceback" not in ran.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_checkpoint_is_a_sentence(run_script, stack, tmp_path):
+    flags = ("--load_model", "absent.pth", "--json", tmp_path / "a.jsonl")
+    ran = run_script("demo.py", "--source", stack, *CAMERA_FLAG, *flags)
+    assert ran.code == 2
+    assert "absent.pth is missing" in ran.err
+
+
+def test_a_folder_that_is_not_empty_is_left_alone(demo, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    ran = demo("--save", tmp_path)
+    assert ran.code == 2
+    assert "name a new folder" in ran.err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_window_ends_at_q(demo, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(cv2, "namedWindow", lambda *_: None)
+    monkeypatch.setattr(cv2, "imshow", lambda _, picture: shown.append(picture))
+    monkeypatch.setattr(cv2, "waitKey", lambda _: ord("q") if len(shown) == 3 else -1)
+    monkeypatch.setattr(cv2, "getWindowProperty", lambda *_: 1.0)
+    monkeypatch.setattr(cv2, "destroyAllWindows", lambda: shown.append("closed"))
+    ran = demo("--show")
+    assert ran.code == 0, ran.err
+    assert len(shown) == 4
+    assert shown[-1] == "closed"
+    assert "of 3 frames" in ran.out
+
+
+def test_an_opencv_without_windows_is_a_sentence(demo, monkeypatch):
+    def unimplemented(*_):
+        raise cv2.error("The function is not implemented")
+
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(cv2, "namedWindow", unimplemented)
+    ran = demo("--show")
+    assert ran.code == 2
+    assert "instead of opencv-python-headless" in ran.err
+
+
+def test_the_panel_shows_the_joints_where_they_are(tmp_path):
+    depth = ball_hand(open_hand([30.0, -20, 600])).astype(np.float32)
+    info = DATASETS["nyu"]
+    pose = blob_predictor(tmp_path).predict(depth, NYU_CAMERA, weights=True)
+    pose = pose._replace(confidence=np.ones(14, np.float32))
+    plain = draw_panel(depth, None, info, NYU_CAMERA, "")
+    panel = draw_panel(depth, pose, info, NYU_CAMERA, "headline", weights=True)
+    assert plain.shape == (480, 880, 3)
+    assert panel.shape[0] == 480 + 2 * (880 // 7)
+    # The first joint is drawn first and so may be covered; the last is on top.
+    u, v = np.rint(pose.joints_uvd[-1, :2]).astype(int)
+    np.testing.assert_array_equal(panel[v, u], joint_colors(info)[-1][::-1])
+    changed = (panel[:480, :640] != plain[:, :640]).any(2)
+    assert changed[max(v - 60, 0) : v + 60, max(u - 60, 0) : u + 60].sum() > 100
+    assert changed[:20].any()  # the headline
+    assert panel[480:].std() > 10
+    assert weight_sheet(pose.crop, pose.weights, info, 700).shape == (200, 700, 3)
+
+
+def test_points_of_a_crop_are_the_frames(tmp_path):
+    depth = ball_hand(open_hand([30.0, -20, 600])).astype(np.float32)
+    pose = blob_predictor(tmp_path).predict(depth, NYU_CAMERA)
+    points = crop_points(pose.crop, NYU_CAMERA)
+    assert len(points) == np.count_nonzero(pose.crop.image)
+    u, v, d = NYU_CAMERA.xyz_to_uvd(points).T
+    there = depth[np.clip(np.rint(v), 0, 479).astype(int), np.clip(np.rint(u), 0, 639).astype(int)]
+    assert np.mean(np.abs(there - d) < 5) > 0.9
+
+
+def test_pose_lines_hold_three_digits(tmp_path):
+    pose = blob_predictor(tmp_path).predict(ball_hand(open_hand([0.0, 0, 600])), NYU_CAMERA)
+    line = json.loads(recording.pose_line("x", pose))
+    assert line["frame"] == "x"
+    np.testing.assert_array_equal(line["pose"]["joints_xyz"], pose.joints_xyz.round(3))

@@ -1,0 +1,180 @@
+"""One frame with its hand, drawn fast enough for a live window. Pictures are (H, W, 3) uint8, blue first."""
+
+from itertools import pairwise
+
+import cv2
+import numpy as np
+from matplotlib.colors import to_rgb
+
+from config import DatasetInfo
+from dataloader.crop import Crop
+from util.camera import Camera
+from util.drawing import CHAIN_COLORS
+from util.predictor import HandPose
+
+HEIGHT = 480  # px, of the frame in a panel
+TILE = HEIGHT // 2  # px, edge of the crop and of the view from the side
+DARKEST, BRIGHTEST = 1500.0, 300.0  # mm
+BACKGROUND = 18
+MAPS_A_ROW = 7
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+def draw_panel(
+    depth: np.ndarray,
+    pose: HandPose | None,
+    info: DatasetInfo,
+    camera: Camera,
+    headline: str,
+    weights: bool = False,
+) -> np.ndarray:
+    """The frame with the skeleton; beside it the crop, and the hand seen from its right side.
+
+    Args:
+        depth: (H, W) mm, 0 where nothing was measured.
+        pose: None where there is no hand.
+        info: of the data set whose joints these are.
+        camera: that took the frame.
+        headline: written above.
+        weights: leave room below for every joint's adaptive weight map, and draw it if the pose has them.
+    """
+    scale = HEIGHT / depth.shape[0]
+    size = (round(depth.shape[1] * scale), HEIGHT)
+    picture = cv2.resize(shade(depth, DARKEST, BRIGHTEST), size, interpolation=cv2.INTER_AREA)
+    column = np.full((HEIGHT, TILE, 3), BACKGROUND, np.uint8)
+    if pose is not None:
+        _draw_skeleton(picture, (pose.joints_uvd[:, :2] + 0.5) * scale - 0.5, info, pose.confidence)
+        _draw_confidence(picture, pose.confidence, info)
+        column[:TILE] = _crop_tile(pose, info)
+        column[TILE:] = _side_tile(pose, info, camera)
+    _write(picture, headline, (10, 22), 0.55)
+    panel = np.hstack([picture, column])
+    if not weights:
+        return panel
+    # A film has one size, whether there is a hand or not.
+    sheet = empty_sheet(info, panel.shape[1])
+    if pose is not None and pose.weights is not None:
+        sheet = weight_sheet(pose.crop, pose.weights, info, panel.shape[1])
+    return np.vstack([panel, sheet])
+
+
+def empty_sheet(info: DatasetInfo, width: int) -> np.ndarray:
+    """Room for a weight map of every joint: (rows · edge, width, 3)."""
+    rows = -(-len(info.joint_names) // MAPS_A_ROW)
+    return np.full((rows * (width // MAPS_A_ROW), width, 3), BACKGROUND, np.uint8)
+
+
+def weight_sheet(crop: Crop, weights: np.ndarray, info: DatasetInfo, width: int) -> np.ndarray:
+    """The adaptive weights (J, F, F) of every joint over the crop: (rows · edge, width, 3)."""
+    sheet, edge = empty_sheet(info, width), width // MAPS_A_ROW
+    for j, name in enumerate(info.joint_names):
+        top, left = j // MAPS_A_ROW * edge, j % MAPS_A_ROW * edge
+        tile = weight_picture(crop, weights[j], edge - 2)
+        _write(tile, name, (5, 15), 0.4)
+        sheet[top + 1 : top + edge - 1, left + 1 : left + edge - 1] = tile
+    return sheet
+
+
+def weight_picture(crop: Crop, weight: np.ndarray, edge: int) -> np.ndarray:
+    """One joint's weights (F, F) glowing over the crop: (edge, edge, 3)."""
+    picture = _shade_crop(crop, edge) // 2
+    # A weight map sums to 1, so its scale says nothing; the root shows the faint rim too.
+    level = np.sqrt(weight / weight.max())
+    level = cv2.resize(level.astype(np.float32), (edge, edge), interpolation=cv2.INTER_NEAREST)
+    glow = cv2.applyColorMap((255 * level).astype(np.uint8), cv2.COLORMAP_INFERNO)
+    share = np.clip(2 * level, 0, 1)[..., None]
+    return (picture * (1 - share) + glow * share).astype(np.uint8)
+
+
+def shade(depth: np.ndarray, farthest: float, nearest: float) -> np.ndarray:
+    """Grey picture of depth (H, W) mm: near is light, no reading dark."""
+    level = np.clip((farthest - depth) / (farthest - nearest), 0, 1)
+    grey = np.where(depth > 0, 45 + 190 * level, BACKGROUND).astype(np.uint8)
+    return cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
+
+
+def joint_colors(info: DatasetInfo) -> list[tuple[int, int, int]]:
+    """Red, green, blue of every joint: its finger's."""
+    colors = [(255, 255, 255)] * len(info.joint_names)
+    for chain, color in zip(info.chains, CHAIN_COLORS, strict=True):
+        for j in chain[1:] if len(chain) > 2 else chain:
+            colors[j] = tuple(round(255 * part) for part in to_rgb(color))
+    return colors
+
+
+def _crop_tile(pose: HandPose, info: DatasetInfo) -> np.ndarray:
+    """What the network saw, with the joints."""
+    tile = _shade_crop(pose.crop, TILE)
+    M = pose.crop.M.astype(np.float64)
+    crop_uv = pose.joints_uvd[:, :2] @ M[:2, :2].T + M[:2, 2]
+    zoom = TILE / pose.crop.image.shape[0]
+    _draw_skeleton(tile, (crop_uv + 0.5) * zoom - 0.5, info, pose.confidence)
+    _write(tile, "crop", (8, 18), 0.45)
+    return tile
+
+
+def _side_tile(pose: HandPose, info: DatasetInfo, camera: Camera) -> np.ndarray:
+    """The crop's points and the joints seen from the right: depth runs to the right."""
+    tile = np.full((TILE, TILE, 3), BACKGROUND, np.uint8)
+    zoom = TILE / pose.crop.cube[2]
+    xyz = crop_points(pose.crop, camera)
+    across, down = _from_the_side(xyz, pose.center_xyz, camera.flip, zoom)
+    inside = (across >= 0) & (across < TILE) & (down >= 0) & (down < TILE)
+    tile[down[inside].astype(int), across[inside].astype(int)] = 110
+    place = np.stack(_from_the_side(pose.joints_xyz, pose.center_xyz, camera.flip, zoom), axis=1)
+    _draw_skeleton(tile, place, info, pose.confidence)
+    _write(tile, "from the side", (8, 18), 0.45)
+    return tile
+
+
+def crop_points(crop: Crop, camera: Camera) -> np.ndarray:
+    """(n, 3) mm, the readings of a crop in camera space."""
+    v, u = np.nonzero(crop.image)
+    scale, offset = crop.M[0, 0], crop.M[:2, 2]
+    uv = (np.stack([u, v], axis=1) - offset) / scale
+    return camera.uvd_to_xyz(np.column_stack([uv, crop.image[v, u]]).astype(np.float64))
+
+
+def _from_the_side(
+    xyz: np.ndarray, center: np.ndarray, flip: int, zoom: float
+) -> tuple[np.ndarray, np.ndarray]:
+    relative = (xyz - center) * zoom
+    return TILE / 2 + relative[:, 2], TILE / 2 + flip * relative[:, 1]
+
+
+def _shade_crop(crop: Crop, edge: int) -> np.ndarray:
+    center_z, half = crop.center_xyz[2], crop.cube[2] / 2
+    picture = shade(crop.image, center_z + half, center_z - half)
+    return cv2.resize(picture, (edge, edge), interpolation=cv2.INTER_NEAREST)
+
+
+def _draw_skeleton(
+    picture: np.ndarray, joint_uv: np.ndarray, info: DatasetInfo, confidence: np.ndarray
+) -> None:
+    """Chains in their colours; a joint is filled as far as it is sure."""
+    # A hand that is near can project far outside: OpenCV's integers would overflow.
+    points = [tuple(map(int, uv)) for uv in np.clip(np.rint(joint_uv), -10000, 10000)]
+    colors = [color[::-1] for color in joint_colors(info)]
+    for chain, color in zip(info.chains, CHAIN_COLORS, strict=True):
+        bgr = tuple(round(255 * part) for part in to_rgb(color))[::-1]
+        for a, b in pairwise(chain):
+            cv2.line(picture, points[a], points[b], bgr, 2, cv2.LINE_AA)
+    for point, color, sure in zip(points, colors, confidence, strict=True):
+        cv2.circle(picture, point, 4, (0, 0, 0), -1, cv2.LINE_AA)
+        cv2.circle(picture, point, round(1 + 2.5 * float(sure)), color, -1, cv2.LINE_AA)
+        cv2.circle(picture, point, 4, color, 1, cv2.LINE_AA)
+
+
+def _draw_confidence(picture: np.ndarray, confidence: np.ndarray, info: DatasetInfo) -> None:
+    """A bar a joint in the lower left corner, full height for 1."""
+    bottom, height, width = picture.shape[0] - 10, 50, 7
+    for j, (sure, color) in enumerate(zip(confidence, joint_colors(info), strict=True)):
+        left = 10 + j * (width + 2)
+        cv2.rectangle(picture, (left, bottom - height), (left + width - 1, bottom), (45, 45, 45), -1)
+        top = bottom - round(height * float(sure))
+        cv2.rectangle(picture, (left, top), (left + width - 1, bottom), color[::-1], -1)
+    _write(picture, "confidence", (10, bottom - height - 6), 0.4)
+
+
+def _write(picture: np.ndarray, text: str, place: tuple[int, int], size: float) -> None:
+    cv2.putText(picture, text, place, FONT, size, (235, 235, 235), 1, cv2.LINE_AA)

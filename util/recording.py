@@ -1,0 +1,156 @@
+"""Where the demo's pictures and poses go. A file appears whole or not at all."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from util.files import written_whole
+from util.predictor import HandPose
+
+FRAME_RATE = 30.0  # of saved films, frames a second
+GIF_EVERY = 2  # pictures; a GIF of all of them would be twice as large and no smoother to the eye
+GIF_SCALE = 0.5
+
+Show = Callable[[np.ndarray], None]
+
+
+@contextmanager
+def record(path: Path) -> Iterator[Show]:
+    """Save pictures (H, W, 3), blue first, to an .mp4 or .gif file or else a folder of PNG files.
+
+    Raises:
+        ValueError: if the folder holds something already, or films cannot be written here.
+    """
+    if path.suffix == ".mp4":
+        with written_whole(path) as temporary, _film(temporary) as add:
+            yield add
+    elif path.suffix == ".gif":
+        with written_whole(path) as temporary, _gif(temporary) as add:
+            yield add
+    elif path.suffix:
+        raise ValueError(f"--save {path}: use a name that ends in .mp4 or .gif, or a folder's.")
+    else:
+        with _folder(path) as add:
+            yield add
+
+
+@contextmanager
+def write_poses(path: Path) -> Iterator[Callable[[str, HandPose | None], None]]:
+    """Save a pose a line as JSON; `null` for a frame without a hand."""
+    with written_whole(path) as temporary, temporary.open("w") as file:
+        yield lambda frame, pose: print(pose_line(frame, pose), file=file)
+
+
+def pose_line(frame: str, pose: HandPose | None) -> str:
+    """One line of JSON: `frame` and `pose` with joints in mm and pixels to three digits."""
+    if pose is None:
+        return json.dumps({"frame": frame, "pose": None})
+    fields = ("joints_xyz", "joints_uvd", "center_xyz", "confidence")
+    return json.dumps(
+        {"frame": frame, "pose": {name: getattr(pose, name).round(3).tolist() for name in fields}}
+    )
+
+
+@contextmanager
+def window(title: str) -> Iterator[Callable[[np.ndarray], bool]]:
+    """A window for pictures; showing one says whether a key q or Esc, or its cross, asked to stop.
+
+    Raises:
+        ValueError: where there is no display.
+    """
+    # Without a display, Qt would end the process before any error could be raised.
+    displays = ("DISPLAY", "WAYLAND_DISPLAY")
+    if sys.platform == "linux" and not any(os.environ.get(display) for display in displays):
+        raise ValueError("--show needs a display and there is none: use --save out.mp4, or --serve.")
+    try:
+        cv2.namedWindow(title, cv2.WINDOW_AUTOSIZE)
+    except cv2.error as error:
+        raise ValueError(
+            "--show needs an OpenCV that can open windows: install opencv-python instead of "
+            "opencv-python-headless, or use --save out.mp4."
+        ) from error
+
+    def show(picture: np.ndarray) -> bool:
+        cv2.imshow(title, picture)
+        pressed = cv2.waitKey(1) & 0xFF
+        return pressed in (ord("q"), 27) or cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) < 1
+
+    try:
+        yield show
+    finally:
+        cv2.destroyAllWindows()
+
+
+@contextmanager
+def _film(path: Path) -> Iterator[Show]:
+    writers: list[cv2.VideoWriter] = []
+
+    def add(picture: np.ndarray) -> None:
+        picture = picture[
+            : picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2
+        ]  # the codec wants even edges
+        if not writers:
+            code = cv2.VideoWriter_fourcc(*"mp4v")
+            writers.append(cv2.VideoWriter(str(path), code, FRAME_RATE, picture.shape[1::-1]))
+            if not writers[0].isOpened():
+                raise ValueError("This OpenCV cannot write .mp4 files: use --save out.gif, or a folder.")
+        writers[0].write(picture)
+
+    try:
+        yield add
+    finally:
+        for writer in writers:
+            writer.release()
+    if not writers:
+        raise ValueError("There is no frame to save.")
+
+
+@contextmanager
+def _gif(path: Path) -> Iterator[Show]:
+    pictures: list[Image.Image] = []
+    count = [0]
+
+    def add(picture: np.ndarray) -> None:
+        if count[0] % GIF_EVERY == 0:
+            small = cv2.resize(picture, None, fx=GIF_SCALE, fy=GIF_SCALE, interpolation=cv2.INTER_AREA)
+            rgb = Image.fromarray(np.ascontiguousarray(small[..., ::-1]))
+            # One byte a pixel: a minute of pictures must fit into memory. Dithering would double the file.
+            pictures.append(rgb.quantize(128, dither=Image.Dither.NONE))
+        count[0] += 1
+
+    yield add
+    if not pictures:
+        raise ValueError("There is no frame to save.")
+    duration = round(1000 * GIF_EVERY / FRAME_RATE)
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=duration, loop=0)
+
+
+@contextmanager
+def _folder(path: Path) -> Iterator[Show]:
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ValueError(f"--save {path} is there already and not empty: name a new folder.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary.mkdir()
+    count = [0]
+
+    def add(picture: np.ndarray) -> None:
+        if not cv2.imwrite(str(temporary / f"{count[0]:06d}.png"), picture):
+            raise OSError(f"{path}: a picture could not be written; is the disk full?")
+        count[0] += 1
+
+    try:
+        yield add
+        if path.exists():
+            path.rmdir()
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
