@@ -6,11 +6,10 @@ python demo.py --source synthetic --serve
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Literal
 
 from tqdm import tqdm
@@ -18,6 +17,7 @@ from tqdm import tqdm
 from util.cameras import parse_camera
 from util.cli import run
 from util.frames import in_millimetres
+from util.live_page import serve
 from util.overlay import draw_panel
 from util.predictor import DEFAULT_CENTER_CHECKPOINT, DEFAULT_CHECKPOINT, HandPose, HandPosePredictor
 from util.recording import record, window, write_poses
@@ -29,7 +29,8 @@ from util.tracker import HandTracker, OneEuro
 class DemoSettings:
     """Settings of the demo."""
 
-    source: str = "synthetic"  # synthetic, realsense, or a file, folder or video of depth frames
+    # synthetic, realsense, or a file, folder or video of depth frames; --serve takes several
+    source: tuple[str, ...] = ("synthetic",)
     camera: str = ""  # nyu, kinect1, kinect2, azure, sr300, sr305, d415, d435, d455, l515, or fx,fy,cx,cy
     depth_scale: float | None = None  # mm a unit: 1000 for metres; None: the camera's, else 1
     handedness: Literal["right", "left"] = "right"
@@ -62,6 +63,8 @@ class DemoSettings:
             raise ValueError("Nothing would come of it: pass --show, --serve, --save or --json.")
         if self.serve and (self.show or self.save or self.json):
             raise ValueError("--serve shows poses in the browser alone: leave --show, --save, --json out.")
+        if len(self.source) != 1 and not (self.serve and self.source):
+            raise ValueError(f"{len(self.source)} sources: without --serve it must be exactly one.")
         if self.frames < 0:
             raise ValueError(f"frames is {self.frames}: it cannot be negative.")
         if self.seed < 0:
@@ -77,15 +80,16 @@ def main(settings: DemoSettings) -> None:
     """Predict and show."""
     camera = parse_camera(settings.camera) if settings.camera else None
     options = SourceOptions(camera, settings.depth_scale, settings.seed, settings.leaves, settings.body)
-    source = open_source(settings.source, options)
-    with closing(SimpleNamespace(close=source.close)):
-        predictor = load_predictor(settings)
+    predictor = load_predictor(settings)
+    with ExitStack() as stack:
+        sources = []
+        for name in settings.source:
+            sources.append(open_source(name, options))
+            stack.callback(sources[-1].close)
         if settings.serve:
-            from util.live_page import serve
-
-            serve(source, predictor, settings.handedness, settings.port)
+            serve(sources, predictor, settings.handedness, settings.port)
         else:
-            run_stream(source, predictor, settings)
+            run_stream(sources[0], predictor, settings)
 
 
 def load_predictor(settings: DemoSettings) -> HandPosePredictor:

@@ -14,7 +14,7 @@ from tests.nyu_folder import ball_hand, open_hand
 from util import predictor as predictor_module
 from util import recording
 from util.checkpoint import ModelSpec
-from util.overlay import crop_points, draw_panel, joint_colors, weight_sheet
+from util.overlay import MAX_POINTS, cube_points, draw_panel, joint_colors, weight_sheet
 from util.tracker import HandTracker
 
 FRAMES = 8
@@ -223,14 +223,17 @@ def test_the_panel_shows_the_joints_where_they_are(tmp_path):
     assert weight_sheet(pose.crop, pose.weights, info, 700).shape == (200, 700, 3)
 
 
-def test_points_of_a_crop_are_the_frames(tmp_path):
+def test_points_of_the_cube_are_the_frames(tmp_path):
     depth = ball_hand(open_hand([30.0, -20, 600])).astype(np.float32)
     pose = blob_predictor(tmp_path).predict(depth, NYU_CAMERA)
-    points = crop_points(pose.crop, NYU_CAMERA)
-    assert len(points) == np.count_nonzero(pose.crop.image)
-    u, v, d = NYU_CAMERA.xyz_to_uvd(points).T
-    there = depth[np.clip(np.rint(v), 0, 479).astype(int), np.clip(np.rint(u), 0, 639).astype(int)]
-    assert np.mean(np.abs(there - d) < 5) > 0.9
+    points = cube_points(depth, pose.crop, NYU_CAMERA)
+    u, v, d = NYU_CAMERA.xyz_to_uvd(points.xyz).T
+    np.testing.assert_allclose(depth[np.rint(v).astype(int), np.rint(u).astype(int)], d, atol=1e-3)
+    assert 2000 < len(d) <= MAX_POINTS
+    assert np.abs(points.xyz - pose.center_xyz).max() < 190  # the cube, which perspective widens behind
+    # In the crop's pixels they lie on what the network saw.
+    u, v = np.clip(points.uv.astype(int), 0, 63).T
+    assert np.mean(pose.crop.image[v, u] > 0) > 0.8  # its pixels are coarse
 
 
 def test_pose_lines_hold_three_digits(tmp_path):

@@ -1,6 +1,8 @@
 """One frame with its hand, drawn fast enough for a live window. Pictures are (H, W, 3) uint8, blue first."""
 
+import math
 from itertools import pairwise
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -17,6 +19,7 @@ TILE = HEIGHT // 2  # px, edge of the crop and of the view from the side
 DARKEST, BRIGHTEST = 1500.0, 300.0  # mm
 BACKGROUND = 18
 MAPS_A_ROW = 7
+MAX_POINTS = 8000
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -38,15 +41,11 @@ def draw_panel(
         headline: written above.
         weights: leave room below for every joint's adaptive weight map, and draw it if the pose has them.
     """
-    scale = HEIGHT / depth.shape[0]
-    size = (round(depth.shape[1] * scale), HEIGHT)
-    picture = cv2.resize(shade(depth, DARKEST, BRIGHTEST), size, interpolation=cv2.INTER_AREA)
+    picture = draw_frame(depth, pose, info)
     column = np.full((HEIGHT, TILE, 3), BACKGROUND, np.uint8)
     if pose is not None:
-        _draw_skeleton(picture, (pose.joints_uvd[:, :2] + 0.5) * scale - 0.5, info, pose.confidence)
-        _draw_confidence(picture, pose.confidence, info)
         column[:TILE] = _crop_tile(pose, info)
-        column[TILE:] = _side_tile(pose, info, camera)
+        column[TILE:] = _side_tile(depth, pose, info, camera)
     _write(picture, headline, (10, 22), 0.55)
     panel = np.hstack([picture, column])
     if not weights:
@@ -58,17 +57,30 @@ def draw_panel(
     return np.vstack([panel, sheet])
 
 
-def empty_sheet(info: DatasetInfo, width: int) -> np.ndarray:
+def draw_frame(depth: np.ndarray, pose: HandPose | None, info: DatasetInfo) -> np.ndarray:
+    """The frame (H, W) mm with skeleton and confidence, HEIGHT pixels high."""
+    scale = HEIGHT / depth.shape[0]
+    size = (round(depth.shape[1] * scale), HEIGHT)
+    picture = cv2.resize(shade(depth, DARKEST, BRIGHTEST), size, interpolation=cv2.INTER_AREA)
+    if pose is not None:
+        _draw_skeleton(picture, (pose.joints_uvd[:, :2] + 0.5) * scale - 0.5, info, pose.confidence)
+        _draw_confidence(picture, pose.confidence, info)
+    return picture
+
+
+def empty_sheet(info: DatasetInfo, width: int, per_row: int = MAPS_A_ROW) -> np.ndarray:
     """Room for a weight map of every joint: (rows · edge, width, 3)."""
-    rows = -(-len(info.joint_names) // MAPS_A_ROW)
-    return np.full((rows * (width // MAPS_A_ROW), width, 3), BACKGROUND, np.uint8)
+    rows = -(-len(info.joint_names) // per_row)
+    return np.full((rows * (width // per_row), width, 3), BACKGROUND, np.uint8)
 
 
-def weight_sheet(crop: Crop, weights: np.ndarray, info: DatasetInfo, width: int) -> np.ndarray:
+def weight_sheet(
+    crop: Crop, weights: np.ndarray, info: DatasetInfo, width: int, per_row: int = MAPS_A_ROW
+) -> np.ndarray:
     """The adaptive weights (J, F, F) of every joint over the crop: (rows · edge, width, 3)."""
-    sheet, edge = empty_sheet(info, width), width // MAPS_A_ROW
+    sheet, edge = empty_sheet(info, width, per_row), width // per_row
     for j, name in enumerate(info.joint_names):
-        top, left = j // MAPS_A_ROW * edge, j % MAPS_A_ROW * edge
+        top, left = j // per_row * edge, j % per_row * edge
         tile = weight_picture(crop, weights[j], edge - 2)
         _write(tile, name, (5, 15), 0.4)
         sheet[top + 1 : top + edge - 1, left + 1 : left + edge - 1] = tile
@@ -77,13 +89,21 @@ def weight_sheet(crop: Crop, weights: np.ndarray, info: DatasetInfo, width: int)
 
 def weight_picture(crop: Crop, weight: np.ndarray, edge: int) -> np.ndarray:
     """One joint's weights (F, F) glowing over the crop: (edge, edge, 3)."""
-    picture = _shade_crop(crop, edge) // 2
-    # A weight map sums to 1, so its scale says nothing; the root shows the faint rim too.
-    level = np.sqrt(weight / weight.max())
-    level = cv2.resize(level.astype(np.float32), (edge, edge), interpolation=cv2.INTER_NEAREST)
-    glow = cv2.applyColorMap((255 * level).astype(np.uint8), cv2.COLORMAP_INFERNO)
+    level = weight_level(weight)
+    level = cv2.resize(level, (edge, edge), interpolation=cv2.INTER_NEAREST)
+    return glow(_shade_crop(crop, edge) // 2, level)
+
+
+def weight_level(weight: np.ndarray) -> np.ndarray:
+    """(F, F) in [0, 1]: a map sums to 1, so its scale says nothing; the root shows the faint rim too."""
+    return np.sqrt(weight / weight.max()).astype(np.float32)
+
+
+def glow(picture: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """Lay a level (H, W) in [0, 1] over a picture (H, W, 3)."""
+    color = cv2.applyColorMap((255 * level).astype(np.uint8), cv2.COLORMAP_INFERNO)
     share = np.clip(2 * level, 0, 1)[..., None]
-    return (picture * (1 - share) + glow * share).astype(np.uint8)
+    return (picture * (1 - share) + color * share).astype(np.uint8)
 
 
 def shade(depth: np.ndarray, farthest: float, nearest: float) -> np.ndarray:
@@ -102,6 +122,16 @@ def joint_colors(info: DatasetInfo) -> list[tuple[int, int, int]]:
     return colors
 
 
+def skeleton_segments(info: DatasetInfo) -> tuple[np.ndarray, np.ndarray]:
+    """The bones (n, 2), as numbers of joints, and their colours (n, 3) uint8 red, green, blue."""
+    bones, colors = [], []
+    for chain, color in zip(info.chains, CHAIN_COLORS, strict=True):
+        for bone in pairwise(chain):
+            bones.append(bone)
+            colors.append([round(255 * part) for part in to_rgb(color)])
+    return np.array(bones), np.array(colors, np.uint8)
+
+
 def _crop_tile(pose: HandPose, info: DatasetInfo) -> np.ndarray:
     """What the network saw, with the joints."""
     tile = _shade_crop(pose.crop, TILE)
@@ -113,11 +143,11 @@ def _crop_tile(pose: HandPose, info: DatasetInfo) -> np.ndarray:
     return tile
 
 
-def _side_tile(pose: HandPose, info: DatasetInfo, camera: Camera) -> np.ndarray:
-    """The crop's points and the joints seen from the right: depth runs to the right."""
+def _side_tile(depth: np.ndarray, pose: HandPose, info: DatasetInfo, camera: Camera) -> np.ndarray:
+    """The hand's points and the joints seen from the right: depth runs to the right."""
     tile = np.full((TILE, TILE, 3), BACKGROUND, np.uint8)
     zoom = TILE / pose.crop.cube[2]
-    xyz = crop_points(pose.crop, camera)
+    xyz = cube_points(depth, pose.crop, camera).xyz
     across, down = _from_the_side(xyz, pose.center_xyz, camera.flip, zoom)
     inside = (across >= 0) & (across < TILE) & (down >= 0) & (down < TILE)
     tile[down[inside].astype(int), across[inside].astype(int)] = 110
@@ -127,12 +157,27 @@ def _side_tile(pose: HandPose, info: DatasetInfo, camera: Camera) -> np.ndarray:
     return tile
 
 
-def crop_points(crop: Crop, camera: Camera) -> np.ndarray:
-    """(n, 3) mm, the readings of a crop in camera space."""
-    v, u = np.nonzero(crop.image)
-    scale, offset = crop.M[0, 0], crop.M[:2, 2]
-    uv = (np.stack([u, v], axis=1) - offset) / scale
-    return camera.uvd_to_xyz(np.column_stack([uv, crop.image[v, u]]).astype(np.float64))
+class CubePoints(NamedTuple):
+    """Readings of a frame within a crop's cube: `xyz` (n, 3) mm, and `uv` (n, 2) pixels of the crop."""
+
+    xyz: np.ndarray
+    uv: np.ndarray
+
+
+def cube_points(depth: np.ndarray, crop: Crop, camera: Camera) -> CubePoints:
+    """The hand's points in the frame's (H, W) mm own resolution, thinned out to MAX_POINTS or fewer."""
+    scale, offset, size = float(crop.M[0, 0]), crop.M[:2, 2].astype(np.float64), len(crop.image)
+    first = np.maximum(np.ceil(-offset / scale), 0).astype(int)
+    last = np.floor((size - 1 - offset) / scale).astype(int)
+    window = depth[first[1] : last[1] + 1, first[0] : last[0] + 1]
+    near, far = crop.center_xyz[2] + np.array([-0.5, 0.5]) * crop.cube[2]
+    inside = (window > near) & (window < far)
+    step = math.ceil((np.count_nonzero(inside) / MAX_POINTS) ** 0.5) or 1
+    v, u = np.nonzero(inside[::step, ::step])
+    v, u = v * step, u * step
+    uv = np.stack([u, v], axis=1) + first
+    xyz = camera.uvd_to_xyz(np.column_stack([uv, window[v, u]]).astype(np.float64))
+    return CubePoints(xyz, uv * scale + offset)
 
 
 def _from_the_side(
@@ -155,10 +200,8 @@ def _draw_skeleton(
     # A hand that is near can project far outside: OpenCV's integers would overflow.
     points = [tuple(map(int, uv)) for uv in np.clip(np.rint(joint_uv), -10000, 10000)]
     colors = [color[::-1] for color in joint_colors(info)]
-    for chain, color in zip(info.chains, CHAIN_COLORS, strict=True):
-        bgr = tuple(round(255 * part) for part in to_rgb(color))[::-1]
-        for a, b in pairwise(chain):
-            cv2.line(picture, points[a], points[b], bgr, 2, cv2.LINE_AA)
+    for (a, b), color in zip(*skeleton_segments(info), strict=True):
+        cv2.line(picture, points[a], points[b], color[::-1].tolist(), 2, cv2.LINE_AA)
     for point, color, sure in zip(points, colors, confidence, strict=True):
         cv2.circle(picture, point, 4, (0, 0, 0), -1, cv2.LINE_AA)
         cv2.circle(picture, point, round(1 + 2.5 * float(sure)), color, -1, cv2.LINE_AA)

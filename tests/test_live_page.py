@@ -1,0 +1,189 @@
+"""The live page: its controls, and what a real browser shows of it."""
+
+import importlib.util
+import sys
+import urllib.error
+import urllib.request
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.blob_network import CAMERA, blob_predictor
+from tests.browser import CHROMIUM, Browser, wait_until
+from tests.nyu_folder import ball_hand, open_hand
+from util.live_page import ALL_JOINTS, LOOP, LivePage
+from util.sources import Source, SourceOptions, open_source
+
+needs_viser = pytest.mark.skipif(
+    importlib.util.find_spec("viser") is None,
+    reason="viser is not installed: pip install -r requirements-demo.txt",
+)
+FRAMES = 5
+PORT = 18080
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """A stack of five frames with a hand in all but the fourth, a folder, and a rendered hand."""
+    root = tmp_path_factory.mktemp("sources")
+    frames = [ball_hand(open_hand([15.0 * i, 0, 600]))[::2, ::2].astype(np.uint16) for i in range(FRAMES)]
+    frames[3][:] = 0
+    np.save(root / "stack.npy", np.stack(frames))
+    (root / "folder").mkdir()
+    cv2.imwrite(str(root / "folder" / "left.png"), frames[2])
+    cv2.imwrite(str(root / "folder" / "right.png"), frames[4])
+    options = SourceOptions(CAMERA)
+    return [open_source(str(root / name), options) for name in ("stack.npy", "folder")] + [
+        open_source("synthetic", options)
+    ]
+
+
+@pytest.fixture
+def page(sources, tmp_path):
+    page = LivePage(sources, blob_predictor(tmp_path), "right", PORT)
+    yield page
+    page.close()
+
+
+@needs_viser
+def test_it_plays_and_starts_over(page):
+    seen = []
+    for _ in range(FRAMES + 1):
+        assert page.step()
+        seen.append((page.frame_slider.value, page.pose is not None))
+    assert [i for i, _ in seen] == [0, 1, 2, 3, 4, 0]
+    assert [there for _, there in seen] == [True, True, True, False, True, True]
+    assert page.rate > 0
+    assert "frames/s" in page.status.content
+
+
+@needs_viser
+def test_the_controls_do_what_they_say(page):
+    page.play.value = False
+    assert page.step()
+    assert not page.step()  # nothing plays and nothing was asked for
+    shown = page.bones.points.copy()
+
+    page.frame_slider.value = 2
+    assert page.step()
+    assert not page.step()
+    assert "frame 2" in page.status.content
+    moved = page.pose.joints_xyz
+
+    page.confidence.value = 1.0
+    assert page.step()
+    assert not any(joint.visible for joint in page.joints)
+    assert not page.bones.visible
+    page.confidence.value = 0.0
+    page.step()
+    assert all(joint.visible for joint in page.joints)
+    assert "14 of 14 joints" in page.status.content
+
+    grey = page.cloud.colors.copy()
+    assert (np.ptp(grey.astype(int), axis=1) == 0).all()
+    page.joint_choice.value = "thumb tip"
+    page.step()
+    assert (np.ptp(page.cloud.colors.astype(int), axis=1) > 50).any()  # the weights glow
+    page.joint_choice.value = ALL_JOINTS
+    page.step()
+    np.testing.assert_array_equal(page.cloud.colors, grey)
+
+    page.frame_slider.value = 3
+    page.step()
+    assert "no hand" in page.status.content
+    assert not page.cloud.visible
+    assert not any(joint.visible for joint in page.joints)
+
+    page.source_choice.value = page.source_choice.options[1]
+    page.step()
+    assert page.frame_slider.max == 1
+    assert "left.png" in page.status.content
+    np.testing.assert_allclose(page.pose.joints_xyz, moved, atol=1)
+    page.source_choice.value = "synthetic"
+    page.step()
+    assert page.frame_slider.max == LOOP - 1
+    assert page.bones.points.shape[1:] == shown.shape[1:]
+
+
+@needs_viser
+def test_the_scene_is_the_hand_seen_from_the_camera(page):
+    page.step()
+    pose = page.pose
+    places = np.array([joint.position for joint in page.joints])
+    x, y, z = ((pose.joints_xyz - pose.center_xyz) / 100).T
+    np.testing.assert_allclose(places, np.stack([x, -y, -z], axis=1), atol=1e-5)  # y down in this camera
+    assert 1000 < len(page.cloud.points) == len(page.cloud.colors)
+    assert np.abs(page.cloud.points).max() < 2.5
+
+
+@needs_viser
+def test_a_damaged_frame_does_not_end_the_page(tmp_path):
+    def read(i):
+        if i == 1:
+            raise ValueError("frame 1 is damaged.")
+        return ball_hand(open_hand([0.0, 0, 600]))[::2, ::2]
+
+    page = LivePage([Source("film", read, 3, CAMERA, 1.0)], blob_predictor(tmp_path), "right", PORT)
+    contents = []
+    for _ in range(3):
+        page.step()
+        contents.append(page.status.content)
+    page.close()
+    assert contents[1] == "**frame 1 is damaged.**"
+    assert "14 of 14 joints" in contents[2]
+
+
+@needs_viser
+def test_only_this_machine_can_open_it(page):
+    assert page.address.startswith("http://127.0.0.1:")
+    assert page.server.get_host() == "127.0.0.1"
+    with urllib.request.urlopen(page.address, timeout=10) as answer:
+        assert b"<html" in answer.read(2000)
+    other = page.address.replace("127.0.0.1", "127.0.0.2")
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(other, timeout=2)
+
+
+def test_without_viser_it_says_what_to_install(monkeypatch, sources, tmp_path):
+    monkeypatch.setitem(sys.modules, "viser", None)
+    with pytest.raises(ValueError, match=r"pip install -r requirements-demo.txt"):
+        LivePage(sources, blob_predictor(tmp_path), "right", PORT)
+
+
+@needs_viser
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_a_browser_shows_the_hand(page, tmp_path):
+    page.play.value = False
+    page.step()
+    with Browser(tmp_path / "browser") as browser:
+        browser.open(page.address)
+        wait_until(lambda: "14 of 14 joints" in (browser.text() or ""), "the page's controls")
+        for label in ("Source", "Frame", "Confidence", "Weights of", "Adaptive weights"):
+            assert label in browser.text()
+        # The colours of the fingers are on the scene, whose right part is left to the controls.
+        wait_until(lambda: colorful(scene(browser)) > 200, "the skeleton")
+        before = scene(browser)
+        page.frame_slider.value = 3  # no hand there
+        page.step()
+        wait_until(lambda: "no hand" in browser.text(), "the empty frame")
+        assert "frames/s" in browser.text()
+        wait_until(lambda: colorful(scene(browser)) < 20, "the skeleton's end")
+        assert np.abs(before.astype(int) - scene(browser)).max() > 50
+        # What a person moves in the browser reaches the page: one step of the slider.
+        browser.run("document.querySelectorAll('[role=slider]')[0].focus()")
+        browser.press("ArrowRight")
+        wait_until(lambda: page.frame_slider.value == 4, "the slider's step")
+        page.step()
+        wait_until(lambda: "frame 4" in browser.text(), "the next frame")
+
+
+def scene(browser):
+    """The part of the page that shows the hand, away from notices in its corner: (H, W, 3)."""
+    picture = cv2.imdecode(np.frombuffer(browser.picture(), np.uint8), cv2.IMREAD_COLOR)
+    return picture[200:, :880]
+
+
+def colorful(picture):
+    """Number of strongly coloured pixels."""
+    return int((np.ptp(picture.astype(int), axis=2) > 80).sum())
