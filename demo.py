@@ -14,7 +14,9 @@ from typing import Literal
 
 from tqdm import tqdm
 
+from config import Config
 from util.cameras import parse_camera
+from util.checkpoint import asked_spec
 from util.cli import run
 from util.frames import in_millimetres
 from util.live_page import serve
@@ -40,12 +42,14 @@ class DemoSettings:
     show: bool = False  # a window; q or Esc ends it
     serve: bool = False  # a page for the browser with a point cloud and skeleton to turn
     port: int = 8080  # of that page, on this machine alone
-    save: str = ""  # out.mp4, out.gif, or a folder of PNG files
+    save: str = ""  # out.mp4, out.gif, a folder of PNG files, or out.png: all frames on one sheet
     json: str = ""  # out.jsonl: one pose a line
     weights: bool = False  # show every joint's adaptive weight map too
     frames: int = 0  # stop after so many; 0: at the end, or at Ctrl-C
 
     load_model: str = str(DEFAULT_CHECKPOINT)
+    net: str = "resnet_18"  # of a checkpoint that does not say, as published ones
+    dataset: str = "synth"  # that it was trained on
     center_model: str = str(DEFAULT_CENTER_CHECKPOINT)  # where it is missing, centres come from depth alone
     device: str = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -98,7 +102,10 @@ def load_predictor(settings: DemoSettings) -> HandPosePredictor:
     if center_model == str(DEFAULT_CENTER_CHECKPOINT) and not Path(center_model).is_file():
         print(f"{center_model} is missing: hands are found in the depth alone, less exactly.")
         center_model = None
-    return HandPosePredictor(settings.load_model, settings.device, settings.precision, center_model)
+    assumed = asked_spec(Config(net=settings.net, dataset=settings.dataset).resolved())
+    return HandPosePredictor(
+        settings.load_model, settings.device, settings.precision, center_model, assumed=assumed
+    )
 
 
 def run_stream(source: Source, predictor: HandPosePredictor, settings: DemoSettings) -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from config import DATASETS, NYU_CAMERA
 from tests.blob_network import CAMERA, BlobNetwork, blob_predictor
+from tests.conftest import PROJECT
 from tests.nyu_folder import ball_hand, open_hand
 from util import predictor as predictor_module
 from util import recording
@@ -81,6 +82,21 @@ def test_a_film_a_gif_and_a_folder(demo, tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_sheet_shows_every_frame(demo, tmp_path, monkeypatch):
+    ran = demo("--save", tmp_path / "sheet.png")
+    assert ran.code == 0, ran.err
+    sheet = cv2.imread(str(tmp_path / "sheet.png"))
+    assert sheet.shape == (3 * 240, 3 * 440, 3)
+    tiles = [sheet[240 * (i // 3) :, 440 * (i % 3) :][:240, :440] for i in range(9)]
+    assert all(tile.std() > 5 for tile in tiles[:6])
+    assert not tiles[8].any()  # there are eight
+    monkeypatch.setattr(recording, "SHEET_PICTURES", 7)
+    ran = demo("--save", tmp_path / "other.png")
+    assert ran.code == 2
+    assert "A sheet holds 7 frames" in ran.err
+    assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
+
+
 def test_frames_ends_early_and_folders_are_not_tracked(demo, tmp_path, stack, monkeypatch):
     for i, frame in enumerate(np.load(stack)):
         cv2.imwrite(str(tmp_path / f"{i}.png"), frame)
@@ -132,7 +148,7 @@ def test_a_frame_that_breaks_leaves_nothing_half_written(demo, tmp_path, stack, 
 ERRORS = {
     "nothing to do": ((), "Nothing would come of it"),
     "show without a display": (("--show",), "--show needs a display"),
-    "an odd ending": (("--save", "film.wmv"), "ends in .mp4 or .gif"),
+    "an odd ending": (("--save", "film.wmv"), "ends in .mp4, .gif or .png"),
     "serve and save": (("--serve", "--save", "a.gif"), "--serve shows poses in the browser alone"),
     "port": (("--serve", "--port", "0"), "port is 0"),
     "frames": (("--json", "a", "--frames", "-1"), "frames is -1"),
@@ -141,6 +157,7 @@ ERRORS = {
     "smooth": (("--json", "a", "--smooth", "--track", "False"), "pass --track too"),
     "device": (("--json", "a", "--device", "cuda:7"), "'cuda:7'"),
     "handedness": (("--json", "a", "--handedness", "both"), "--handedness"),
+    "net": (("--json", "a", "--net", "vit"), "There is no network 'vit'"),
     "camera": (("--json", "a", "--camera", "webcam"), "--camera 'webcam'"),
     "source": (("--json", "a", "--source", "absent.png"), "absent.png is missing"),
     "centre model": (("--json", "a", "--center_model", "absent.pth"), "absent.pth is missing"),
@@ -241,3 +258,13 @@ def test_pose_lines_hold_three_digits(tmp_path):
     line = json.loads(recording.pose_line("x", pose))
     assert line["frame"] == "x"
     np.testing.assert_array_equal(line["pose"]["joints_xyz"], pose.joints_xyz.round(3))
+
+
+def test_the_five_lines_of_the_readme(blob_weights, capsys):
+    text = (PROJECT / "README.md").read_text()
+    section = text[text.index("## Your own camera") :]
+    code = section.split("```python\n")[1].split("```")[0]
+    lines = [line for line in code.splitlines() if line]
+    assert len(lines) == 5
+    exec(code, {"depth": ball_hand(open_hand([0.0, 0, 600]))})
+    assert capsys.readouterr().out.count("[") == 15  # 14 joints

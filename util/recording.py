@@ -1,6 +1,7 @@
 """Where the demo's pictures and poses go. A file appears whole or not at all."""
 
 import json
+import math
 import os
 import shutil
 import sys
@@ -18,13 +19,14 @@ from util.predictor import HandPose
 FRAME_RATE = 30.0  # of saved films, frames a second
 GIF_EVERY = 2  # pictures; a GIF of all of them would be twice as large and no smoother to the eye
 GIF_SCALE = 0.5
+SHEET_PICTURES = 100
 
 Show = Callable[[np.ndarray], None]
 
 
 @contextmanager
 def record(path: Path) -> Iterator[Show]:
-    """Save pictures (H, W, 3), blue first, to an .mp4 or .gif file or else a folder of PNG files.
+    """Save pictures (H, W, 3), blue first: an .mp4 or .gif film, one .png sheet, or a folder of PNG files.
 
     Raises:
         ValueError: if the folder holds something already, or films cannot be written here.
@@ -35,8 +37,11 @@ def record(path: Path) -> Iterator[Show]:
     elif path.suffix == ".gif":
         with written_whole(path) as temporary, _gif(temporary) as add:
             yield add
+    elif path.suffix == ".png":
+        with written_whole(path) as temporary, _sheet(temporary) as add:
+            yield add
     elif path.suffix:
-        raise ValueError(f"--save {path}: use a name that ends in .mp4 or .gif, or a folder's.")
+        raise ValueError(f"--save {path}: use a name that ends in .mp4, .gif or .png, or a folder's.")
     else:
         with _folder(path) as add:
             yield add
@@ -131,6 +136,25 @@ def _gif(path: Path) -> Iterator[Show]:
         raise ValueError("There is no frame to save.")
     duration = round(1000 * GIF_EVERY / FRAME_RATE)
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=duration, loop=0)
+
+
+@contextmanager
+def _sheet(path: Path) -> Iterator[Show]:
+    pictures: list[np.ndarray] = []
+
+    def add(picture: np.ndarray) -> None:
+        if len(pictures) == SHEET_PICTURES:
+            raise ValueError(f"A sheet holds {SHEET_PICTURES} frames: pass --frames, or --save a film.")
+        pictures.append(cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
+
+    yield add
+    if not pictures:
+        raise ValueError("There is no frame to save.")
+    columns = math.ceil(len(pictures) ** 0.5)
+    pictures += [np.zeros_like(pictures[0])] * (-len(pictures) % columns)
+    rows = [np.hstack(pictures[i : i + columns]) for i in range(0, len(pictures), columns)]
+    if not cv2.imwrite(str(path), np.vstack(rows)):
+        raise OSError(f"{path}: the sheet could not be written; is the disk full?")
 
 
 @contextmanager
