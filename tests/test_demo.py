@@ -150,6 +150,7 @@ ERRORS = {
     "show without a display": (("--show",), "--show needs a display"),
     "an odd ending": (("--save", "film.wmv"), "ends in .mp4, .gif or .png"),
     "serve and save": (("--serve", "--save", "a.gif"), "--serve shows poses in the browser alone"),
+    "two sources": (("--json", "a", "--source", "a.png", "b.png"), "2 sources"),
     "port": (("--serve", "--port", "0"), "port is 0"),
     "frames": (("--json", "a", "--frames", "-1"), "frames is -1"),
     "seed": (("--json", "a", "--seed", "-1"), "seed is -1"),

@@ -9,9 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.blob_network import CAMERA, blob_predictor
+from tests.blob_network import CAMERA, BlobNetwork, blob_predictor
 from tests.browser import CHROMIUM, Browser, wait_until
 from tests.nyu_folder import ball_hand, open_hand
+from util import predictor as predictor_module
+from util.checkpoint import ModelSpec
 from util.live_page import ALL_JOINTS, LOOP, LivePage
 from util.sources import Source, SourceOptions, open_source
 
@@ -149,6 +151,28 @@ def test_without_viser_it_says_what_to_install(monkeypatch, sources, tmp_path):
     monkeypatch.setitem(sys.modules, "viser", None)
     with pytest.raises(ValueError, match=r"pip install -r requirements-demo.txt"):
         LivePage(sources, blob_predictor(tmp_path), "right", PORT)
+
+
+@needs_viser
+def test_demo_serves_it_until_ctrl_c(run_script, monkeypatch, tmp_path):
+    spec = ModelSpec("resnet_18", 14, 2, 1.0, "synth", 64)
+    monkeypatch.setattr(predictor_module, "load_network", lambda *_: (BlobNetwork(), spec))
+    for name in ("a.npy", "b.npy"):
+        np.save(tmp_path / name, ball_hand(open_hand([0.0, 0, 600]))[::2, ::2])
+    steps, step = [], LivePage.step
+
+    def interrupted(page):
+        if len(steps) == 3:
+            raise KeyboardInterrupt
+        steps.append(list(page.sources))
+        return step(page)
+
+    monkeypatch.setattr(LivePage, "step", interrupted)
+    sources = ("--source", tmp_path / "a.npy", tmp_path / "b.npy")
+    ran = run_script("demo.py", *sources, "--camera", "294,293.5,159.5,119.5", "--serve", "--port", PORT)
+    assert ran.code == 0, ran.err
+    assert f"Open http://127.0.0.1:{PORT}" in ran.out
+    assert steps[0] == [str(tmp_path / "a.npy"), str(tmp_path / "b.npy")]
 
 
 @needs_viser

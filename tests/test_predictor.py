@@ -12,6 +12,7 @@ from dataloader.nyu import read_depth
 from tests.blob_network import CAMERA, blob_predictor
 from tests.conftest import PROJECT
 from tests.nyu_folder import ball_hand, open_hand
+from util import predictor as predictor_module
 from util.camera import Camera, uvd_to_crop
 from util.checkpoint import ModelSpec, save_checkpoint
 from util.frames import in_millimetres, mirrored_camera
@@ -204,6 +205,29 @@ def test_mistakes_are_a_sentence(blob, name):
         blob.predict(*arguments, **({"camera": CAMERA} | keywords))
     assert str(raised.value).endswith(".")
     assert "\n" not in str(raised.value)
+
+
+def test_the_centre_network_corrects_what_was_found(hand, tmp_path, monkeypatch):
+    asked = []
+
+    def refine(network, frames, camera, centers):
+        asked.append((network, len(frames), centers.copy()))
+        return centers + np.array([30, 0, 0])
+
+    monkeypatch.setattr(predictor_module, "load_center_network", lambda path, device: path.name)
+    monkeypatch.setattr(predictor_module, "refine_centers", refine)
+    with_center = blob_predictor(tmp_path, center_checkpoint="center.pth")
+    plain = blob_predictor(tmp_path)
+    frames = [in_millimetres(frame) for frame in (nothing(480, 640), hand)]
+    rough = plain.find_centers(frames, NYU_CAMERA)
+    refined = with_center.find_centers(frames, NYU_CAMERA)
+    assert rough[0] is None
+    assert refined[0] is None
+    np.testing.assert_allclose(refined[1], rough[1] + (30, 0, 0))
+    assert asked[0][:2] == ("center.pth", 1)
+    # A centre that is given is taken as it is.
+    with_center.predict(hand, NYU_CAMERA, rough[1])
+    assert len(asked) == 1
 
 
 def test_mistakes_in_a_batch(blob):
