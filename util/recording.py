@@ -76,7 +76,7 @@ def window(title: str) -> Iterator[Callable[[np.ndarray], bool]]:
     if sys.platform == "linux" and not any(os.environ.get(display) for display in displays):
         raise ValueError("--show needs a display and there is none: use --save out.mp4, or --serve.")
     try:
-        cv2.namedWindow(title, cv2.WINDOW_AUTOSIZE)
+        cv2.namedWindow(title, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)  # no tool bar
     except cv2.error as error:
         raise ValueError(
             "--show needs an OpenCV that can open windows: install opencv-python instead of "
