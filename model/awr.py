@@ -16,9 +16,6 @@ from torch.nn.functional import threshold_
 # one at the kernel's rim by e^30: the weights gather around the joint without being an argmax.
 SOFTMAX_TEMPERATURE = 30.0
 
-# Votes for a joint that are spread over this, in half cubes, halve its confidence and more.
-VOTE_SPREAD = 0.2
-
 # Background is +1 after normalisation; what is nearer than this is hand and may vote.
 FOREGROUND_DEPTH = 0.99
 
@@ -141,32 +138,27 @@ def adaptive_weights(dense: Tensor, image: Tensor) -> Tensor:
 
 
 def joint_confidence(dense: Tensor, image: Tensor, kernel_size: float) -> Tensor:
-    """How far a decoded joint can be trusted.
+    """How far each joint may be trusted: are the pixels that vote near it, and near each other?
 
-    The closeness that the adaptive weights expect says how near the joint the voters believe to be;
-    how far their votes are spread says whether they agree. Higher means nearer to the truth, in the
-    mean; it is no probability.
+    Expected closeness times closeness of the votes' spread: `Σ w h · (1 - s / K)`, where s is the
+    standard deviation of the voting pixels' uvd under the adaptive weights w.
 
     Args:
-        dense: (B, 4J, F, F) direction and closeness maps, any float dtype.
-        image: (B, 1, S, S) normalised depth crop.
-        kernel_size: K that the network was trained with.
+        dense, image, kernel_size: as for `dense_to_joints`.
 
     Returns:
         (B, J) float32 in [0, 1].
     """
-    joints, size = dense.shape[1] // 4, dense.shape[-1]
-    weight = adaptive_weights(dense, image).flatten(2)
     with torch.autocast(dense.device.type, enabled=False):
-        u, v, d = _pixel_uvd(image, size)
-        pixel = torch.cat([u.expand_as(d), v.expand_as(d), d], dim=1).flatten(2)  # (B, 3, F²)
-        closeness = dense[:, 3 * joints :].float().flatten(2) * (d < FOREGROUND_DEPTH).flatten(2)
+        u, v, d = _pixel_uvd(image, dense.shape[-1])
+        pixel = torch.cat([u.expand_as(d), v.expand_as(d), d], dim=1).flatten(2).transpose(1, 2)
+        foreground = (d < FOREGROUND_DEPTH).flatten(2)
+        closeness = dense[:, dense.shape[1] // 4 * 3 :].float().flatten(2) * foreground
+        weight = adaptive_weights(dense, image).flatten(2)
         expected = (weight * closeness).sum(-1)
-        direction = dense[:, : 3 * joints].float().flatten(2).unflatten(1, (joints, 3))
-        vote = pixel[:, None] + direction * (kernel_size * (1 - closeness))[:, :, None]  # (B, J, 3, F²)
-        mean = (weight[:, :, None] * vote).sum(-1, keepdim=True)
-        spread = (weight * (vote - mean).square().sum(2)).sum(-1).sqrt()
-        return (expected * torch.exp(-spread / VOTE_SPREAD)).clamp(0, 1)
+        variance = (weight @ pixel.square() - (weight @ pixel).square()).sum(-1)
+        spread = variance.clamp(min=0).sqrt()
+        return expected.clamp(0, 1) * (1 - spread / kernel_size).clamp(min=0)
 
 
 def _pixel_uvd(image: Tensor, feature_size: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -171,6 +171,15 @@ def test_a_centre_with_nothing_around_gives_none(blob, center):
     assert blob.predict(nothing(), CAMERA, center) is None
 
 
+@pytest.mark.parametrize(("edge", "taken"), [(6, False), (60, True)])
+def test_what_is_smaller_than_a_hand_is_none_even_at_a_given_centre(blob, edge, taken):
+    # Sloped: the farthest reading of a crop counts as background (SPEC §4). The network is sure of both.
+    patch = np.pad(500 + np.arange(edge)[:, None] / 3 + np.zeros(edge), 100)
+    middle = 99.5 + edge / 2
+    pose = blob.predict(patch, CAMERA, CAMERA.uvd_to_xyz(np.array([middle, middle, 500.0])))
+    assert (pose is not None) == taken
+
+
 def test_an_unsure_network_gives_none(blob, hand, tmp_path):
     sure = blob.predict(hand, NYU_CAMERA).confidence.mean()
     stricter = blob_predictor(tmp_path, min_confidence=float(sure) + 0.01)

@@ -21,7 +21,7 @@ from util.checkpoint import ModelSpec, asked_spec, load_network
 from util.engine import autocast, pick_device, usable_precision
 from util.find_hand import center_from_depth
 from util.frames import check_camera, in_millimetres, mirrored_camera
-from util.plausible import is_plausible
+from util.plausible import MIN_CONFIDENCE, is_plausible
 from util.refine import CENTER_CHECKPOINT, load_center_network, refine_centers
 
 Handedness = Literal["right", "left"]
@@ -30,7 +30,6 @@ DEFAULT_CHECKPOINT = Path("results/resnet_18_synth.pth")
 DEFAULT_CENTER_CHECKPOINT = CENTER_CHECKPOINT
 MAX_BATCH = 32  # frames through the network at once
 NEAREST = 1.0  # mm; a centre before it is in the lens, and its pixels overflow
-MIN_CONFIDENCE = 0.1  # mean over the joints
 
 
 class HandPose(NamedTuple):
@@ -176,10 +175,12 @@ class HandPosePredictor:
             again, self._poses([frames[i] for i in again], camera, centers, weights), strict=True
         ):
             poses[i] = pose
-        return [pose if pose is not None and self._is_plausible(pose, camera) else None for pose in poses]
-
-    def _is_plausible(self, pose: HandPose, camera: Camera) -> bool:
-        return is_plausible(pose.joints_uvd, pose.confidence, pose.crop, camera, self.min_confidence)
+        return [
+            pose
+            if pose is not None and is_plausible(pose.confidence, pose.crop, camera, self.min_confidence)
+            else None
+            for pose in poses
+        ]
 
     def find_centers(self, frames: list[np.ndarray], camera: Camera) -> list[np.ndarray | None]:
         """The hand's centre (3,) mm in frames (H, W) mm, None where nothing has a hand's size."""

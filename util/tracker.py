@@ -8,8 +8,8 @@ from util.camera import Camera
 from util.predictor import Handedness, HandPose, HandPosePredictor, next_center
 
 # Mean confidence below which a tracked pose is compared with one found anew: a crop that has slid down
-# the forearm, or off a fast hand, is noticed by it.
-UNSURE = 0.5
+# the forearm, or off a fast hand, is noticed by it. One hand in ten has less.
+UNSURE = 0.4
 
 
 class OneEuro:
