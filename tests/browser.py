@@ -81,7 +81,7 @@ class Browser:
         return base64.b64decode(self._ask("Page.captureScreenshot", format="png")["data"])
 
 
-def wait_until(condition, what, seconds=60):
+def wait_until(condition, what, seconds=120):
     """Wait for a condition; TimeoutError says what never came."""
     limit = time.monotonic() + seconds
     while not condition():

@@ -248,6 +248,7 @@ def test_points_of_the_cube_are_the_frames(tmp_path):
     u, v, d = NYU_CAMERA.xyz_to_uvd(points.xyz).T
     np.testing.assert_allclose(depth[np.rint(v).astype(int), np.rint(u).astype(int)], d, atol=1e-3)
     assert 2000 < len(d) <= MAX_POINTS
+    assert 400 < len(cube_points(depth, pose.crop, NYU_CAMERA, 1000).xyz) < 1100  # steps are whole pixels
     assert np.abs(points.xyz - pose.center_xyz).max() < 190  # the cube, which perspective widens behind
     # In the crop's pixels they lie on what the network saw.
     u, v = np.clip(points.uv.astype(int), 0, 63).T

@@ -1,5 +1,6 @@
 """From a depth frame to a pose: mirrored, in any unit, damaged, real, and with no hand in it."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,6 +13,7 @@ from dataloader.nyu import read_depth
 from tests.blob_network import CAMERA, blob_predictor
 from tests.conftest import PROJECT
 from tests.nyu_folder import ball_hand, open_hand
+from tests.test_centers import PALMS, SR305
 from util import predictor as predictor_module
 from util.camera import Camera, uvd_to_crop
 from util.checkpoint import ModelSpec, save_checkpoint
@@ -349,6 +351,21 @@ def test_the_real_frame_without_a_centre(trained):
     ]
     print(f"NYU frame 1: {errors[0]:.1f} mm with the released centre, {errors[1]:.1f} mm with none")
     assert errors[1] < errors[0] + 3
+
+
+@needs_weights
+@pytest.mark.skipif(not (SHARED / "sr305").is_dir(), reason="the SR305 frames are not here")
+def test_real_hands_before_a_body(trained):
+    """No joints are known; the palm's, which is easy to see, was marked by hand at the fingers' roots."""
+    away = []
+    for name, (u, v) in PALMS.items():
+        raw = cv2.imread(str(SHARED / "sr305" / f"20210326-{name}.png"), cv2.IMREAD_UNCHANGED)
+        pose = trained.predict(raw, SR305, depth_scale=0.125)
+        assert pose is not None, name
+        palm = pose.joints_uvd[trained.info.joint_names.index("palm")]
+        away.append(np.hypot(palm[0] - u, palm[1] - v) * palm[2] / SR305.fx)
+    print("palm from the mark, mm:", np.round(sorted(away)))
+    assert max(away) < 80  # the palm's joint lies below the fingers' roots, by 20 to 50 mm
 
 
 @needs_weights

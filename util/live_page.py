@@ -30,7 +30,8 @@ from util.tracker import HandTracker
 HOST = "127.0.0.1"  # this machine alone
 LOOP = 600  # frames of an endless source that can be asked for again, before it starts over
 UNIT = 100.0  # mm a unit of the scene: a hand is a few units large, as viser's own controls expect
-POINT_SIZE, LINE_WIDTH, JOINT_RADIUS = 0.012, 0.045, 0.05  # units
+POINT_SIZE, LINE_WIDTH, JOINT_RADIUS = 0.012, 0.05, 0.065  # units
+MAX_POINTS = 2000  # more would hide the skeleton, which lies behind the skin
 ALL_JOINTS = "all joints"
 SHEET_WIDTH, SHEET_COLUMNS = 600, 5
 FRAME_TIME = 1 / 30  # seconds; a recording is not played faster than it was taken
@@ -215,7 +216,7 @@ class LivePage:
         )
 
     def _show_cloud(self, pose: HandPose) -> None:
-        points = cube_points(self.depth_mm, pose.crop, self.source.camera)
+        points = cube_points(self.depth_mm, pose.crop, self.source.camera, MAX_POINTS)
         if not len(points.xyz):
             self.cloud.visible = False
             return

@@ -164,15 +164,15 @@ class CubePoints(NamedTuple):
     uv: np.ndarray
 
 
-def cube_points(depth: np.ndarray, crop: Crop, camera: Camera) -> CubePoints:
-    """The hand's points in the frame's (H, W) mm own resolution, thinned out to MAX_POINTS or fewer."""
+def cube_points(depth: np.ndarray, crop: Crop, camera: Camera, max_points: int = MAX_POINTS) -> CubePoints:
+    """The hand's points in the frame's (H, W) mm own resolution, thinned out evenly."""
     scale, offset, size = float(crop.M[0, 0]), crop.M[:2, 2].astype(np.float64), len(crop.image)
     first = np.maximum(np.ceil(-offset / scale), 0).astype(int)
     last = np.floor((size - 1 - offset) / scale).astype(int)
     window = depth[first[1] : last[1] + 1, first[0] : last[0] + 1]
     near, far = crop.center_xyz[2] + np.array([-0.5, 0.5]) * crop.cube[2]
     inside = (window > near) & (window < far)
-    step = math.ceil((np.count_nonzero(inside) / MAX_POINTS) ** 0.5) or 1
+    step = math.ceil((np.count_nonzero(inside) / max_points) ** 0.5) or 1
     v, u = np.nonzero(inside[::step, ::step])
     v, u = v * step, u * step
     uv = np.stack([u, v], axis=1) + first
