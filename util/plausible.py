@@ -8,7 +8,7 @@ from util.camera import Camera
 HAND_AREA = 2000.0  # mm² facing the camera; what is smaller is a finger or a speck
 # Mean over the joints of `joint_confidence`. Hands have more in all but a few frames of a thousand, walls
 # and bodies less in most.
-MIN_CONFIDENCE = 0.3
+MIN_CONFIDENCE = 0.35
 
 
 def surface_area(crop: Crop, camera: Camera) -> float:
