@@ -88,6 +88,19 @@ def _integrate(dense: Tensor, image: Tensor, kernel_size: float) -> Tensor:
     return weight @ pixel.transpose(1, 2) + kernel_size * offset.view(-1, weight.shape[1], 3)
 
 
+def adaptive_weights(dense: Tensor, image: Tensor) -> Tensor:
+    """How much every pixel's vote counts for every joint (SPEC §6), for looking at.
+
+    Args:
+        dense, image: as for `dense_to_joints`.
+
+    Returns:
+        (B, J, F, F) float32, each map sums to 1.
+    """
+    with torch.autocast(dense.device.type, enabled=False):
+        return _adaptive_weights(dense, image)[0].unflatten(2, dense.shape[2:])
+
+
 def joint_confidence(dense: Tensor, image: Tensor, kernel_size: float) -> Tensor:
     """How far each joint may be trusted: are the pixels that vote near it, and near each other?
 
@@ -118,47 +131,6 @@ def _adaptive_weights(dense: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Ten
     foreground = (d < FOREGROUND_DEPTH).float().flatten(2)
     closeness = dense[:, dense.shape[1] // 4 * 3 :].float().flatten(2) * foreground
     return torch.softmax(SOFTMAX_TEMPERATURE * closeness, dim=-1), closeness, foreground, pixel
-
-
-def adaptive_weights(dense: Tensor, image: Tensor) -> Tensor:
-    """How much every pixel's vote counts for every joint (SPEC §6), for looking at.
-
-    Args:
-        dense: (B, 4J, F, F) direction and closeness maps, any float dtype.
-        image: (B, 1, S, S) normalised depth crop.
-
-    Returns:
-        (B, J, F, F) float32, each map sums to 1.
-    """
-    joints, size = dense.shape[1] // 4, dense.shape[-1]
-    with torch.autocast(dense.device.type, enabled=False):
-        _, _, d = _pixel_uvd(image, size)
-        closeness = dense[:, 3 * joints :].float() * (d < FOREGROUND_DEPTH)
-        return torch.softmax(SOFTMAX_TEMPERATURE * closeness.flatten(2), dim=-1).unflatten(2, (size, size))
-
-
-def joint_confidence(dense: Tensor, image: Tensor, kernel_size: float) -> Tensor:
-    """How far each joint may be trusted: are the pixels that vote near it, and near each other?
-
-    Expected closeness times closeness of the votes' spread: `Σ w h · (1 - s / K)`, where s is the
-    standard deviation of the voting pixels' uvd under the adaptive weights w.
-
-    Args:
-        dense, image, kernel_size: as for `dense_to_joints`.
-
-    Returns:
-        (B, J) float32 in [0, 1].
-    """
-    with torch.autocast(dense.device.type, enabled=False):
-        u, v, d = _pixel_uvd(image, dense.shape[-1])
-        pixel = torch.cat([u.expand_as(d), v.expand_as(d), d], dim=1).flatten(2).transpose(1, 2)
-        foreground = (d < FOREGROUND_DEPTH).flatten(2)
-        closeness = dense[:, dense.shape[1] // 4 * 3 :].float().flatten(2) * foreground
-        weight = adaptive_weights(dense, image).flatten(2)
-        expected = (weight * closeness).sum(-1)
-        variance = (weight @ pixel.square() - (weight @ pixel).square()).sum(-1)
-        spread = variance.clamp(min=0).sqrt()
-        return expected.clamp(0, 1) * (1 - spread / kernel_size).clamp(min=0)
 
 
 def _pixel_uvd(image: Tensor, feature_size: int) -> tuple[Tensor, Tensor, Tensor]:
