@@ -52,7 +52,8 @@ class DemoSettings:
     dataset: str = "synth"  # that it was trained on
     center_model: str = str(DEFAULT_CENTER_CHECKPOINT)  # where it is missing, centres come from depth alone
     device: str = "auto"
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    backend: Literal["torch", "compile", "onnxruntime", "openvino"] = "torch"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # as far as the backend has it
     seed: int = 0  # of the synthetic hand
     leaves: bool = False  # the synthetic hand goes away and comes back
     body: bool = False  # and has a body behind it
@@ -104,7 +105,12 @@ def load_predictor(settings: DemoSettings) -> HandPosePredictor:
         center_model = None
     assumed = asked_spec(Config(net=settings.net, dataset=settings.dataset).resolved())
     return HandPosePredictor(
-        settings.load_model, settings.device, settings.precision, center_model, assumed=assumed
+        settings.load_model,
+        settings.device,
+        settings.precision,
+        center_model,
+        assumed=assumed,
+        backend=settings.backend,
     )
 
 

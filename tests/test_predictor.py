@@ -14,9 +14,12 @@ from tests.blob_network import CAMERA, blob_predictor
 from tests.conftest import PROJECT
 from tests.nyu_folder import ball_hand, open_hand
 from tests.test_centers import PALMS, SR305
+from tests.test_deployment import SPEC
+from tests.test_deployment import trained as trained_alike
 from util import predictor as predictor_module
 from util.camera import Camera, uvd_to_crop
 from util.checkpoint import ModelSpec, save_checkpoint
+from util.find_hand import center_from_depth
 from util.frames import in_millimetres, mirrored_camera
 from util.predictor import DEFAULT_CENTER_CHECKPOINT, DEFAULT_CHECKPOINT, HandPosePredictor, next_center
 
@@ -261,6 +264,23 @@ def test_checkpoints_that_cannot_be_used(tmp_path):
         HandPosePredictor(tmp_path / "joints.pth", "cuda:7")
     with pytest.raises(FileNotFoundError, match="is missing"):
         HandPosePredictor(tmp_path / "absent.pth", "cpu")
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_another_engine_gives_the_same_pose(tmp_path, hand, backend):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip(backend)
+    save_checkpoint(tmp_path / "a.pth", trained_alike(SPEC), SPEC)
+    ours = HandPosePredictor(tmp_path / "a.pth", "cpu", min_confidence=0.0)
+    theirs = HandPosePredictor(tmp_path / "a.pth", "cpu", min_confidence=0.0, backend=backend)
+    center = center_from_depth(hand, NYU_CAMERA)
+    expected, found = (predictor.predict(hand, NYU_CAMERA, center) for predictor in (ours, theirs))
+    assert np.ptp(expected.joints_xyz, axis=0).max() > 1
+    np.testing.assert_allclose(found.joints_xyz, expected.joints_xyz, atol=0.05)
+    np.testing.assert_allclose(found.confidence, expected.confidence, atol=1e-3)
+    assert theirs.predict(hand, NYU_CAMERA, center, weights=True).weights.shape == (14, 16, 16)
+    with pytest.raises(ValueError, match="has no precision fp16"):
+        HandPosePredictor(tmp_path / "a.pth", "cpu", "fp16", backend=backend)
 
 
 def test_broken_weights_are_an_error_not_a_nan(tmp_path, hand):

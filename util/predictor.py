@@ -16,8 +16,10 @@ import torch
 from config import DATASETS, Config
 from dataloader.crop import Crop, crop_hand, normalize_depth
 from model.awr import adaptive_weights, dense_to_joints, joint_confidence
+from util.backends import load_backend, require_precision
 from util.camera import Camera, crop_to_uvd
 from util.checkpoint import ModelSpec, asked_spec, load_network
+from util.deployment import fold_batch_norm
 from util.engine import autocast, pick_device, usable_precision
 from util.find_hand import center_from_depth
 from util.frames import check_camera, in_millimetres, mirrored_camera
@@ -55,9 +57,11 @@ class HandPosePredictor:
     Args:
         checkpoint: weights of the pose network.
         device: auto, cpu, cuda or cuda:N.
-        precision: of the network: fp32, bf16 or fp16.
+        precision: of the network: fp32, bf16, fp16 or int8, as far as the backend has it.
         center_checkpoint: weights of the centre network, which corrects the centre of a found hand.
             None: the centre found in the depth alone is corrected by the pose network's first answer.
+        backend: what runs the pose network: torch, compile, onnxruntime or openvino; see util.backends.
+        calibration: (N, 1, S, S) float32 normalised crops that int8 measures its ranges on.
         min_confidence: mean confidence of the joints below which there is no hand.
         assumed: what to take for a checkpoint that does not say what it holds, as published ones.
 
@@ -73,9 +77,12 @@ class HandPosePredictor:
         center_checkpoint: str | Path | None = None,
         min_confidence: float = MIN_CONFIDENCE,
         assumed: ModelSpec | None = None,
+        backend: str = "torch",
+        calibration: np.ndarray | None = None,
     ):
         self.device = pick_device(device)
         self.precision = usable_precision(self.device, precision)
+        require_precision(backend, self.precision)
         network, self.spec = load_network(Path(checkpoint), assumed or asked_spec(Config().resolved()))
         if self.spec.target != "joints":
             raise ValueError(f"{checkpoint} predicts the hand's centre: pass it as the centre network.")
@@ -88,7 +95,10 @@ class HandPosePredictor:
                 f"data set {self.spec.dataset} has {len(self.info.joint_names)}."
             )
         self.min_confidence = min_confidence
-        self.network = network.to(self.device).eval()
+        self.network = fold_batch_norm(network).to(self.device, memory_format=torch.channels_last)
+        self.engine = None
+        if backend != "torch":
+            self.engine = load_backend(network, self.spec, backend, self.precision, self.device, calibration)
         self.cube = np.array(self.info.cube, np.float64)
         self.center_network = None
         if center_checkpoint is not None:
@@ -212,11 +222,17 @@ class HandPosePredictor:
         if not crops:
             return poses
         image = torch.from_numpy(np.stack([_network_input(crop) for crop in crops.values()])).to(self.device)
-        with autocast(self.device, self.precision):
-            dense = self.network(image)[-1]
-        joints = dense_to_joints(dense, image, self.spec.kernel_size).double().cpu().numpy()
-        confidence = joint_confidence(dense, image, self.spec.kernel_size).cpu().numpy()
-        maps = adaptive_weights(dense, image).cpu().numpy() if weights else [None] * len(joints)
+        maps = [None] * len(image)
+        if self.engine is not None and not weights:
+            joints, confidence = self.engine(image)
+        else:  # an engine gives no maps
+            with autocast(self.device, self.precision):
+                dense = self.network(image)[-1]
+            joints = dense_to_joints(dense, image, self.spec.kernel_size)
+            confidence = joint_confidence(dense, image, self.spec.kernel_size)
+            if weights:
+                maps = adaptive_weights(dense, image).cpu().numpy()
+        joints, confidence = joints.double().cpu().numpy(), confidence.cpu().numpy()
         if not np.isfinite(joints).all():
             raise ValueError(
                 f"The network's joints are not finite: its weights are damaged or {self.precision} overflows."

@@ -12,6 +12,7 @@ from dataloader.base import Sample, make_sample
 from model.awr import dense_to_joints
 from util.camera import Camera, crop_to_uvd
 from util.checkpoint import asked_spec, load_network
+from util.deployment import fold_batch_norm
 
 CENTER_CHECKPOINT = Path("results", "center_hourglass_1_synth.pth")
 # The first look moves most of the way; the second sees the whole hand in the middle of its crop.
@@ -41,7 +42,7 @@ def load_center_network(path: Path, device: torch.device) -> CenterNetwork:
     if spec.target != "center":
         raise ValueError(f"{path} is a network for the {spec.target}: `train.py --target center` makes one.")
     cube = Config(dataset=spec.dataset, target="center").resolved().cube
-    return CenterNetwork(network.to(device).eval(), device, spec.img_size, cube, spec.kernel_size)
+    return CenterNetwork(fold_batch_norm(network).to(device), device, spec.img_size, cube, spec.kernel_size)
 
 
 def refine_centers(
