@@ -12,8 +12,9 @@ from dataloader.base import HandDataset
 from util.backends import prepare_backend
 from util.checkpoint import prepare_network
 from util.cli import run
+from util.device import pick_device
 from util.drawing import Tile, pick_tiles, save_gallery, save_joint_bars, save_pck_curve, save_success_curve
-from util.engine import make_loader, pick_device, predict_with
+from util.engine import make_loader, predict_with
 from util.files import read_predictions, write_table, written_whole
 from util.metrics import as_json, as_table, joint_errors, score
 

@@ -2,8 +2,8 @@
 
 from config import Config
 from util.cli import run
+from util.device import pick_device
 from util.distributed import joined_processes
-from util.engine import pick_device
 from util.training import train
 
 

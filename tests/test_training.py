@@ -14,15 +14,9 @@ from dataloader.sampler import ShuffledBatches
 from tests.sphere_hands import write_sphere_hands
 from util.benchmark_training import compare_curves, compare_training, curve_difference, draw_batches
 from util.checkpoint import asked_spec, initial_network
+from util.device import usable_precision
 from util.distributed import Processes
-from util.engine import (
-    evaluate,
-    make_training_loader,
-    settle_batch_norm,
-    train_one_epoch,
-    train_step,
-    usable_precision,
-)
+from util.engine import evaluate, make_training_loader, settle_batch_norm, train_one_epoch, train_step
 from util.measure import BenchmarkConfig
 from util.schedule import learning_rate, loss_weights
 from util.training_state import TrainingState

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from util.cli import parse_settings
+from util.device import pick_device
 from util.distributed import joined_processes
-from util.engine import pick_device
 from util.training import train
 
 config = parse_settings(sys.argv[1:], __doc__)

@@ -14,7 +14,7 @@ from config import Config
 from dataloader.base import HandDataset
 from util.checkpoint import ModelSpec
 from util.deployment import JointNetwork
-from util.engine import autocast
+from util.device import autocast
 from util.export import require, to_onnx
 
 BACKENDS = {

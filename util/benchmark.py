@@ -15,8 +15,8 @@ from util.benchmark_loading import loading_rows, metrics_row, sweep_frames, swee
 from util.benchmark_networks import head_rows, network_rows, sweep_batch
 from util.benchmark_training import compare_curves, compare_training, describe_curves, draw_batches
 from util.cli import run
+from util.device import pick_device, usable_precision
 from util.distributed import Processes
-from util.engine import pick_device, usable_precision
 from util.files import written_whole
 from util.measure import BenchmarkConfig, Row, describe_machine
 

@@ -12,7 +12,7 @@ from model.awr import dense_to_joints, joints_to_dense
 from util import plain
 from util.backends import BACKENDS, Backend, load_backend
 from util.checkpoint import asked_spec, initial_network, load_network
-from util.engine import usable_precision
+from util.device import usable_precision
 from util.export import plate_images
 from util.measure import (
     BenchmarkConfig,

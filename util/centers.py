@@ -16,7 +16,7 @@ from dataloader import find_frames
 from dataloader.index import Frames
 from util.camera import Camera
 from util.cli import run
-from util.engine import pick_device
+from util.device import pick_device
 from util.files import write_centers, written_whole
 from util.find_hand import DEPTH_RANGE, center_from_depth
 from util.refine import CENTER_CHECKPOINT, CenterNetwork, load_center_network, refine_centers

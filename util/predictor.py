@@ -20,7 +20,7 @@ from util.backends import load_backend, require_precision
 from util.camera import Camera, crop_to_uvd
 from util.checkpoint import ModelSpec, asked_spec, load_network
 from util.deployment import fold_batch_norm
-from util.engine import autocast, pick_device, usable_precision
+from util.device import autocast, pick_device, usable_precision
 from util.find_hand import center_from_depth
 from util.frames import check_camera, in_millimetres, mirrored_camera
 from util.plausible import MIN_CONFIDENCE, is_plausible

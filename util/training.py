@@ -13,6 +13,7 @@ from dataloader import build_dataset
 from dataloader.base import HandDataset
 from dataloader.sampler import ShuffledBatches
 from util.checkpoint import asked_spec, initial_network, load_network, prepare_network
+from util.device import usable_precision
 from util.distributed import Processes
 from util.engine import (
     Evaluation,
@@ -21,7 +22,6 @@ from util.engine import (
     make_training_loader,
     settle_batch_norm,
     train_one_epoch,
-    usable_precision,
 )
 from util.files import remove_leftovers
 from util.training_log import TrainingLog
