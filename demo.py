@@ -5,7 +5,6 @@ python demo.py --source synthetic --serve
 """
 
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import count
@@ -15,16 +14,17 @@ from typing import Literal
 from tqdm import tqdm
 
 from config import Config
+from util import recording
 from util.cameras import parse_camera
 from util.checkpoint import asked_spec
 from util.cli import run
 from util.frames import in_millimetres
 from util.live_page import serve
 from util.overlay import draw_panel
-from util.predictor import DEFAULT_CENTER_CHECKPOINT, DEFAULT_CHECKPOINT, HandPose, HandPosePredictor
+from util.predictor import DEFAULT_CENTER_CHECKPOINT, DEFAULT_CHECKPOINT, HandPosePredictor
 from util.recording import record, window, write_poses
 from util.sources import Source, SourceOptions, open_source
-from util.tracker import HandTracker, OneEuro
+from util.tracker import make_poser
 
 
 @dataclass
@@ -68,6 +68,18 @@ class DemoSettings:
             raise ValueError("Nothing would come of it: pass --show, --serve, --save or --json.")
         if self.serve and (self.show or self.save or self.json):
             raise ValueError("--serve shows poses in the browser alone: leave --show, --save, --json out.")
+        if self.serve and (self.smooth or self.frames or self.track is not None):
+            raise ValueError(
+                "--serve plays frames one by one, back and forth: leave --smooth, --track, --frames out."
+            )
+        if self.save and self.json and Path(self.save) in (Path(self.json), *Path(self.json).parents):
+            raise ValueError(f"--json {self.json} lies in --save {self.save}: name a place of its own.")
+        if "realsense" in self.source and (self.camera or self.depth_scale):
+            raise ValueError(
+                "A RealSense brings its own intrinsics and unit: leave --camera, --depth_scale out."
+            )
+        if "synthetic" in self.source and self.depth_scale:
+            raise ValueError("The synthetic hand is rendered in mm: leave --depth_scale out.")
         if len(self.source) != 1 and not (self.serve and self.source):
             raise ValueError(f"{len(self.source)} sources: without --serve it must be exactly one.")
         if self.frames < 0:
@@ -116,8 +128,12 @@ def load_predictor(settings: DemoSettings) -> HandPosePredictor:
 
 def run_stream(source: Source, predictor: HandPosePredictor, settings: DemoSettings) -> None:
     """Every frame of a source through the network and to where the settings say."""
-    pose_of = make_poser(source, predictor, settings)
+    pose_of = make_poser(
+        source, predictor, settings.handedness, settings.track, settings.smooth, settings.weights
+    )
     length = min(filter(None, (source.length, settings.frames)), default=None)
+    if settings.save.endswith(".png") and not 0 < (length or 0) <= recording.SHEET_PICTURES:
+        raise ValueError(f"A sheet holds {recording.SHEET_PICTURES} frames: pass --frames, or --save a film.")
     done = seen = rate = 0
     started = time.perf_counter()
     with ExitStack() as stack:
@@ -145,19 +161,6 @@ def run_stream(source: Source, predictor: HandPosePredictor, settings: DemoSetti
                 if show and show(picture):
                     break
     print(f"A hand in {seen} of {done} frames; {rate:.1f} frames a second from end to end.")
-
-
-def make_poser(
-    source: Source, predictor: HandPosePredictor, settings: DemoSettings
-) -> Callable[..., HandPose | None]:
-    """From a frame to its pose, tracked or each frame on its own."""
-    arguments = (settings.handedness, source.depth_scale)
-    if settings.track if settings.track is not None else source.sequence:
-        smoothing = OneEuro() if settings.smooth else None
-        return HandTracker(predictor, source.camera, *arguments, smoothing, settings.weights).update
-    if settings.smooth:
-        raise ValueError("--smooth is for a stream that is tracked: pass --track too.")
-    return lambda depth: predictor.predict(depth, source.camera, None, *arguments, settings.weights)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from torch import nn
 
 from config import NYU_CAMERA
 from model.awr import FOREGROUND_DEPTH, joints_to_dense
+from util import predictor as predictor_module
 from util.checkpoint import ModelSpec, save_checkpoint
 from util.predictor import HandPosePredictor
 
@@ -27,6 +28,13 @@ class BlobNetwork(nn.Module):
         offset = torch.linspace(-0.12, 0.12, 14)
         joints = torch.stack(middle, dim=-1)[:, None] + torch.stack([offset, -offset / 2, 0 * offset], dim=-1)
         return [joints_to_dense(joints, image, K, FEATURES)]
+
+
+def stand_in(monkeypatch):
+    """Whatever checkpoint a predictor loads, it gets a BlobNetwork."""
+    spec = ModelSpec("resnet_18", 14, 2, K, "synth", SIZE)
+    monkeypatch.setattr(predictor_module, "load_network", lambda *_: (BlobNetwork(), spec))
+    monkeypatch.setattr(predictor_module, "fold_batch_norm", lambda network: network)  # it has none
 
 
 def blob_predictor(folder, **arguments):

@@ -9,12 +9,10 @@ import pytest
 from PIL import Image
 
 from config import DATASETS, NYU_CAMERA
-from tests.blob_network import CAMERA, BlobNetwork, blob_predictor
+from tests.blob_network import CAMERA, blob_predictor, stand_in
 from tests.conftest import PROJECT
 from tests.nyu_folder import ball_hand, open_hand
-from util import predictor as predictor_module
 from util import recording
-from util.checkpoint import ModelSpec
 from util.overlay import MAX_POINTS, cube_points, draw_panel, joint_colors, weight_sheet
 from util.tracker import HandTracker
 
@@ -24,8 +22,7 @@ FRAMES = 8
 @pytest.fixture
 def blob_weights(monkeypatch):
     """The demo's checkpoint is the stand-in network."""
-    spec = ModelSpec("resnet_18", 14, 2, 1.0, "synth", 64)
-    monkeypatch.setattr(predictor_module, "load_network", lambda *_: (BlobNetwork(), spec))
+    stand_in(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +152,15 @@ ERRORS = {
     "frames": (("--json", "a", "--frames", "-1"), "frames is -1"),
     "seed": (("--json", "a", "--seed", "-1"), "seed is -1"),
     "depth scale": (("--json", "a", "--depth_scale", "0"), "depth_scale is 0.0"),
-    "smooth": (("--json", "a", "--smooth", "--track", "False"), "pass --track too"),
+    "smooth": (("--json", "a", "--smooth", "--track", "False"), "pass --track True too"),
+    "serve and smooth": (("--serve", "--smooth"), "leave --smooth, --track, --frames out"),
+    "poses among pictures": (("--save", "out", "--json", "out/p.jsonl"), "name a place of its own"),
+    "one file for both": (("--save", "a.gif", "--json", "a.gif"), "name a place of its own"),
+    "RealSense": (("--json", "a", "--source", "realsense"), "brings its own intrinsics"),
+    "rendered in metres": (
+        ("--json", "a", "--source", "synthetic", "--depth_scale", "1000"),
+        "is rendered in mm",
+    ),
     "device": (("--json", "a", "--device", "cuda:7"), "'cuda:7'"),
     "handedness": (("--json", "a", "--handedness", "both"), "--handedness"),
     "net": (("--json", "a", "--net", "vit"), "There is no network 'vit'"),

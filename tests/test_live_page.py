@@ -9,11 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.blob_network import CAMERA, BlobNetwork, blob_predictor
+from tests.blob_network import CAMERA, blob_predictor, stand_in
 from tests.browser import CHROMIUM, Browser, wait_until
 from tests.nyu_folder import ball_hand, open_hand
-from util import predictor as predictor_module
-from util.checkpoint import ModelSpec
 from util.live_page import ALL_JOINTS, LOOP, LivePage
 from util.sources import Source, SourceOptions, open_source
 
@@ -155,8 +153,7 @@ def test_without_viser_it_says_what_to_install(monkeypatch, sources, tmp_path):
 
 @needs_viser
 def test_demo_serves_it_until_ctrl_c(run_script, monkeypatch, tmp_path):
-    spec = ModelSpec("resnet_18", 14, 2, 1.0, "synth", 64)
-    monkeypatch.setattr(predictor_module, "load_network", lambda *_: (BlobNetwork(), spec))
+    stand_in(monkeypatch)
     for name in ("a.npy", "b.npy"):
         np.save(tmp_path / name, ball_hand(open_hand([0.0, 0, 600]))[::2, ::2])
     steps, step = [], LivePage.step

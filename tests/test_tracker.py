@@ -12,8 +12,10 @@ from dataloader.synthetic.motion import LEAVE_PERIOD, MovingHand
 from dataloader.synthetic.writer import load_model
 from tests.blob_network import CAMERA, blob_predictor
 from tests.conftest import PROJECT
+from util import tracker as tracker_module
 from util.predictor import DEFAULT_CENTER_CHECKPOINT, DEFAULT_CHECKPOINT, HandPose, HandPosePredictor
-from util.tracker import UNSURE, HandTracker, OneEuro
+from util.sources import Source
+from util.tracker import UNSURE, HandTracker, OneEuro, make_poser
 
 FRAMES = 300
 EVERY = 6  # of the clip, predicted on its own beside the tracked pose
@@ -195,3 +197,15 @@ def test_a_filter_that_cannot_be(arguments):
 def test_the_hand_leaves_once_a_period(moving_hand):
     assert moving_hand.frame(LEAVE_PERIOD - 30).depth.sum() == 0
     assert moving_hand.frame(2 * LEAVE_PERIOD - 30).depth.sum() == 0
+
+
+def test_a_live_camera_is_smoothed_by_the_time_that_passed(tmp_path, monkeypatch):
+    moments = iter([10.0, 10.2, 10.5])
+    monkeypatch.setattr(tracker_module.time, "perf_counter", lambda: next(moments))
+    waited = []
+    monkeypatch.setattr(HandTracker, "update", lambda _, depth, seconds: waited.append(seconds))
+    source = Source("camera", None, None, CAMERA, 1.0, live=True)
+    pose_of = make_poser(source, blob_predictor(tmp_path), smooth=True)
+    for _ in range(2):
+        pose_of(np.zeros((240, 320)))
+    assert waited == pytest.approx([0.2, 0.3])

@@ -57,11 +57,10 @@ class HandPosePredictor:
     Args:
         checkpoint: weights of the pose network.
         device: auto, cpu, cuda or cuda:N.
-        precision: of the network: fp32, bf16, fp16 or int8, as far as the backend has it.
+        precision: of the network: fp32, bf16 or fp16, as far as the backend has it.
         center_checkpoint: weights of the centre network, which corrects the centre of a found hand.
             None: the centre found in the depth alone is corrected by the pose network's first answer.
         backend: what runs the pose network: torch, compile, onnxruntime or openvino; see util.backends.
-        calibration: (N, 1, S, S) float32 normalised crops that int8 measures its ranges on.
         min_confidence: mean confidence of the joints below which there is no hand.
         assumed: what to take for a checkpoint that does not say what it holds, as published ones.
 
@@ -78,11 +77,12 @@ class HandPosePredictor:
         min_confidence: float = MIN_CONFIDENCE,
         assumed: ModelSpec | None = None,
         backend: str = "torch",
-        calibration: np.ndarray | None = None,
     ):
         self.device = pick_device(device)
         self.precision = usable_precision(self.device, precision)
         require_precision(backend, self.precision)
+        if precision == "int8":
+            raise ValueError("precision int8 is for test.py, which measures its ranges and what it costs.")
         network, self.spec = load_network(Path(checkpoint), assumed or asked_spec(Config().resolved()))
         if self.spec.target != "joints":
             raise ValueError(f"{checkpoint} predicts the hand's centre: pass it as the centre network.")
@@ -98,7 +98,7 @@ class HandPosePredictor:
         self.network = fold_batch_norm(network).to(self.device, memory_format=torch.channels_last)
         self.engine = None
         if backend != "torch":
-            self.engine = load_backend(network, self.spec, backend, self.precision, self.device, calibration)
+            self.engine = load_backend(network, self.spec, backend, self.precision, self.device)
         self.cube = np.array(self.info.cube, np.float64)
         self.center_network = None
         if center_checkpoint is not None:

@@ -36,4 +36,4 @@ def open_realsense() -> Source:
         return np.asanyarray(frame.get_data()).copy()
 
     camera = Camera(lens.fx, lens.fy, lens.ppx, lens.ppy)
-    return Source("realsense", read, None, camera, 1000 * metres, close=pipeline.stop)
+    return Source("realsense", read, None, camera, 1000 * metres, live=True, close=pipeline.stop)

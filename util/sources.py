@@ -28,6 +28,7 @@ class Source(NamedTuple):
     name: for people. read: number of a frame -> (H, W) in the source's unit. length: number of frames,
     None where there is no end. camera: that took them. depth_scale: mm a unit. labels: a name for
     each frame, None where the number is all. sequence: whether a frame follows from the one before.
+    live: whether frames come when a camera takes them.
     close: to be called at the end.
     """
 
@@ -38,6 +39,7 @@ class Source(NamedTuple):
     depth_scale: float
     labels: tuple[str, ...] | None = None
     sequence: bool = True
+    live: bool = False
     close: Callable[[], None] = lambda: None
 
     def label(self, i: int) -> str:

@@ -1,11 +1,14 @@
 """One hand through a stream of frames: the last pose says where to look next."""
 
 import math
+import time
+from collections.abc import Callable
 
 import numpy as np
 
 from util.camera import Camera
 from util.predictor import Handedness, HandPose, HandPosePredictor, next_center
+from util.sources import Source
 
 # Mean confidence below which a tracked pose is compared with one found anew: a crop that has slid down
 # the forearm, or off a fast hand, is noticed by it. One hand in ten has less.
@@ -113,3 +116,49 @@ def _sureness(pose: HandPose | None) -> float:
 def _share(cutoff: float | np.ndarray, seconds: float) -> float | np.ndarray:
     """Of a step that a low pass of `cutoff` Hz lets through after `seconds`."""
     return 1 / (1 + 1 / (2 * np.pi * cutoff * seconds))
+
+
+def make_poser(
+    source: Source,
+    predictor: HandPosePredictor,
+    handedness: Handedness = "right",
+    track: bool | None = None,
+    smooth: bool = False,
+    weights: bool = False,
+) -> Callable[[np.ndarray], HandPose | None]:
+    """From a source's frame to its pose, tracked or each frame on its own.
+
+    Args:
+        source: of the frames.
+        predictor: of single frames.
+        handedness, weights: as for `HandPosePredictor.predict`.
+        track: None tracks where a frame follows from the one before.
+        smooth: filter the tracked joints over time.
+
+    Raises:
+        ValueError: where there is nothing to smooth.
+    """
+    if track is None:
+        track = source.sequence
+    if smooth and not track:
+        raise ValueError("--smooth is for a stream that is tracked: pass --track True too.")
+    if not track:
+        return lambda depth: predictor.predict(
+            depth, source.camera, None, handedness, source.depth_scale, weights
+        )
+    smoothing = OneEuro() if smooth else None
+    tracker = HandTracker(predictor, source.camera, handedness, source.depth_scale, smoothing, weights)
+    return _in_its_own_time(tracker) if source.live else tracker.update
+
+
+def _in_its_own_time(tracker: HandTracker) -> Callable[[np.ndarray], HandPose | None]:
+    """Update with the time that really passed: a live camera waits for nobody."""
+    last = time.perf_counter()
+
+    def update(depth: np.ndarray) -> HandPose | None:
+        nonlocal last
+        now = time.perf_counter()
+        seconds, last = now - last, now
+        return tracker.update(depth, seconds)
+
+    return update
