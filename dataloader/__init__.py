@@ -1,6 +1,6 @@
 """Data sets by name."""
 
-import os
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,14 +109,17 @@ def _open_cache(index: FrameIndex, config: Config) -> CropCache:
     root, info = _root(config), DATASETS[config.dataset]
     fold = f"_{config.test_subject}" if info.subject_scales else ""
     name = f"crops_{config.split}{fold}_{config.img_size}.bin"
-    folder = root if (root / name).is_file() or os.access(root, os.W_OK) else user_cache(root)
-    return CropCache(
-        folder / name,
-        len(index.joint_xyz),
-        config.img_size,
-        info.camera,
-        find_dtype=lambda: index.read_depth(index.frame_path(0)).dtype,
-    )
+    arguments = (len(index.joint_xyz), config.img_size, info.camera)
+
+    def find_dtype() -> np.dtype:
+        return index.read_depth(index.frame_path(0)).dtype
+
+    try:
+        return CropCache(root / name, *arguments, find_dtype)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        return CropCache(user_cache(root) / name, *arguments, find_dtype)
 
 
 def _targets(joint_xyz: np.ndarray, config: Config) -> np.ndarray:

@@ -56,7 +56,11 @@ class Filling(Dataset):
 
 
 def main(settings: CacheSettings) -> None:
-    """Cache every frame of the split that is not cached yet."""
+    """Cache every frame of the split that is not cached yet.
+
+    Raises:
+        ValueError: if there are such frames and the cache cannot be written.
+    """
     values = {name: value for name, value in vars(settings).items() if name != "workers"}
     dataset = build_dataset(Config(**values, cache=True).resolved())
     loader = DataLoader(
@@ -70,6 +74,8 @@ def main(settings: CacheSettings) -> None:
         for chunk in loader:
             read += int(chunk.sum())
             bar.update(len(chunk))
+    if read and not dataset.cache.writable:
+        raise ValueError(f"{dataset.cache.path} can only be read, and {read} of its frames are stale.")
     print(f"{len(dataset)} frames, of which {read} were read now, in {dataset.cache.path}")
 
 

@@ -80,6 +80,11 @@ class CropCache:
         numbers = np.asarray((center_xyz, cube), np.float64).tobytes()
         return blake2b(numbers + self.settings + name, digest_size=KEY_BYTES).digest()
 
+    @property
+    def writable(self) -> bool:
+        """Whether records can be kept, not only read."""
+        return self._open()[3] >= 0
+
     def read(self, i: int, key: bytes | None) -> np.ndarray | None:
         """Record i, (S, S), or None where it is not there, stale or torn."""
         if key is None:

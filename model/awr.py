@@ -7,6 +7,7 @@ is differentiable, so the joints supervise the dense maps end to end.
 """
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +25,15 @@ FRAMES_AT_ONCE = 4
 
 # Stands in for the depth of background, so that it lies beyond every kernel. In half cubes.
 FAR_AWAY = 1e6
+
+
+class AdaptiveWeights(NamedTuple):
+    """`weight` and `closeness` (B, J, F²), `foreground` (B, 1, F²) of 0 and 1, `pixel` (B, 3, F²) its uvd."""
+
+    weight: Tensor
+    closeness: Tensor
+    foreground: Tensor
+    pixel: Tensor
 
 
 def joints_to_dense(joint_uvd: Tensor, image: Tensor, kernel_size: float, feature_size: int) -> Tensor:
@@ -73,14 +83,20 @@ def dense_to_joints(dense: Tensor, image: Tensor, kernel_size: float) -> Tensor:
     """
     # Half precision is enough for the network, not for the sum over F² pixels.
     with torch.autocast(dense.device.type, enabled=False):
-        if dense.device.type != "cpu" or torch.compiler.is_compiling() or len(dense) <= FRAMES_AT_ONCE:
-            return _integrate(dense, image, kernel_size)
-        parts = zip(dense.split(FRAMES_AT_ONCE), image.split(FRAMES_AT_ONCE), strict=True)
-        return torch.cat([_integrate(*part, kernel_size) for part in parts])
+        parts = _pieces(dense, image)
+        return torch.cat(
+            [_integrate(maps, _adaptive_weights(maps, crop), kernel_size) for maps, crop in parts]
+        )
 
 
-def _integrate(dense: Tensor, image: Tensor, kernel_size: float) -> Tensor:
-    weight, closeness, foreground, pixel = _adaptive_weights(dense, image)
+def _pieces(dense: Tensor, image: Tensor) -> list[tuple[Tensor, Tensor]]:
+    if dense.device.type != "cpu" or torch.compiler.is_compiling() or len(dense) <= FRAMES_AT_ONCE:
+        return [(dense, image)]
+    return list(zip(dense.split(FRAMES_AT_ONCE), image.split(FRAMES_AT_ONCE), strict=True))
+
+
+def _integrate(dense: Tensor, weights: AdaptiveWeights, kernel_size: float) -> Tensor:
+    weight, closeness, foreground, pixel = weights
     reach = (foreground - closeness) * weight  # times K: weight · distance, 0 on background
     # Each joint's three directions times its reach, as one product of (1, F²) and (F², 3).
     direction = dense[:, : 3 * weight.shape[1]].float().flatten(2).unflatten(1, (-1, 3)).flatten(0, 1)
@@ -98,7 +114,7 @@ def adaptive_weights(dense: Tensor, image: Tensor) -> Tensor:
         (B, J, F, F) float32, each map sums to 1.
     """
     with torch.autocast(dense.device.type, enabled=False):
-        return _adaptive_weights(dense, image)[0].unflatten(2, dense.shape[2:])
+        return _adaptive_weights(dense, image).weight.unflatten(2, dense.shape[2:])
 
 
 def joint_confidence(dense: Tensor, image: Tensor, kernel_size: float) -> Tensor:
@@ -115,22 +131,37 @@ def joint_confidence(dense: Tensor, image: Tensor, kernel_size: float) -> Tensor
         (B, J) float32 in [0, 1].
     """
     with torch.autocast(dense.device.type, enabled=False):
-        weight, closeness, _, pixel = _adaptive_weights(dense, image)
-        expected = (weight * closeness).sum(-1)
-        pixel = pixel.transpose(1, 2)  # (B, F², 3)
-        mean = weight @ pixel
-        variance = (weight @ pixel.square() - mean.square()).sum(-1)
-        spread = variance.clamp(min=0).sqrt()
-        return expected.clamp(0, 1) * (1 - spread / kernel_size).clamp(min=0)
+        return _trust(_adaptive_weights(dense, image), kernel_size)
 
 
-def _adaptive_weights(dense: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Weight and closeness (B, J, F²), foreground (B, 1, F²) of 0 and 1, and uvd (B, 3, F²) of the pixels."""
+def joints_and_confidence(dense: Tensor, image: Tensor, kernel_size: float) -> tuple[Tensor, Tensor]:
+    """`dense_to_joints` and `joint_confidence` by the same weights, made once."""
+    with torch.autocast(dense.device.type, enabled=False):
+        joints, confidence = [], []
+        for maps, crop in _pieces(dense, image):
+            weights = _adaptive_weights(maps, crop)
+            joints.append(_integrate(maps, weights, kernel_size))
+            confidence.append(_trust(weights, kernel_size))
+        return torch.cat(joints), torch.cat(confidence)
+
+
+def _trust(weights: AdaptiveWeights, kernel_size: float) -> Tensor:
+    weight, closeness, _, pixel = weights
+    expected = (weight * closeness).sum(-1)
+    pixel = pixel.transpose(1, 2)  # (B, F², 3)
+    mean = weight @ pixel
+    variance = (weight @ pixel.square() - mean.square()).sum(-1)
+    spread = variance.clamp(min=0).sqrt()
+    return expected.clamp(0, 1) * (1 - spread / kernel_size).clamp(min=0)
+
+
+def _adaptive_weights(dense: Tensor, image: Tensor) -> AdaptiveWeights:
     u, v, d = _pixel_uvd(image, dense.shape[-1])
     pixel = torch.cat([u.expand_as(d), v.expand_as(d), d], dim=1).flatten(2)
     foreground = (d < FOREGROUND_DEPTH).float().flatten(2)
     closeness = dense[:, dense.shape[1] // 4 * 3 :].float().flatten(2) * foreground
-    return torch.softmax(SOFTMAX_TEMPERATURE * closeness, dim=-1), closeness, foreground, pixel
+    weight = torch.softmax(SOFTMAX_TEMPERATURE * closeness, dim=-1)
+    return AdaptiveWeights(weight, closeness, foreground, pixel)
 
 
 def _pixel_uvd(image: Tensor, feature_size: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -36,7 +36,9 @@ def test_the_plain_metrics_are_the_metrics():
     found, expected = plain.metrics(predicted, true_xyz), score(joint_errors(predicted, true_xyz))
     assert found["mpe"] == pytest.approx(expected.mpe_mm)
     np.testing.assert_allclose(found["pck"], expected.pck)
+    assert found["median"] == pytest.approx(expected.median_mm)
     np.testing.assert_allclose(found["worst"], expected.success_worst)
+    np.testing.assert_allclose(found["mean"], expected.success_mean)
 
 
 @pytest.mark.parametrize("center", [(0, 0, 700), (-330, 240, 700)], ids=["inside", "over the edge"])

@@ -105,9 +105,11 @@ def test_an_engine_gives_the_same_joints_for_any_batch(backend, network, load):
     assert largest_difference_mm(*kept[0], 300) < 0.05  # later calls leave earlier answers alone
 
 
-def test_int8_stays_near(network, load):
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_int8_stays_near(network, load, backend):
+    pytest.importorskip("nncf")
     image = plate_images(16, SIZE)
-    joints, _ = load("onnxruntime", "int8")(image)
+    joints, _ = load(backend, "int8")(image)
     expected, _ = expected_of(network, image)
     moved, apart = (joints - expected).norm(dim=-1), (expected - expected.roll(1, 1)).norm(dim=-1)
     assert 0 < moved.mean() < 0.2 * apart.mean()  # weights nobody trained are no kinder than this

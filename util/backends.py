@@ -63,13 +63,20 @@ def load_backend(
         return _torch_backend(module, precision, device, compiled=backend == "compile")
     if device.type != "cpu":
         raise ValueError(f"backend {backend} runs on the CPU here: use --device cpu, or backend torch.")
+    if precision == "bf16":
+        _require_bf16()
     content = to_onnx(module, spec)
     start = _onnxruntime_backend if backend == "onnxruntime" else _openvino_backend
     return start(content, precision, calibration)
 
 
 def prepare_backend(
-    network: nn.Module, spec: ModelSpec, config: Config, device: torch.device, dataset: HandDataset
+    network: nn.Module,
+    spec: ModelSpec,
+    config: Config,
+    device: torch.device,
+    dataset: HandDataset,
+    other_frames: HandDataset | None = None,
 ) -> Backend:
     """The backend that the settings ask for; for int8, says what it costs in accuracy.
 
@@ -77,17 +84,18 @@ def prepare_backend(
         network, spec: what to run.
         config: `backend` and `precision` count.
         device: as for `load_backend`.
-        dataset: where int8 measures its ranges, without augmentation.
+        dataset: what will be predicted; int8's outcome is compared on some of it.
+        other_frames: where int8 measures its ranges, without augmentation; None: on `dataset` too.
 
     Raises:
         ValueError: see `load_backend`; also if int8 moves joints by more than MOST_MOVED_MM.
     """
     calibration = None
     if config.precision == "int8":
-        chosen = np.linspace(0, len(dataset) - 1, min(CALIBRATION_FRAMES + CHECKED_FRAMES, len(dataset)))
-        crops = np.stack([dataset[int(i)].image for i in chosen])
-        # Frames that the ranges were not measured on, where there are enough.
-        calibration, checked = crops[:CALIBRATION_FRAMES], crops[-CHECKED_FRAMES:]
+        calibration = spread_crops(other_frames or dataset, CALIBRATION_FRAMES)
+        checked = spread_crops(dataset, CHECKED_FRAMES)
+        if other_frames is None:
+            print("int8 measures its ranges on frames that it is scored on: there are no others here.")
     backend = load_backend(network, spec, config.backend, config.precision, device, calibration)
     if calibration is not None:
         with torch.inference_mode():
@@ -98,6 +106,12 @@ def prepare_backend(
             raise ValueError(f"{outcome} on this processor: use another backend or precision.")
         print(f"{outcome}, {moved.max():.2f} mm at most, over {len(checked)} frames.")
     return backend
+
+
+def spread_crops(dataset: HandDataset, count: int) -> np.ndarray:
+    """(count, 1, S, S) crops or fewer, spread over a data set."""
+    chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset)))
+    return np.stack([dataset[int(i)].image for i in chosen])
 
 
 def require_precision(backend: str, precision: str) -> None:
@@ -171,10 +185,7 @@ def _quantize_onnx(content: bytes, calibration: np.ndarray) -> bytes:
 
 
 def _openvino_backend(content: bytes, precision: str, calibration: np.ndarray | None) -> Backend:
-    openvino = require("openvino")
-    core = openvino.Core()
-    if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        raise ValueError("This processor has no bf16, openvino would only emulate it: use fp32 or int8.")
+    core = require("openvino").Core()
     model = core.read_model(content)
     if precision == "int8":
         model = _quantize_openvino(model, calibration)
@@ -193,6 +204,11 @@ def _openvino_backend(content: bytes, precision: str, calibration: np.ndarray | 
     return predict
 
 
+def _require_bf16() -> None:
+    if "BF16" not in require("openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise ValueError("This processor has no bf16, openvino would only emulate it: use fp32 or int8.")
+
+
 def _quantize_openvino(model: Any, calibration: np.ndarray) -> Any:
     """Convolutions in int8, ranges measured; the head stays as it is, for its sums need float32."""
     nncf = require("nncf")
@@ -208,10 +224,11 @@ def _quantize_openvino(model: Any, calibration: np.ndarray) -> Any:
 
 
 def _kept_in_float(model: Any) -> list[str]:
-    """Names of an OpenVINO graph's operations that are not to be quantised: its head and its stem.
+    """Names of an OpenVINO graph's operations that are not to be quantised: head, stem and poolings.
 
     The head is what no convolution sees. The stem is the convolution that reads the image: to
-    quantise its input would quantise the head's depth, and background would count as hand.
+    quantise its input would quantise the head's depth, and background would count as hand. Quantised
+    in front of a pooling behind such a stem, OpenVINO's graph gave joints centimetres away.
     """
     passive = {"Constant", "Parameter", "Result"}
     waiting = [operation for operation in model.get_ops() if "Convolution" in operation.get_type_name()]
@@ -227,7 +244,8 @@ def _kept_in_float(model: Any) -> list[str]:
         for operation in model.get_ops()
         if operation.get_friendly_name() not in seen_by and operation.get_type_name() not in passive
     ]
-    return [operation.get_friendly_name() for operation in (*stem, *head)]
+    poolings = [operation for operation in model.get_ops() if operation.get_type_name() == "MaxPool"]
+    return [operation.get_friendly_name() for operation in (*stem, *poolings, *head)]
 
 
 def _as_array(image: Tensor | np.ndarray) -> np.ndarray:

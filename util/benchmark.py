@@ -28,6 +28,8 @@ def main(config: BenchmarkConfig) -> None:
     """Measure what is asked for, print each row as it is known, and write them all."""
     device = pick_device(config.device)
     config = replace(config, precision=usable_precision(device, config.precision))
+    if device.type == "cpu" and config.precision == "fp16":
+        raise ValueError("A CPU only emulates fp16: measure fp32 or bf16.")
     if config.threads:
         torch.set_num_threads(config.threads)
     machine = describe_machine(device)
@@ -54,13 +56,14 @@ def main(config: BenchmarkConfig) -> None:
 def measure(config: BenchmarkConfig, device: torch.device) -> Iterator[Row]:
     """The rows that the settings choose, each as soon as it is measured."""
     chosen = tuple(filter(None, config.rows.split(",")))
+    sweeps = config.sweeps or any(name.startswith("sweep") for name in chosen)
 
     def wanted(*names: str) -> bool:
-        """Whether any of these rows is asked for."""
-        return not chosen or any(name.startswith(chosen) for name in names)
+        """Whether any of these rows, or of those whose names begin like this, is asked for."""
+        return not chosen or any(name.startswith(chosen) or _begins(chosen, name) for name in names)
 
     def only_wanted(rows: Iterator[Row]) -> Iterator[Row]:
-        return (row for row in rows if wanted(row.name))
+        return (row for row in rows if not chosen or row.name.startswith(chosen))
 
     if wanted(*HEAD):
         yield from head_rows(config, device, wanted)
@@ -71,18 +74,20 @@ def measure(config: BenchmarkConfig, device: torch.device) -> Iterator[Row]:
     for net in config.nets.split(","):
         ours = replace(config, net=net, kernel_size=None).resolved()
         for kind in ("frame", "batch32"):
-            if wanted(f"{kind}_{net}", f"memory_{kind}_{net}", f"limit_{kind}_{net}") or any(
-                name.startswith(f"{kind}_{net}_") for name in chosen
-            ):
+            if wanted(f"{kind}_{net}", f"memory_{kind}_{net}", f"limit_{kind}_{net}"):
                 yield from only_wanted(network_rows(ours, device, kind))
         if wanted(f"train_{net}"):
             yield train_row(ours, device)
-        if config.sweeps and wanted(f"sweep_batch_{net}"):
-            yield from sweep_batch(ours, device)
-    if config.sweeps and wanted("sweep_workers"):
-        yield from sweep_workers(config)
-    if config.sweeps and wanted("sweep_metrics", "sweep_index"):
+        if sweeps and wanted(f"sweep_batch_{net}"):
+            yield from only_wanted(sweep_batch(ours, device))
+    if sweeps and wanted("sweep_workers"):
+        yield from only_wanted(sweep_workers(config))
+    if sweeps and wanted("sweep_metrics", "sweep_index"):
         yield from only_wanted(sweep_frames(config))
+
+
+def _begins(chosen: tuple[str, ...], name: str) -> bool:
+    return any(choice.startswith(name) for choice in chosen)
 
 
 def train_row(config: BenchmarkConfig, device: torch.device) -> Row:

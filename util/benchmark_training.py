@@ -6,11 +6,13 @@ from statistics import median
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.data import default_collate
 
 from dataloader.base import HandDataset, Sample
 from dataloader.sampler import ShuffledBatches
 from model.loss import awr_loss
+from util.benchmark_networks import benchmark_network
 from util.checkpoint import asked_spec, initial_network
 from util.distributed import Processes
 from util.engine import to_device, train_step
@@ -36,15 +38,16 @@ def draw_batches(dataset: HandDataset, config: BenchmarkConfig, device: torch.de
     return batches
 
 
-def plain_step(config: BenchmarkConfig, device: torch.device, nudge: float = 0.0) -> Step:
+def plain_step(network: nn.Module, config: BenchmarkConfig, device: torch.device, nudge: float = 0.0) -> Step:
     """The textbook's loop: fp32, channels first, PyTorch's default Adam.
 
     Args:
+        network: to start from.
         config: the settings.
         device: where to train.
         nudge: relative change of the initial weights, to see what rounding alone does to a curve.
     """
-    network = initial_network(config).to(device).train()
+    network = network.to(device).train()
     with torch.no_grad():
         for weight in network.parameters():
             weight.mul_(1 + nudge * torch.randn_like(weight))
@@ -68,9 +71,9 @@ def plain_step(config: BenchmarkConfig, device: torch.device, nudge: float = 0.0
     return step
 
 
-def our_step(config: BenchmarkConfig, dataset: HandDataset, processes: Processes) -> Step:
+def our_step(network: nn.Module, config: BenchmarkConfig, dataset: HandDataset, processes: Processes) -> Step:
     """The step of train.py, with its settings."""
-    state = TrainingState(initial_network(config), asked_spec(config), config, processes)
+    state = TrainingState(network, asked_spec(config), config, processes)
     state.network.train()
 
     def step(sample: Sample) -> float:
@@ -84,7 +87,10 @@ def compare_training(
     config: BenchmarkConfig, dataset: HandDataset, batches: list[Sample], processes: Processes
 ) -> Row:
     """Images a second of both ways: medians over steps that take turns."""
-    ways = (plain_step(config, processes.device), our_step(config, dataset, processes))
+    ways = (
+        plain_step(benchmark_network(config), config, processes.device),
+        our_step(benchmark_network(config), config, dataset, processes),
+    )
     seconds: tuple[list[float], list[float]] = ([], [])
     for i in range(config.steps + 2):
         for way, times in zip(ways, seconds, strict=True):
@@ -102,9 +108,9 @@ def compare_curves(
 ) -> dict[str, list[float]]:
     """Losses of both ways, and of the plain one from weights moved by about one fp32 rounding."""
     ways = {
-        "plain": plain_step(config, processes.device),
-        "ours": our_step(config, dataset, processes),
-        "nudged": plain_step(config, processes.device, nudge=1e-7),
+        "plain": plain_step(initial_network(config), config, processes.device),
+        "ours": our_step(initial_network(config), config, dataset, processes),
+        "nudged": plain_step(initial_network(config), config, processes.device, nudge=1e-7),
     }
     losses: dict[str, list[float]] = {name: [] for name in ways}
     for i in range(config.curve_steps):

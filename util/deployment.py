@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from model.awr import dense_to_joints, joint_confidence
+from model.awr import joints_and_confidence
 
 
 class JointNetwork(nn.Module):
@@ -25,8 +25,7 @@ class JointNetwork(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 1, S, S) normalised depth crop -> joints (B, J, 3) normalised uvd, confidence (B, J)."""
         dense = self.network(image)[-1]
-        joint_uvd = dense_to_joints(dense, image, self.kernel_size)
-        return joint_uvd, joint_confidence(dense, image, self.kernel_size)
+        return joints_and_confidence(dense, image, self.kernel_size)
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:

@@ -41,6 +41,10 @@ class BenchmarkConfig(Config):
         Raises:
             ValueError: in one sentence, for a setting that cannot work.
         """
+        if self.precision == "int8" or self.threads < 0:
+            raise ValueError(
+                "precision is of the training step, fp32, bf16 or fp16, and threads is 0 or more."
+            )
         for name in ("repeats", "steps", "pool"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1.")

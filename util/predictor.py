@@ -15,7 +15,7 @@ import torch
 
 from config import DATASETS, Config
 from dataloader.crop import Crop, crop_hand, normalize_depth
-from model.awr import adaptive_weights, dense_to_joints, joint_confidence
+from model.awr import adaptive_weights, joints_and_confidence
 from util.backends import load_backend, require_precision
 from util.camera import Camera, crop_to_uvd
 from util.checkpoint import ModelSpec, asked_spec, load_network
@@ -228,8 +228,7 @@ class HandPosePredictor:
         else:  # an engine gives no maps
             with autocast(self.device, self.precision):
                 dense = self.network(image)[-1]
-            joints = dense_to_joints(dense, image, self.spec.kernel_size)
-            confidence = joint_confidence(dense, image, self.spec.kernel_size)
+            joints, confidence = joints_and_confidence(dense, image, self.spec.kernel_size)
             if weights:
                 maps = adaptive_weights(dense, image).cpu().numpy()
         joints, confidence = joints.double().cpu().numpy(), confidence.cpu().numpy()
