@@ -1,5 +1,6 @@
 """Reading tables and images, and writing files so that nothing half-written is ever seen."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,11 +24,16 @@ class DamagedLineError(ValueError):
 def written_whole(path: Path) -> Iterator[Path]:
     """Give a temporary name to write to, and rename it to `path` once the block succeeded.
 
-    The temporary file keeps the ending, since libraries choose the format by it.
+    The temporary file keeps the ending, since libraries choose the format by it. It is there from the
+    start, empty: a place that takes no file shows before the work, not after it.
+
+    Raises:
+        OSError: naming `path`, if it is a folder, or if its folder takes no files or the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
+        _make_empty(temporary, path)
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
@@ -37,6 +43,16 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _make_empty(temporary: Path, path: Path) -> None:
+    """Make the temporary file of `path`, whose name an error carries: the other is nobody's business."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        temporary.write_bytes(b"")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def remove_leftovers(folder: Path) -> None:

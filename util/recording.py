@@ -17,6 +17,7 @@ from util.files import written_whole
 from util.predictor import HandPose
 
 FRAME_RATE = 30.0  # of saved films, frames a second
+FILM_START = 4096  # bytes that an .mp4 needs at the least
 GIF_EVERY = 2  # pictures; a GIF of all of them would be twice as large and no smoother to the eye
 GIF_SCALE = 0.5
 SHEET_PICTURES = 100
@@ -30,15 +31,16 @@ def record(path: Path) -> Iterator[Show]:
 
     Raises:
         ValueError: if the folder holds something already, or films cannot be written here.
+        OSError: naming `path`, if it cannot be written, or not all of it.
     """
     if path.suffix == ".mp4":
-        with written_whole(path) as temporary, _film(temporary) as add:
+        with written_whole(path) as temporary, _film(temporary, path) as add:
             yield add
     elif path.suffix == ".gif":
         with written_whole(path) as temporary, _gif(temporary) as add:
             yield add
     elif path.suffix == ".png":
-        with written_whole(path) as temporary, _sheet(temporary) as add:
+        with written_whole(path) as temporary, _sheet(temporary, path) as add:
             yield add
     elif path.suffix:
         raise ValueError(f"--save {path}: use a name that ends in .mp4, .gif or .png, or a folder's.")
@@ -95,8 +97,9 @@ def window(title: str) -> Iterator[Callable[[np.ndarray], bool]]:
 
 
 @contextmanager
-def _film(path: Path) -> Iterator[Show]:
+def _film(temporary: Path, path: Path) -> Iterator[Show]:
     writers: list[cv2.VideoWriter] = []
+    count = [0]
 
     def add(picture: np.ndarray) -> None:
         picture = picture[
@@ -104,10 +107,12 @@ def _film(path: Path) -> Iterator[Show]:
         ]  # the codec wants even edges
         if not writers:
             code = cv2.VideoWriter_fourcc(*"mp4v")
-            writers.append(cv2.VideoWriter(str(path), code, FRAME_RATE, picture.shape[1::-1]))
+            writers.append(cv2.VideoWriter(str(temporary), code, FRAME_RATE, picture.shape[1::-1]))
             if not writers[0].isOpened():
+                temporary.write_bytes(bytes(FILM_START))  # a full disk says so here
                 raise ValueError("This OpenCV cannot write .mp4 files: use --save out.gif, or a folder.")
         writers[0].write(picture)
+        count[0] += 1
 
     try:
         yield add
@@ -116,6 +121,21 @@ def _film(path: Path) -> Iterator[Show]:
             writer.release()
     if not writers:
         raise ValueError("There is no frame to save.")
+    if not _is_whole(temporary, count[0]):  # the writer itself says nothing of a write that failed
+        raise OSError(f"{path}: the film could not be written; is the disk full?")
+
+
+def _is_whole(film: Path, count: int) -> bool:
+    """Whether a film has so many frames, down to the last."""
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the answer says it all
+    video = cv2.VideoCapture(str(film), cv2.CAP_FFMPEG)
+    try:
+        if not video.isOpened() or video.get(cv2.CAP_PROP_FRAME_COUNT) != count:
+            return False
+        video.set(cv2.CAP_PROP_POS_FRAMES, count - 1)
+        return video.read()[0]
+    finally:
+        video.release()
 
 
 @contextmanager
@@ -139,7 +159,7 @@ def _gif(path: Path) -> Iterator[Show]:
 
 
 @contextmanager
-def _sheet(path: Path) -> Iterator[Show]:
+def _sheet(temporary: Path, path: Path) -> Iterator[Show]:
     pictures: list[np.ndarray] = []
 
     def add(picture: np.ndarray) -> None:
@@ -153,7 +173,7 @@ def _sheet(path: Path) -> Iterator[Show]:
     columns = math.ceil(len(pictures) ** 0.5)
     pictures += [np.zeros_like(pictures[0])] * (-len(pictures) % columns)
     rows = [np.hstack(pictures[i : i + columns]) for i in range(0, len(pictures), columns)]
-    if not cv2.imwrite(str(path), np.vstack(rows)):
+    if not cv2.imwrite(str(temporary), np.vstack(rows)):
         raise OSError(f"{path}: the sheet could not be written; is the disk full?")
 
 
@@ -163,7 +183,10 @@ def _folder(path: Path) -> Iterator[Show]:
         raise ValueError(f"--save {path} is there already and not empty: name a new folder.")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.mkdir()
+    try:
+        temporary.mkdir()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     count = [0]
 
     def add(picture: np.ndarray) -> None:

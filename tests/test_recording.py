@@ -1,0 +1,109 @@
+"""Files that appear whole or not at all, also where the disk is full or the place takes none."""
+
+import resource
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from util import recording
+from util.files import written_whole
+
+NOISE = np.random.default_rng(0).integers(0, 256, (20, 240, 321, 3)).astype(np.uint8)
+SYSTEM = Path("/sys")  # takes no files, root's neither
+
+
+@contextmanager
+def file_limit(size):
+    """No file grows beyond so many bytes: what a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def save(path):
+    with recording.record(path) as add:
+        for picture in NOISE:
+            add(picture)
+
+
+def test_a_film_has_every_picture(tmp_path):
+    save(tmp_path / "film.mp4")
+    film = cv2.VideoCapture(str(tmp_path / "film.mp4"))
+    frames = [film.read()[1] for _ in NOISE]
+    assert not film.read()[0]
+    assert all(frame.shape == (240, 320, 3) for frame in frames)
+
+
+@pytest.mark.parametrize("size", [0, 40, 100_000])
+def test_a_full_disk_ends_a_film(tmp_path, size, capfd):
+    with pytest.raises(OSError, match=r"/film\.mp4") as raised, file_limit(size):
+        save(tmp_path / "film.mp4")
+    assert "OpenCV" not in str(raised.value)
+    assert "WARN" not in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_film_that_lost_a_picture_is_none(tmp_path, monkeypatch):
+    class Forgetful:
+        def __init__(self, *opening):
+            self.writer, self.written = writer(*opening), 0
+
+        def __getattr__(self, name):
+            return getattr(self.writer, name)
+
+        def write(self, picture):
+            self.written += 1
+            if self.written != 7:
+                self.writer.write(picture)
+
+    writer = cv2.VideoWriter
+    monkeypatch.setattr(cv2, "VideoWriter", Forgetful)
+    path = tmp_path / "film.mp4"
+    with pytest.raises(OSError, match="the film could not be written; is the disk full") as raised:
+        save(path)
+    assert str(raised.value).startswith(f"{path}: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.gif", "sheet.png", "poses.jsonl"])
+def test_a_folder_in_the_way_is_named_before_the_work(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(IsADirectoryError) as raised, written_whole(tmp_path / name):
+        pytest.fail("the work began")
+    assert raised.value.filename == str(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert list((tmp_path / name).iterdir()) == []
+
+
+@pytest.mark.skipif(not SYSTEM.is_dir(), reason="there is no /sys")
+@pytest.mark.parametrize("name", ["film.mp4", "film.gif", "sheet.png", "folder"])
+def test_a_place_that_takes_no_files_is_named_before_the_work(name):
+    with pytest.raises(OSError) as raised, recording.record(SYSTEM / name):  # noqa: PT011 - by its name below
+        pytest.fail("the work began")
+    assert raised.value.filename == str(SYSTEM / name)
+    assert raised.value.strerror
+
+
+def test_what_was_there_stays_until_the_block_succeeded(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("before")
+
+    def write_half():
+        with written_whole(path) as temporary:
+            temporary.write_text("half")
+            raise ValueError("enough")
+
+    with pytest.raises(ValueError, match="enough"):
+        write_half()
+    assert path.read_text() == "before"
+    with written_whole(path) as temporary:
+        temporary.write_text("after")
+        assert path.read_text() == "before"
+    assert path.read_text() == "after"
+    assert list(tmp_path.iterdir()) == [path]
