@@ -242,12 +242,107 @@ def test_frames_without_a_camera_and_of_another_shape(tmp_path):
         source.read(1)
 
 
-def test_a_video_that_ends_early(tmp_path):
-    write_video(tmp_path / "cut.mkv", np.repeat(RAW, 8, axis=0))
+def test_a_video_that_ends_early_has_the_frames_it_has(tmp_path):
+    frames = np.repeat(RAW, 8, axis=0)
+    write_video(tmp_path / "cut.mkv", frames)
     content = (tmp_path / "cut.mkv").read_bytes()
     (tmp_path / "cut.mkv").write_bytes(content[: len(content) * 3 // 4])
     source = open_source(str(tmp_path / "cut.mkv"), GIVEN)
-    for i in range(30):
-        source.read(i)
-    with pytest.raises(ValueError, match=r"frame 47 of 48 cannot be decoded"):
-        source.read(47)
+    assert 30 < source.length < 40
+    for i in (*range(source.length), 3, source.length - 1):
+        np.testing.assert_array_equal(source.read(i), frames[i])
+    # Once it is open, what is missing has been lost since.
+    (tmp_path / "cut.mkv").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=f"is damaged: frame 29 of {source.length} cannot be decoded"):
+        source.read(29)
+
+
+def without_duration(element):
+    return b"\xec\x89" + bytes(9)  # Matroska's Void
+
+
+def twice_the_duration(element):
+    return element[:3] + (2 * np.frombuffer(element[3:], ">f8")).tobytes()
+
+
+@pytest.mark.parametrize("changed", [without_duration, twice_the_duration])
+def test_the_length_of_a_video_is_counted(tmp_path, changed):
+    """A film that was piped does not know how long it is; one with a sound track seems longer."""
+    write_video(tmp_path / "depth.mkv", RAW)
+    content = (tmp_path / "depth.mkv").read_bytes()
+    start = content.index(b"\x44\x89\x88")  # the element Duration, and its eight bytes
+    end = start + 11
+    duration = changed(content[start:end])
+    assert len(duration) == 11
+    (tmp_path / "depth.mkv").write_bytes(content[:start] + duration + content[end:])
+    assert cv2.VideoCapture(str(tmp_path / "depth.mkv")).get(cv2.CAP_PROP_FRAME_COUNT) != 6
+    source = open_source(str(tmp_path / "depth.mkv"), GIVEN)
+    assert source.length == 6
+    for i in (0, 1, 2, 5, 3, 0, 1, 4):
+        np.testing.assert_array_equal(source.read(i), RAW[i])
+    source.close()
+
+
+def test_a_video_that_goes_back_to_another_frame_starts_over(tmp_path, monkeypatch):
+    """Where the frame rate varies, FFmpeg's way back may end at another frame."""
+
+    class Astray:
+        def __init__(self, *opening):
+            self.video = capture(*opening)
+
+        def __getattr__(self, name):
+            return getattr(self.video, name)
+
+        def set(self, what, value):
+            assert what == cv2.CAP_PROP_POS_FRAMES
+            return self.video.set(what, value - 1)
+
+    capture = cv2.VideoCapture
+    write_video(tmp_path / "depth.mkv", RAW)
+    monkeypatch.setattr(cv2, "VideoCapture", Astray)
+    source = open_source(str(tmp_path / "depth.mkv"), GIVEN)
+    for i in (5, 3, 4, 1, 2):
+        np.testing.assert_array_equal(source.read(i), RAW[i])
+    source.close()
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int16, np.int32])
+def test_a_tiff_of_any_depth(tmp_path, dtype):
+    frame = (RAW[0] // 4).astype(dtype)
+    write_png(tmp_path / "one.tiff", frame)
+    read = open_source(str(tmp_path / "one.tiff"), GIVEN).read(0)
+    np.testing.assert_array_equal(read, frame)
+    assert read.dtype == dtype
+
+
+@pytest.mark.parametrize("shape", [(4,), (3, 48, 64), (0, 64)])
+def test_an_array_in_a_folder_is_one_frame(tmp_path, shape):
+    np.save(tmp_path / "0.npy", RAW[0])
+    np.save(tmp_path / "1.npy", np.ones(shape))
+    source = open_source(str(tmp_path), GIVEN)
+    np.testing.assert_array_equal(source.read(0), RAW[0])
+    with pytest.raises(ValueError, match=r"1.npy has shape \(.*\): expected one frame \(H, W\) a file"):
+        source.read(1)
+    (tmp_path / "0.npy").unlink()
+    with pytest.raises(ValueError, match=r"1.npy has shape"):
+        open_source(str(tmp_path), GIVEN)
+
+
+def test_endings_in_capitals(tmp_path):
+    write_video(tmp_path / "depth.mkv", RAW)
+    (tmp_path / "depth.mkv").rename(tmp_path / "DEPTH.MKV")
+    assert open_source(str(tmp_path / "DEPTH.MKV"), GIVEN).length == 6
+    np.save(tmp_path / "one.npy", RAW)
+    (tmp_path / "one.npy").rename(tmp_path / "ONE.NPY")
+    assert open_source(str(tmp_path / "ONE.NPY"), GIVEN).length == 6
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    write_png(folder / "A.PNG", RAW[0])
+    write_msra(folder / "B.BIN", RAW[1])
+    np.save(folder / "c.npy", RAW[2])
+    (folder / "c.npy").rename(folder / "C.NPY")
+    source = open_source(str(folder), GIVEN)
+    assert source.labels == ("A.PNG", "B.BIN", "C.NPY")
+    np.testing.assert_array_equal(source.read(0), RAW[0])
+    np.testing.assert_array_equal(open_source(str(folder / "B.BIN"), GIVEN).read(0)[5:53, 3:67], RAW[1])
+    np.testing.assert_array_equal(open_source(str(folder / "C.NPY"), GIVEN).read(0), RAW[2])

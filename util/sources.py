@@ -74,17 +74,17 @@ def open_source(name: str, options: SourceOptions) -> Source:
         return open_realsense()
     path = Path(name)
     if path.is_dir():
-        files = sorted((file for file in path.iterdir() if file.suffix in FRAME_FILES), key=_natural)
+        files = sorted((file for file in path.iterdir() if _ending(file) in FRAME_FILES), key=_natural)
         if not files:
             raise FileNotFoundError(f"{path} holds no depth frames: expected {', '.join(FRAME_FILES)} files.")
         return _files(name, files, options)
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: pass a file, a folder, `realsense` or `synthetic`.")
-    if path.suffix in STACKS:
+    if _ending(path) in STACKS:
         return _stack(path, options)
-    if path.suffix in VIDEOS:
+    if _ending(path) in VIDEOS:
         return _video(path, options)
-    if path.suffix in FRAME_FILES:
+    if _ending(path) in FRAME_FILES:
         return _files(name, [path], options)
     raise ValueError(
         f"{path} is of no known kind: depth frames are {', '.join((*FRAME_FILES, '.npz', *VIDEOS))} files."
@@ -100,19 +100,24 @@ def read_frame(path: Path) -> tuple[np.ndarray, DepthCamera | None]:
     Raises:
         FileNotFoundError, ValueError: in one sentence, naming the file.
     """
-    if path.suffix == ".bin":
+    if _ending(path) == ".bin":
         info = DATASETS["msra"]
         return msra.read_depth(path), DepthCamera(info.camera, info.frame_size, 1.0)
-    if path.suffix == ".npy":
-        return _load_array(path), None
+    if _ending(path) == ".npy":
+        frame = _load_array(path)
+        if frame.ndim != 2 or not frame.size:
+            raise ValueError(
+                f"{path} has shape {frame.shape}: expected one frame (H, W) a file; pass a stack by itself."
+            )
+        return frame, None
     image = read_image(path)
-    if image.ndim == 2 and image.dtype in (np.uint16, np.float32):
+    if image.ndim == 2 and image.dtype.itemsize > 1:
         return image, None
     if image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8 and not image[..., 2].any():
         return nyu.read_depth(path), CAMERAS["nyu"]  # red is empty, depth is in green and blue
     raise ValueError(
         f"{path} is {image.dtype} of shape {image.shape}: a picture of depth, coloured or in 8 bits, "
-        "has lost it; expected 16-bit grey, or NYU's depth in green and blue."
+        "has lost it; expected grey of 16 bits or more, or NYU's depth in green and blue."
     )
 
 
@@ -137,10 +142,15 @@ def _stack(path: Path, options: SourceOptions) -> Source:
 
 
 def _video(path: Path, options: SourceOptions) -> Source:
-    """A 16-bit video, say FFV1 in Matroska; any other has lost the depth."""
+    """A 16-bit video, say FFV1 in Matroska; any other has lost the depth.
+
+    Its length is what is really there, counted once: the header's is an estimate, and that of a film that
+    was cut or piped is wrong. A film that was cut yields the frames it has.
+    """
     # OpenCV warns that 16 bits are rarely asked for.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_CONVERT_RGB, 0])
+    opening = (str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_CONVERT_RGB, 0])
+    video = cv2.VideoCapture(*opening)
     there, first = video.read()
     if not there or first.dtype != np.uint16 or first.squeeze().ndim != 2:
         raise ValueError(
@@ -148,8 +158,20 @@ def _video(path: Path, options: SourceOptions) -> Source:
             "depth, keep frames as 16-bit PNG files or an .npy stack."
         )
     first = first.squeeze()
-    position = [1]  # number of the frame that comes next
-    length = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+    camera, scale = _intrinsics(str(path), first.shape, None, options)
+    times = [video.get(cv2.CAP_PROP_POS_MSEC)]
+    while video.grab():
+        times.append(video.get(cv2.CAP_PROP_POS_MSEC))
+    video.open(*opening)
+    position = [0]  # number of the frame that comes next
+
+    def forward(i: int) -> np.ndarray | None:
+        """Frame i, which is not behind; None if it cannot be decoded, or is another one by its time."""
+        for _ in range(i - position[0]):
+            video.grab()
+        there, frame = video.read()
+        position[0] = i + 1
+        return frame.squeeze() if there and video.get(cv2.CAP_PROP_POS_MSEC) == times[i] else None
 
     def read(i: int) -> np.ndarray:
         if i == 0:
@@ -157,15 +179,16 @@ def _video(path: Path, options: SourceOptions) -> Source:
         if i < position[0]:
             video.set(cv2.CAP_PROP_POS_FRAMES, i)
             position[0] = i
-        for _ in range(i + 1 - position[0]):
-            there, frame = video.read()
-            if not there:
-                raise ValueError(f"{path} is damaged: frame {i} of {length} cannot be decoded.")
-        position[0] = i + 1
-        return frame.squeeze()
+        frame = forward(i)
+        if frame is None:  # going back lands elsewhere where the frame rate varies: start over
+            video.open(*opening)
+            position[0] = 0
+            frame = forward(i)
+        if frame is None:
+            raise ValueError(f"{path} is damaged: frame {i} of {len(times)} cannot be decoded.")
+        return frame
 
-    camera, scale = _intrinsics(str(path), first.shape, None, options)
-    return Source(str(path), read, length, camera, scale, close=video.release)
+    return Source(str(path), read, len(times), camera, scale, close=video.release)
 
 
 def _synthetic(options: SourceOptions) -> Source:
@@ -205,7 +228,7 @@ def _intrinsics(
 def _load_array(path: Path) -> np.ndarray:
     """The one array of an .npy or .npz file; never one that would run code."""
     try:
-        content = np.load(path, mmap_mode="r" if path.suffix == ".npy" else None, allow_pickle=False)
+        content = np.load(path, mmap_mode="r" if _ending(path) == ".npy" else None, allow_pickle=False)
         if isinstance(content, np.ndarray):
             return content
         with content:
@@ -221,6 +244,10 @@ def _same_shape(frame: np.ndarray, shape: tuple[int, int], name: str) -> np.ndar
     if frame.shape != shape:
         raise ValueError(f"{name} has shape {frame.shape}, the first frame {shape}: one camera at a time.")
     return frame
+
+
+def _ending(path: Path) -> str:
+    return path.suffix.lower()
 
 
 def _natural(path: Path) -> list[str | int]:
