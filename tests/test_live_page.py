@@ -12,7 +12,7 @@ import pytest
 from tests.blob_network import CAMERA, blob_predictor, stand_in
 from tests.browser import CHROMIUM, Browser, wait_until
 from tests.nyu_folder import ball_hand, open_hand
-from util.live_page import ALL_JOINTS, LOOP, LivePage
+from util.live_page import ALL_JOINTS, LOOP, LivePage, serve
 from util.sources import Source, SourceOptions, open_source
 
 needs_viser = pytest.mark.skipif(
@@ -132,6 +132,57 @@ def test_a_damaged_frame_does_not_end_the_page(tmp_path):
     page.close()
     assert contents[1] == "**frame 1 is damaged.**"
     assert "14 of 14 joints" in contents[2]
+
+
+@needs_viser
+def test_a_source_of_one_frame(tmp_path):
+    frames = [ball_hand(open_hand([0.0, 0, 600]))[::2, ::2]]
+    several = Source("several", lambda i: frames[0], 3, CAMERA, 1.0)
+    one = Source("one", lambda i: frames[i], 1, CAMERA, 1.0)
+    page = LivePage([one, several], blob_predictor(tmp_path), "right", PORT)
+    assert page.step()
+    assert not page.step()  # it plays, and nothing changes
+    page.play.value = False
+    for _ in range(2):  # as the first source, and as one that is chosen later
+        assert not page.step()
+        page.frame_slider.value = page.frame_slider.max
+        page.step()
+        assert "frame 0" in page.status.content
+        page.source_choice.value = "several"
+        page.step()
+        page.frame_slider.value = 2
+        page.source_choice.value = "one"
+        page.step()
+    page.close()
+
+
+@needs_viser
+def test_without_a_hand_there_are_no_weights(page):
+    page.play.value = False
+    for choice in (ALL_JOINTS, "thumb tip"):
+        page.joint_choice.value = choice
+        page.frame_slider.value = 2
+        page.step()
+        there = page.weights_picture.image
+        page.frame_slider.value = 3
+        page.step()
+        assert "no hand" in page.status.content
+        assert np.ptp(there) > 100
+        assert np.ptp(page.weights_picture.image) == 0
+        assert page.weights_picture.image.shape == there.shape
+
+
+@needs_viser
+def test_the_page_ends_with_an_error(sources, tmp_path, monkeypatch):
+    def fail(page):
+        raise RuntimeError("out of memory")
+
+    closed, close = [], LivePage.close
+    monkeypatch.setattr(LivePage, "step", fail)
+    monkeypatch.setattr(LivePage, "close", lambda page: closed.append(close(page)))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        serve(sources, blob_predictor(tmp_path), "right", PORT)
+    assert len(closed) == 1
 
 
 @needs_viser

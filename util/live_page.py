@@ -16,6 +16,7 @@ from util.overlay import (
     BACKGROUND,
     cube_points,
     draw_frame,
+    empty_sheet,
     glow,
     joint_colors,
     skeleton_segments,
@@ -45,13 +46,15 @@ def serve(sources: Sequence[Source], predictor: HandPosePredictor, handedness: H
         ValueError: in one sentence, if viser is missing.
     """
     page = LivePage(sources, predictor, handedness, port)
-    print(f"Open {page.address} in a browser on this machine; Ctrl-C ends.", flush=True)
-    with suppress(KeyboardInterrupt):
-        while True:
-            started = time.perf_counter()
-            pause = FRAME_TIME if page.step() else IDLE
-            time.sleep(max(pause - (time.perf_counter() - started), 0))
-    page.close()
+    try:
+        print(f"Open {page.address} in a browser on this machine; Ctrl-C ends.", flush=True)
+        with suppress(KeyboardInterrupt):
+            while True:
+                started = time.perf_counter()
+                pause = FRAME_TIME if page.step() else IDLE
+                time.sleep(max(pause - (time.perf_counter() - started), 0))
+    finally:
+        page.close()
 
 
 class LivePage:
@@ -96,9 +99,9 @@ class LivePage:
         started = time.perf_counter()
         if self.source_choice.value != self.source.name:
             self._choose(self.source_choice.value)
-            self.frame_slider.max, self.frame_slider.value = self._last, 0
+            self.frame_slider.max, self.frame_slider.value = self._slider_max, 0
             self.frame_slider.disabled = self._live
-        i = self.frame_slider.value
+        i = min(self.frame_slider.value, self._last)
         if self._predicted is not None and (self.play.value or self._live):
             i = 0 if i >= self._last else i + 1
             self.frame_slider.value = i
@@ -152,7 +155,7 @@ class LivePage:
         self.status = gui.add_markdown("")
         names = list(self.sources)
         self.source_choice = gui.add_dropdown("Source", names, initial_value=names[0])
-        self.frame_slider = gui.add_slider("Frame", 0, max(self._last, 1), 1, 0, disabled=self._live)
+        self.frame_slider = gui.add_slider("Frame", 0, self._slider_max, 1, 0, disabled=self._live)
         self.play = gui.add_checkbox("Play", self.source.sequence)
         self.confidence = gui.add_slider(
             "Confidence", 0.0, 1.0, 0.01, 0.0, hint="Joints of less confidence are hidden."
@@ -199,7 +202,7 @@ class LivePage:
         if pose is not None:
             self._show_cloud(pose)
             self._show_skeleton(pose, sure)
-            self.weights_picture.image = self._weights(pose)[..., ::-1]
+        self.weights_picture.image = self._weights(pose)[..., ::-1]
         picture = draw_frame(self.depth_mm, pose, self.info)
         self.frame_picture.image = cv2.resize(picture, None, fx=0.75, fy=0.75)[..., ::-1]
         self.status.content = self._status(pose, sure)
@@ -241,10 +244,18 @@ class LivePage:
             self.bones.points = places[bones[shown]]
             self.bones.colors = np.repeat(colors[shown][:, None], 2, axis=1)
 
-    def _weights(self, pose: HandPose) -> np.ndarray:
+    def _weights(self, pose: HandPose | None) -> np.ndarray:
+        if pose is None:  # of the same size, so that what is below stays where it is
+            if self.joint_choice.value == ALL_JOINTS:
+                return empty_sheet(self.info, SHEET_WIDTH, SHEET_COLUMNS)
+            return np.full((SHEET_WIDTH, SHEET_WIDTH, 3), BACKGROUND, np.uint8)
         if self.joint_choice.value == ALL_JOINTS:
             return weight_sheet(pose.crop, pose.weights, self.info, SHEET_WIDTH, SHEET_COLUMNS)
         return weight_picture(pose.crop, pose.weights[self._joint], SHEET_WIDTH)
+
+    @property
+    def _slider_max(self) -> int:
+        return max(self._last, 1)  # a slider needs two ends, also for a single frame
 
     @property
     def _joint(self) -> int:
