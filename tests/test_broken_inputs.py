@@ -25,7 +25,7 @@ def healthy(tmp_path_factory):
     joints = np.array([open_hand([10.0 * i, 0, 700]) for i in range(FRAMES)])
     write_nyu_folder(root / "nyu", "test", map(ball_hand, joints), joints, joints.mean(axis=1))
     np.savetxt(root / "predictions.txt", joints.reshape(FRAMES, -1), fmt="%.3f")
-    spec = ModelSpec("resnet_18", 14, 4, 1.0, "nyu")
+    spec = ModelSpec("resnet_18", 14, 4, 1.0, "nyu", 64)
     save_checkpoint(root / "model.pth", spec.build(), spec)
     return root
 
@@ -101,7 +101,7 @@ def save_other_joints(path):
 
 
 def save_broken_weights(path):
-    spec = ModelSpec("resnet_18", 14, 4, 1.0, "nyu")
+    spec = ModelSpec("resnet_18", 14, 4, 1.0, "nyu", 64)
     network = spec.build()
     torch.nn.init.constant_(network.final1.bias, torch.nan)
     save_checkpoint(path, network, spec)

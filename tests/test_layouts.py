@@ -135,10 +135,10 @@ def test_hands17_validates_on_training_frames(written):
 def test_a_checkpoint_is_scored(written, dataset, tmp_path, run_script):
     root, truth = written
     joints = len(DATASETS[dataset].joint_names)
-    spec = ModelSpec("resnet_18", joints, 4, 1.0, dataset)
+    spec = ModelSpec("resnet_18", joints, 4, 1.0, dataset, 64)
     save_checkpoint(tmp_path / "small.pth", spec.build(), spec)
     arguments = ("--dataset", dataset, "--data_dir", root, "--num_workers", "0")
-    out = ("--load_model", tmp_path / "small.pth", "--output_dir", tmp_path / "out", "--img_size", "64")
+    out = ("--load_model", tmp_path / "small.pth", "--output_dir", tmp_path / "out")
     ran = run_script("test.py", *arguments, *out)
     assert ran.code == 0, ran.err
     frames = len(truth[dataset]["test"])
@@ -155,10 +155,10 @@ def test_a_checkpoint_is_scored(written, dataset, tmp_path, run_script):
 
 def test_all_folds_are_averaged_over_their_frames(written, tmp_path, run_script):
     root, truth = written
-    spec = ModelSpec("resnet_18", 21, 4, 1.0, "msra")
+    spec = ModelSpec("resnet_18", 21, 4, 1.0, "msra", 64)
     for subject in SUBJECTS:
         save_checkpoint(tmp_path / f"P{subject}.pth", spec.build(), spec)
-    common = ("--dataset", "msra", "--data_dir", root, "--num_workers", "0", "--img_size", "64")
+    common = ("--dataset", "msra", "--data_dir", root, "--num_workers", "0")
 
     def scored(subject, model):
         out = tmp_path / f"out{subject}"

@@ -99,13 +99,13 @@ def test_a_cache_of_fixed_crops_refuses_centres_that_move(data_dir):
 
 def test_train_score_and_find_centres(data_dir, tmp_path, run_script):
     """One step, then every command that takes what it wrote."""
-    common = ("--data_dir", data_dir, "--target", "center", "--net", "hourglass_1", "--img_size", 64)
+    common = ("--data_dir", data_dir, "--target", "center", "--net", "hourglass_1", "--img_size", 32)
     common = (*common, "--num_workers", 0, "--output_dir", tmp_path)
     trained = run_script("train.py", *common, "--max_epoch", 1, "--batch_size", 8)
     assert trained.code == 0, trained.err
     weights = tmp_path / "best.pth"
     network = load_center_network(weights, torch.device("cpu"))
-    assert (network.img_size, network.cube, network.kernel_size) == (64, CUBE, 0.4)
+    assert (network.img_size, network.cube, network.kernel_size) == (32, CUBE, 0.4)
 
     scored = run_script("test.py", *common, "--load_model", weights)
     assert scored.code == 0, scored.err

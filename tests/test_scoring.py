@@ -72,7 +72,7 @@ def hands(tmp_path_factory):
     joints = np.array([open_hand(center) for center in centers])
     write_nyu_folder(root / "nyu", "test", map(ball_hand, joints), joints, centers)
     torch.manual_seed(0)
-    spec = ModelSpec("resnet_18", 14, 4, 1.0, "nyu")
+    spec = ModelSpec("resnet_18", 14, 4, 1.0, "nyu", 64)
     save_checkpoint(root / "small.pth", build_network(*spec[:3]), spec)
     return root, joints
 
@@ -139,7 +139,7 @@ def test_predictions_need_no_readable_image(hands, tmp_path, run_script):
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_moves_joints_little(hands, tmp_path, run_script, precision):
     root, _ = hands
-    model = ("--load_model", root / "small.pth", "--img_size", "64")
+    model = ("--load_model", root / "small.pth")
     common = ("test.py", "--dataset", "nyu", "--data_dir", root, *model)
     for name in ("fp32", precision):
         ran = run_script(*common, "--precision", name, "--output_dir", tmp_path / name)
