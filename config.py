@@ -20,9 +20,7 @@ class Config:
     img_size: int = 128  # edge of the depth crop, pixels; what the published weights were trained on
     cube: tuple[float, float, float] | None = None  # edges of the cropped volume, mm; None: the data set's
     centers: str = ""  # file of hand centres that test.py crops around; empty: the data set's own
-    center_noise: float | None = (
-        None  # mm an axis, spread of crops around the centres; None: see CENTER_NOISE
-    )
+    center_noise: float | None = None  # mm an axis, spread of crops around centres; None: CENTER_NOISE
     augment_para: tuple[float, float, float] = (10.0, 0.1, 180.0)  # translation mm, scale, rotation degrees
     cache: bool = False  # keep what crops are made from on disk: only the first pass decodes frames
     num_workers: int = 2  # processes that prepare samples beside the network; 0: none
@@ -32,7 +30,7 @@ class Config:
     net: str = "resnet_18"  # resnet_18, resnet_50, resnet_101, resnet_152, or hourglass_N
     downsample: Literal[1, 2, 4] = 2  # crop edge / edge of the dense maps; an hourglass has 2
     kernel_size: float | None = None  # K of the closeness, in half cubes; None: the network's own, see below
-    load_model: str = ""  # checkpoint to start from; empty: initial weights
+    load_model: str = ""  # checkpoint; empty: test.py takes results/<net>_<dataset>.pth, train.py starts anew
     device: str = "auto"  # auto: CUDA where there is one, else the CPU; or cpu, cuda, cuda:1
     backend: Literal["torch", "compile", "onnxruntime", "openvino"] = "torch"  # what test.py runs it with
     precision: Literal["fp32", "bf16", "fp16", "int8"] = "fp32"  # the head always sums in fp32; see backends

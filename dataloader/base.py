@@ -1,5 +1,6 @@
 """From a depth frame to what the network sees: frame -> crop -> augmentation -> Sample."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -216,3 +217,11 @@ class HandDataset(Dataset):
         rng = np.random.default_rng((self.seed, int(self._epoch), i, 1))
         noise = np.clip(rng.standard_normal(3), -2.5, 2.5)  # none so large that the crop loses the hand
         return center_xyz + self.center_noise * noise
+
+
+def start_worker(_: int) -> None:
+    """Begin a process that prepares samples: the `worker_init_fn` of every loader."""
+    # Ctrl-C and `timeout` reach a whole group, `pkill` every process of a name: workers end when the main
+    # process says, or is gone.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

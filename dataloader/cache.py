@@ -4,7 +4,6 @@ python -m dataloader.cache --dataset nyu --split train --workers 4
 """
 
 import os
-import signal
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +12,7 @@ from tqdm import tqdm
 
 from config import Config
 from dataloader import build_dataset
-from dataloader.base import HandDataset
+from dataloader.base import HandDataset, start_worker
 from util.cli import run
 
 CHUNK = 32  # frames that a process takes at a time
@@ -67,7 +66,7 @@ def main(settings: CacheSettings) -> None:
         Filling(dataset),
         CHUNK,
         num_workers=settings.workers if settings.workers > 1 else 0,
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_worker,
     )
     read = 0
     with tqdm(total=len(dataset), desc="frames", unit="frame") as bar:
@@ -77,11 +76,6 @@ def main(settings: CacheSettings) -> None:
     if read and not dataset.cache.writable:
         raise ValueError(f"{dataset.cache.path} can only be read, and {read} of its frames are stale.")
     print(f"{len(dataset)} frames, of which {read} were read now, in {dataset.cache.path}")
-
-
-def _start_worker(_: int) -> None:
-    # Ctrl-C reaches every process of the terminal: the main one decides when the workers end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Running a network over a data set: free functions."""
 
 import math
-import os
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from dataloader.base import HandDataset, Sample
+from dataloader.base import HandDataset, Sample, start_worker
 from dataloader.sampler import ShuffledBatches
 from model.awr import dense_to_joints
 from model.loss import awr_loss
@@ -39,7 +38,7 @@ def make_loader(
         sampler=frames,
         num_workers=min(num_workers, -(-len(frames) // batch_size)),
         pin_memory=device.type == "cuda",
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_worker,
     )
 
 
@@ -53,14 +52,8 @@ def make_training_loader(
         num_workers=num_workers,
         pin_memory=device.type == "cuda",
         persistent_workers=num_workers > 0,
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_worker,
     )
-
-
-def _start_worker(_: int) -> None:
-    # Ctrl-C and `timeout` reach a whole group: in one of their own, workers end when the main process says.
-    if hasattr(os, "setpgid"):
-        os.setpgid(0, 0)
 
 
 class StepMeans(NamedTuple):
