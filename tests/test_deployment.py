@@ -9,7 +9,7 @@ from torch import nn
 
 from model.awr import dense_to_joints, joint_confidence
 from util.backends import load_backend, prepare_backend
-from util.checkpoint import ModelSpec, save_checkpoint
+from util.checkpoint import ModelSpec, load_network, save_checkpoint
 from util.deployment import fold_batch_norm, largest_difference_mm
 from util.export import plate_images, to_onnx
 
@@ -192,3 +192,43 @@ def test_a_graph_that_differs_is_not_written(exported, graph, tmp_path):
     assert ran.code == 2, ran
     assert "moves joints by up to" in ran.err
     assert not (tmp_path / "model.onnx").exists()
+
+
+@pytest.fixture
+def export_weights(network, tmp_path, run_script):
+    def run(weight=None):
+        if weight is not None:
+            network.final1.weight.data[0, 0] = weight
+        save_checkpoint(tmp_path / "best.pth", network, SPEC, optimizer={"state": {}}, step=7, revision="abc")
+        return run_script(
+            "util.export", "--load_model", tmp_path / "best.pth", "--out", tmp_path / "weights.pth"
+        )
+
+    return run
+
+
+def test_exported_weights_are_half_as_large_and_say_where_they_come_from(export_weights, network, tmp_path):
+    ran = export_weights()
+    assert ran.code == 0, ran.err
+    files = [tmp_path / name for name in ("best.pth", "weights.pth")]
+    assert files[1].stat().st_size < 0.51 * files[0].stat().st_size
+    content = torch.load(files[1], weights_only=True)
+    assert (content["step"], content["revision"], "optimizer" in content) == (7, "abc", False)
+    loaded, spec = load_network(files[1], SPEC)
+    assert spec == SPEC
+    for key, weight in loaded.state_dict().items():
+        expected = network.state_dict()[key]
+        assert weight.dtype == expected.dtype
+        if weight.dim() > 1:
+            torch.testing.assert_close(weight, expected, rtol=2**-11, atol=1e-7)
+        else:
+            assert torch.equal(weight, expected)  # batch norms and biases are kept as they are
+
+
+def test_weights_too_large_for_fp16_are_not_written(export_weights, network, tmp_path):
+    before = network.final1.weight.data.clone()
+    ran = export_weights(weight=1e6)
+    network.final1.weight.data.copy_(before)
+    assert ran.code == 2
+    assert "fp16 weights move joints" in ran.err
+    assert not (tmp_path / "weights.pth").exists()

@@ -11,7 +11,7 @@ from config import DATASETS
 from model.awr import dense_to_joints, joints_to_dense
 from util import plain
 from util.backends import BACKENDS, Backend, load_backend
-from util.checkpoint import asked_spec, initial_network, load_network
+from util.checkpoint import asked_spec, initial_network, load_network, shipped_weights
 from util.device import usable_precision
 from util.export import plate_images
 from util.measure import (
@@ -100,13 +100,14 @@ def plain_way(network: nn.Module, kernel_size: float, image: Tensor) -> Callable
 
 
 def benchmark_network(config: BenchmarkConfig) -> nn.Module:
-    """The network of the settings, in evaluation mode, with its checkpoint's weights if that is of it.
+    """The network of the settings, in evaluation mode, with its checkpoint's or the shipped weights.
 
     Initial heads and deconvolutions are so small that their products run into denormal numbers,
     which are slow: without a checkpoint they get weights of a trained network's size.
     """
-    if config.load_model:
-        network, spec = load_network(Path(config.load_model), asked_spec(config))
+    path = config.load_model or shipped_weights(config)
+    if path:
+        network, spec = load_network(Path(path), asked_spec(config))
         if spec.net == config.net:
             return network.eval()
     network = initial_network(config).eval()

@@ -41,8 +41,9 @@ class ModelSpec(NamedTuple):
 
 
 def prepare_network(config: Config, training: bool = False) -> tuple[nn.Module, ModelSpec]:
-    """The network that the settings ask for, on the CPU, with the checkpoint's weights if one is named.
+    """The network that the settings ask for, on the CPU, with the weights of the named checkpoint.
 
+    Where none is named, with those in results/ for this network and data set, else with initial ones.
     What the checkpoint says of itself wins over the settings, but for what it is `training` on from
     now; every difference is printed.
 
@@ -50,20 +51,22 @@ def prepare_network(config: Config, training: bool = False) -> tuple[nn.Module, 
         FileNotFoundError, ValueError: see `load_network`; also if its joints are not the data set's.
     """
     asked = asked_spec(config)
-    if not config.load_model:
+    path = config.load_model or shipped_weights(config)
+    if not path:
         network = initial_network(config)
         print(f"No --load_model: {config.net} has initial weights and its joints mean nothing.")
         return network, asked
-    network, spec = load_network(Path(config.load_model), asked)
+    if not config.load_model:
+        print(f"No --load_model: {path}, which came with the project.")
+    network, spec = load_network(Path(path), asked)
     if spec.target != asked.target:
         raise ValueError(
-            f"{config.load_model} is a network for the {spec.target}: use --target {spec.target}, "
+            f"{path} is a network for the {spec.target}: use --target {spec.target}, "
             f"or a checkpoint for the {asked.target}."
         )
     if spec.num_joints != asked.num_joints:
         raise ValueError(
-            f"{config.load_model} predicts {spec.num_joints} joints, "
-            f"data set {config.dataset} has {asked.num_joints}."
+            f"{path} predicts {spec.num_joints} joints, data set {config.dataset} has {asked.num_joints}."
         )
     chosen = {"dataset", "img_size"} if training else {"dataset"}
     for name, held in spec._asdict().items():
@@ -71,7 +74,7 @@ def prepare_network(config: Config, training: bool = False) -> tuple[nn.Module, 
             outcome = (
                 f"it is {'trained' if training else 'scored'} on" if name in chosen else "this wins over"
             )
-            print(f"{config.load_model} was trained with {name} {held}: {outcome} {getattr(asked, name)}.")
+            print(f"{path} was trained with {name} {held}: {outcome} {getattr(asked, name)}.")
     return network, spec._replace(**{name: getattr(asked, name) for name in chosen}) if training else spec
 
 
@@ -86,6 +89,13 @@ def asked_spec(config: Config) -> ModelSpec:
         config.img_size,
         config.target,
     )
+
+
+def shipped_weights(config: Config) -> str:
+    """Path of the weights in results/ for the settings' network and data set, empty where none are."""
+    center = "center_" if config.target == "center" else ""
+    path = RESULTS / f"{center}{config.net}_{config.dataset}.pth"
+    return str(path) if path.is_file() else ""
 
 
 def initial_network(config: Config) -> nn.Module:

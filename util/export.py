@@ -1,31 +1,38 @@
-"""A trained network and its head as one ONNX graph: a depth crop in, joints and confidence out.
+"""A trained network for others to use: with its head as one ONNX graph, or its weights in half the bytes.
 
 python -m util.export --load_model results/hourglass_1.pth --net hourglass_1 --out model.onnx
+python -m util.export --load_model output/synth/resnet_18/best.pth --out results/resnet_18_synth.pth
 
-Input `image` (batch, 1, S, S) float32, normalised as SPEC §4; outputs `joint_uvd` (batch, J, 3),
-normalised uvd, and `confidence` (batch, J). The batch may be of any size. What decoding needs is in
-the file's metadata: net, num_joints, kernel_size, img_size, dataset.
+A graph's input is `image` (batch, 1, S, S) float32, normalised as SPEC §4; its outputs are `joint_uvd`
+(batch, J, 3), normalised uvd, and `confidence` (batch, J). The batch may be of any size. What decoding
+needs is in the file's metadata: net, num_joints, kernel_size, img_size, dataset.
+
+A `.pth` file is a checkpoint without the training's state: every convolution in fp16, the rest as it was.
 """
 
 import contextlib
+import copy
 import io
 import logging
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from config import Config
-from util.checkpoint import ModelSpec, prepare_network
+from util.checkpoint import ModelSpec, prepare_network, read_checkpoint, save_checkpoint
 from util.cli import run
 from util.deployment import JointNetwork, largest_difference_mm
 from util.files import written_whole
 
-TOLERANCE_MM = 0.05  # how far a joint may move by being exported
+TOLERANCE_MM = 0.05  # how far a joint may move by becoming a graph
+HALF_TOLERANCE_MM = 2.0  # and by fp16 weights: rounding moves it by tenths, an overflow by centimetres
 REQUIREMENTS = "requirements-deploy.txt"
 
 
@@ -33,16 +40,58 @@ REQUIREMENTS = "requirements-deploy.txt"
 class ExportConfig(Config):
     """Settings of the export, beside config.py's: `load_model`, `net` and the data set count."""
 
-    out: str = "model.onnx"  # file to write
+    out: str = "model.onnx"  # file to write: .onnx a graph, .pth weights
 
 
 def main(config: ExportConfig) -> None:
-    """Write the graph, and only if it computes what the network does."""
+    """Write the graph or the weights, and only if they compute what the network does."""
     network, spec = prepare_network(config)
+    if Path(config.out).suffix == ".pth":
+        write_weights(config, network, spec)
+    else:
+        write_graph(config, network, spec)
+
+
+def write_weights(config: ExportConfig, network: nn.Module, spec: ModelSpec) -> None:
+    """Write a checkpoint with half the bytes, and what its training said of itself.
+
+    Raises:
+        ValueError: if a joint moves by it, as where a weight is too large for fp16.
+    """
+    halved = copy.deepcopy(network)
+    for weight in halved.parameters():
+        if weight.dim() > 1:  # all but a fraction of a per cent; batch norms are no place to save
+            weight.data = weight.data.half()
+    rounded = JointNetwork(copy.deepcopy(halved).float(), spec.kernel_size)
+    module = JointNetwork(network, spec.kernel_size)
+    moved = largest_move(lambda image: rounded(image)[0], module, spec.img_size, max(config.cube))
+    if not moved <= HALF_TOLERANCE_MM:
+        raise ValueError(
+            f"fp16 weights move joints by up to {moved:.3f} mm, more than {HALF_TOLERANCE_MM} mm: "
+            f"nothing was written to {config.out}."
+        )
+    held = read_checkpoint(Path(config.load_model)) if config.load_model else {}
+    about = {name: held[name] for name in ("config", "revision", "step", "best_mpe_mm") if name in held}
+    save_checkpoint(Path(config.out), halved, spec, **about)
+    size = Path(config.out).stat().st_size / 1e6
+    print(f"{spec.net}, {size:.1f} MB, in {config.out}: joints within {moved:.5f} mm of the fp32 weights'")
+
+
+def write_graph(config: ExportConfig, network: nn.Module, spec: ModelSpec) -> None:
+    """Write the ONNX graph.
+
+    Raises:
+        ValueError: if a package for it is missing, or a joint moves by it.
+    """
     module = JointNetwork(network, spec.kernel_size)
     content = to_onnx(module, spec)
-    moved = check(content, module, spec.img_size, max(config.cube))
-    if moved > TOLERANCE_MM:
+    session = require("onnxruntime").InferenceSession(content, providers=["CPUExecutionProvider"])
+
+    def joints_of(image: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(["joint_uvd"], {"image": image.numpy()})[0])
+
+    moved = largest_move(joints_of, module, spec.img_size, max(config.cube))
+    if not moved <= TOLERANCE_MM:
         raise ValueError(
             f"The exported graph moves joints by up to {moved:.3f} mm, more than {TOLERANCE_MM} mm: "
             f"nothing was written to {config.out}."
@@ -87,17 +136,16 @@ def to_onnx(module: JointNetwork, spec: ModelSpec) -> bytes:
     return graph.SerializeToString()
 
 
-def check(content: bytes, module: JointNetwork, img_size: int, cube_mm: float) -> float:
-    """Run the graph on batches of several sizes: the largest distance from PyTorch's joints, mm."""
-    session = require("onnxruntime").InferenceSession(content, providers=["CPUExecutionProvider"])
-    moved = 0.0
-    for batch in (1, 3):
-        image = plate_images(batch, img_size)
-        with torch.inference_mode():
-            expected, _ = module(image)
-        found = torch.from_numpy(session.run(["joint_uvd"], {"image": image.numpy()})[0])
-        moved = max(moved, largest_difference_mm(found, expected, cube_mm))
-    return moved
+def largest_move(
+    joints_of: Callable[[Tensor], Tensor], module: JointNetwork, img_size: int, cube_mm: float
+) -> float:
+    """Largest distance of (B, J, 3) joints from the network's on batches of several sizes, mm; NaN where one
+    is not a number."""
+    moved = []
+    with torch.inference_mode():
+        for image in map(partial(plate_images, img_size=img_size), (1, 3)):
+            moved.append(largest_difference_mm(joints_of(image), module(image)[0], cube_mm))
+    return float(np.max(moved))
 
 
 def plate_images(batch: int, img_size: int) -> Tensor:
