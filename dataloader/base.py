@@ -1,6 +1,6 @@
 """From a depth frame to what the network sees: frame -> crop -> augmentation -> Sample."""
 
-import signal
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -221,7 +221,7 @@ class HandDataset(Dataset):
 
 def start_worker(_: int) -> None:
     """Begin a process that prepares samples: the `worker_init_fn` of every loader."""
-    # Ctrl-C and `timeout` reach a whole group, `pkill` every process of a name: workers end when the main
-    # process says, or is gone.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    # Ctrl-C and `timeout` reach a whole group: in one of their own, workers end when the main process says.
+    # To ignore signals instead would make them deaf to that word too.
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
