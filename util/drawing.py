@@ -141,7 +141,9 @@ def save_training_curves(path: Path, steps: list[dict], validations: list[dict])
     for name in ("loss", "dense", "coord"):
         loss_axes.plot([line["epoch"] for line in steps], [line[name] for line in steps], label=name)
     for lines, name, label in ((steps, "mpe_mm", "training"), (validations, "val_mpe_mm", "validation")):
-        error_axes.plot([line["epoch"] for line in lines], [line[name] for line in lines], label=label)
+        epochs, errors = [line["epoch"] for line in lines], [line[name] for line in lines]
+        # Of one validation there is no line to see.
+        error_axes.plot(epochs, errors, label=label, marker="o" if lines is validations else "")
     for axes, ylabel in ((loss_axes, "loss"), (error_axes, "MPE (mm)")):
         axes.set(xlabel="epoch", ylabel=ylabel, yscale="log")
         axes.grid(alpha=0.3, which="both")
