@@ -11,8 +11,8 @@ from util.predictor import Handedness, HandPose, HandPosePredictor, next_center
 from util.sources import Source
 
 # Mean confidence below which a tracked pose is compared with one found anew: a crop that has slid down
-# the forearm, or off a fast hand, is noticed by it. One hand in ten has less.
-UNSURE = 0.4
+# the forearm, or off a fast hand, is noticed by it. One hand in twenty has less.
+UNSURE = 0.6
 
 
 class OneEuro:
