@@ -47,6 +47,21 @@ def test_the_checkpoint_wins_over_the_settings_with_a_printed_line(tmp_path, net
     assert any("kernel_size 0.7" in line and "0.4" in line for line in lines)
 
 
+def test_weights_in_results_are_taken_where_none_are_named(tmp_path, network, capsys, monkeypatch):
+    monkeypatch.setattr("util.checkpoint.RESULTS", tmp_path)
+    config = Config(dataset="nyu").resolved()
+    prepare_network(config)
+    assert "resnet_18 has initial weights" in capsys.readouterr().out
+    save_checkpoint(tmp_path / "resnet_18_nyu.pth", network, SPEC)
+    loaded, spec = prepare_network(config)
+    assert_same_weights(loaded, network)
+    assert spec == SPEC
+    assert str(tmp_path / "resnet_18_nyu.pth") in capsys.readouterr().out
+    for other in ({"dataset": "synth"}, {"net": "hourglass_1"}, {"target": "center"}):
+        prepare_network(Config(**{"dataset": "nyu"} | other).resolved())
+        assert "initial weights" in capsys.readouterr().out
+
+
 def test_published_layout_with_numpy_records_and_module_prefix(tmp_path, network):
     content = {
         "model": {f"module.{key}": value for key, value in network.state_dict().items()},

@@ -109,6 +109,18 @@ def test_every_output_is_written_and_reproducible(hands, tmp_path, run_script):
     assert "same" in again.out
 
 
+def test_the_defaults_print_the_shipped_figures(tmp_path, run_script):
+    ran = run_script("test.py", "--output_dir", tmp_path)
+    assert ran.code == 0, ran.err
+    assert "resnet_18_synth.pth" in ran.out
+    found, shipped = (
+        json.loads((folder / "metrics.json").read_text())
+        for folder in (tmp_path, PROJECT / "results" / "resnet_18_synth")
+    )
+    assert found["frames"] == shipped["frames"] == 400
+    assert found["mpe_mm"] == pytest.approx(shipped["mpe_mm"], abs=0.01)
+
+
 def test_perfect_predictions_score_zero(hands, tmp_path, run_script):
     root, joints = hands
     np.savetxt(tmp_path / "true.txt", NYU_CAMERA.xyz_to_uvd(joints).reshape(5, -1), fmt="%.3f")
