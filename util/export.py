@@ -17,7 +17,6 @@ import logging
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -143,7 +142,8 @@ def largest_move(
     is not a number."""
     moved = []
     with torch.inference_mode():
-        for image in map(partial(plate_images, img_size=img_size), (1, 3)):
+        for batch in (1, 3):
+            image = plate_images(batch, img_size)
             moved.append(largest_difference_mm(joints_of(image), module(image)[0], cube_mm))
     return float(np.max(moved))
 
