@@ -111,6 +111,29 @@ def test_a_checkpoint_of_another_network_lists_what_differs(tmp_path, network):
         load_network(tmp_path / "a.pth", SPEC)
 
 
+@pytest.mark.parametrize("change", [{"dataset": "icvl"}, {"dataset": "nyu", "target": "center"}])
+@pytest.mark.parametrize("published", [True, False])
+def test_fine_tuning_on_other_joints_starts_the_last_layers_anew(
+    tmp_path, network, capsys, change, published
+):
+    path = tmp_path / "a.pth"
+    if published:
+        torch.save(network.state_dict(), path)
+    else:
+        save_checkpoint(path, network, SPEC)
+    config = Config(load_model=str(path), seed=5, **change).resolved()
+    loaded, spec = prepare_network(config, training=True)
+    joints = 16 if config.target == "joints" else 1
+    assert (spec.num_joints, spec.target, spec.dataset) == (joints, config.target, config.dataset)
+    assert f"predicts 14 joints: the last layers start anew for {joints}." in capsys.readouterr().out
+    fresh = prepare_network(Config(seed=5, **change).resolved())[0].state_dict()
+    for key, value in loaded.state_dict().items():
+        expected = fresh if key.startswith("final") else network.state_dict()
+        assert torch.equal(value, expected[key]), key
+    with pytest.raises(ValueError, match=r"14 joints|for the joints"):
+        prepare_network(config)
+
+
 class RunsCode:
     def __reduce__(self):
         return os.mkdir, ("was-run",)

@@ -45,10 +45,10 @@ def prepare_network(config: Config, training: bool = False) -> tuple[nn.Module, 
 
     Where none is named, with those in results/ for this network and data set, else with initial ones.
     What the checkpoint says of itself wins over the settings, but for what it is `training` on from
-    now; every difference is printed.
+    now, other joints included: then its last layers start anew. Every difference is printed.
 
     Raises:
-        FileNotFoundError, ValueError: see `load_network`; also if its joints are not the data set's.
+        FileNotFoundError, ValueError: see `load_network`; also if what is to be scored has other joints.
     """
     asked = asked_spec(config)
     path = config.load_model or shipped_weights(config)
@@ -59,6 +59,10 @@ def prepare_network(config: Config, training: bool = False) -> tuple[nn.Module, 
     if not config.load_model:
         print(f"No --load_model: {path}, which came with the project.")
     network, spec = load_network(Path(path), asked)
+    if training and spec.num_joints != asked.num_joints:
+        print(f"{path} predicts {spec.num_joints} joints: the last layers start anew for {asked.num_joints}.")
+        spec = spec._replace(num_joints=asked.num_joints, target=asked.target)
+        network = _with_new_heads(network, spec, config.seed)
     if spec.target != asked.target:
         raise ValueError(
             f"{path} is a network for the {spec.target}: use --target {spec.target}, "
@@ -76,6 +80,16 @@ def prepare_network(config: Config, training: bool = False) -> tuple[nn.Module, 
             )
             print(f"{path} was trained with {name} {held}: {outcome} {getattr(asked, name)}.")
     return network, spec._replace(**{name: getattr(asked, name) for name in chosen}) if training else spec
+
+
+def _with_new_heads(trained: nn.Module, spec: ModelSpec, seed: int) -> nn.Module:
+    """`spec`'s network with all of the trained one's weights but those sized by the number of joints."""
+    torch.manual_seed(seed)
+    network = spec.build()
+    initial = network.state_dict()
+    fitting = {key: held for key, held in trained.state_dict().items() if held.shape == initial[key].shape}
+    network.load_state_dict(initial | fitting)
+    return network
 
 
 def asked_spec(config: Config) -> ModelSpec:
@@ -148,8 +162,8 @@ def load_network(path: Path, assumed: ModelSpec) -> tuple[nn.Module, ModelSpec]:
     """
     content = read_checkpoint(path)
     try:
-        spec = _read_spec(content["spec"]) if "spec" in content else assumed
         weights = {key.removeprefix("module."): value for key, value in content.get("model", content).items()}
+        spec = _read_spec(content["spec"]) if "spec" in content else _with_held_joints(assumed, weights)
         network = spec.build()
     except (TypeError, AttributeError) as error:
         raise ValueError(f"{path} was not written by this project or the released code: {error}.") from error
@@ -159,6 +173,12 @@ def load_network(path: Path, assumed: ModelSpec) -> tuple[nn.Module, ModelSpec]:
     _require_fit(path, spec, network.state_dict(), weights)
     network.load_state_dict(weights)
     return network, spec
+
+
+def _with_held_joints(assumed: ModelSpec, weights: dict[str, Tensor]) -> ModelSpec:
+    """J as the layer of the closeness has it: a published file does not say for which data set it is."""
+    closeness = next((weights[key] for key in ("final2.weight", "outs_2.0.weight") if key in weights), None)
+    return assumed if closeness is None else assumed._replace(num_joints=len(closeness))
 
 
 def _read_spec(held: dict[str, Any]) -> ModelSpec:
