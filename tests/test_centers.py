@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from config import NYU_CAMERA, Config
-from dataloader import build_index
+from dataloader import build_index, find_frames
 from dataloader.nyu import read_depth
 from tests.layout_folders import spread_hands, write_hands17_folder, write_icvl_folder
 from util.camera import Camera
@@ -59,6 +59,28 @@ def test_the_centre_is_near_the_released_one():
     depth = read_depth(SHARED / "nyu" / "depth_1_0000001.png")
     released = np.loadtxt(SHARED / "nyu" / "center_test_refined.txt", max_rows=1)
     assert np.linalg.norm(center_from_depth(depth, NYU_CAMERA) - released) < 20
+
+
+def test_the_hand_of_a_synthetic_frame_is_found_beside_forearms_bodies_and_tables():
+    """On frames of the bundled test split, which nothing was tuned on."""
+    frames = find_frames(Config(split="test").resolved())
+    every_fifth = slice(None, None, 5)
+    paths = [frames.frame_path(i) for i in range(len(frames.joint_xyz))][every_fifth]
+    found = [center_from_depth(frames.read_depth(path), NYU_CAMERA) for path in paths]
+    errors = np.linalg.norm(found - frames.joint_xyz[every_fifth].mean(axis=1), axis=1)
+    assert np.median(errors) < 20
+    assert np.mean(errors > 60) < 0.05
+
+
+def test_a_wall_is_no_hand_and_hides_none():
+    camera, shape = CAMERAS[0]
+    # Slanted: from 540 mm on the left, nearer than the hand, over 650 behind it, to 900 mm on the right.
+    wall = 1 / np.linspace(np.full(shape[0], 1 / 540), 1 / 900, shape[1], axis=1)
+    hand = scene(camera, shape, [PALM, *FINGERS])
+    depth = np.where(hand > 0, hand, wall)
+    assert (distance_from_hand(center_from_depth(depth, camera)) < (15, 40, 10)).all()
+    with pytest.raises(ValueError, match="as large as a hand"):
+        center_from_depth(wall, camera)
 
 
 def scene(camera, shape, parts):
