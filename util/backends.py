@@ -14,7 +14,7 @@ from config import Config
 from dataloader.base import HandDataset
 from util.checkpoint import ModelSpec
 from util.deployment import JointNetwork
-from util.device import autocast
+from util.device import autocast, sums_int8_in_32_bits
 from util.export import require, to_onnx
 
 BACKENDS = {
@@ -179,7 +179,7 @@ def _quantize_onnx(content: bytes, calibration: np.ndarray) -> bytes:
             Reader(),
             per_channel=True,
             op_types_to_quantize=["Conv"],
-            reduce_range=True,  # sums of two products overflow 16 bits on processors without VNNI
+            reduce_range=not sums_int8_in_32_bits(),
         )
         return small.read_bytes()
 
@@ -219,7 +219,9 @@ def _quantize_openvino(model: Any, calibration: np.ndarray) -> Any:
         nncf.Dataset([crop[None] for crop in crops]),
         subset_size=len(crops),
         ignored_scope=nncf.IgnoredScope(names=_kept_in_float(model)),
-        advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE),
+        advanced_parameters=nncf.AdvancedQuantizationParameters(
+            overflow_fix=nncf.OverflowFix.DISABLE if sums_int8_in_32_bits() else nncf.OverflowFix.ENABLE
+        ),
     )
 
 

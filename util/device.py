@@ -38,7 +38,18 @@ def usable_precision(device: torch.device, asked: str) -> str:
         return asked
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
-        features = torch.cpu.get_capabilities()
-        return "bf16" if any("bf16" in name and there for name, there in features.items()) else "fp32"
+    if device.type == "cpu" and _cpu_features():
+        return "bf16" if any("bf16" in name for name in _cpu_features()) else "fp32"
     return "bf16"
+
+
+def sums_int8_in_32_bits() -> bool:
+    """Whether this processor adds products of int8 in 32 bits; where it has 16, weights must keep to 7."""
+    return not _cpu_features().isdisjoint({"avx_vnni", "avx512_vnni", "amx_int8"})
+
+
+def _cpu_features() -> set[str]:
+    """What the processor has; empty where this PyTorch is too old to say."""
+    if not hasattr(torch.cpu, "get_capabilities"):
+        return set()
+    return {name for name, there in torch.cpu.get_capabilities().items() if there is True}
