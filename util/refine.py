@@ -42,7 +42,8 @@ def load_center_network(path: Path, device: torch.device) -> CenterNetwork:
     if spec.target != "center":
         raise ValueError(f"{path} is a network for the {spec.target}: `train.py --target center` makes one.")
     cube = Config(dataset=spec.dataset, target="center").resolved().cube
-    return CenterNetwork(fold_batch_norm(network).to(device), device, spec.img_size, cube, spec.kernel_size)
+    network = fold_batch_norm(network).to(device, memory_format=torch.channels_last)
+    return CenterNetwork(network, device, spec.img_size, cube, spec.kernel_size)
 
 
 def refine_centers(
