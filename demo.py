@@ -21,8 +21,9 @@ from util.cli import run
 from util.frames import in_millimetres
 from util.live_page import serve
 from util.overlay import draw_panel
-from util.predictor import DEFAULT_CENTER_CHECKPOINT, DEFAULT_CHECKPOINT, HandPosePredictor
+from util.predictor import DEFAULT_CHECKPOINT, HandPosePredictor
 from util.recording import record, window, write_poses
+from util.refine import CENTER_CHECKPOINT
 from util.sources import Source, SourceOptions, open_source
 from util.tracker import make_poser
 
@@ -50,7 +51,7 @@ class DemoSettings:
     load_model: str = str(DEFAULT_CHECKPOINT)
     net: str = "resnet_18"  # of a checkpoint that does not say, as published ones
     dataset: str = "synth"  # that it was trained on
-    center_model: str = str(DEFAULT_CENTER_CHECKPOINT)  # where it is missing, centres come from depth alone
+    center_model: str = str(CENTER_CHECKPOINT)  # empty: centres come from depth alone
     device: str = "auto"
     backend: Literal["torch", "compile", "onnxruntime", "openvino"] = "torch"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # as far as the backend has it
@@ -111,16 +112,12 @@ def main(settings: DemoSettings) -> None:
 
 def load_predictor(settings: DemoSettings) -> HandPosePredictor:
     """The networks that the settings name."""
-    center_model = settings.center_model
-    if center_model == str(DEFAULT_CENTER_CHECKPOINT) and not Path(center_model).is_file():
-        print(f"{center_model} is missing: hands are found in the depth alone, less exactly.")
-        center_model = None
     assumed = asked_spec(Config(net=settings.net, dataset=settings.dataset).resolved())
     return HandPosePredictor(
         settings.load_model,
         settings.device,
         settings.precision,
-        center_model,
+        settings.center_model or None,
         assumed=assumed,
         backend=settings.backend,
     )

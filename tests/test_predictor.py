@@ -21,12 +21,10 @@ from util.camera import Camera, uvd_to_crop
 from util.checkpoint import ModelSpec, save_checkpoint
 from util.find_hand import center_from_depth
 from util.frames import in_millimetres, mirrored_camera
-from util.predictor import DEFAULT_CENTER_CHECKPOINT, DEFAULT_CHECKPOINT, HandPosePredictor, next_center
+from util.predictor import DEFAULT_CHECKPOINT, HandPosePredictor, next_center
+from util.refine import CENTER_CHECKPOINT
 
 SHARED = PROJECT.parent / "shared"
-needs_weights = pytest.mark.skipif(
-    not (PROJECT / DEFAULT_CHECKPOINT).is_file(), reason=f"{DEFAULT_CHECKPOINT} is not trained yet"
-)
 needs_nyu = pytest.mark.skipif(not (SHARED / "nyu").is_dir(), reason="the NYU frame is not here")
 
 
@@ -37,10 +35,8 @@ def blob(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained():
-    center = PROJECT / DEFAULT_CENTER_CHECKPOINT
-    return HandPosePredictor(
-        PROJECT / DEFAULT_CHECKPOINT, "cpu", center_checkpoint=center if center.is_file() else None
-    )
+    center = PROJECT / CENTER_CHECKPOINT
+    return HandPosePredictor(PROJECT / DEFAULT_CHECKPOINT, "cpu", center_checkpoint=center)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +100,6 @@ def test_a_left_hand_is_the_mirrored_right_hand(blob, hand):
     assert np.abs(blob.predict(mirrored, camera).joints_xyz - left.joints_xyz).max() > 5
 
 
-@needs_weights
 @needs_nyu
 def test_the_trained_network_mirrors_the_real_frame(trained):
     depth = read_depth(SHARED / "nyu" / "depth_1_0000001.png")
@@ -357,7 +352,6 @@ def test_millimetres_keep_what_was_measured():
     np.testing.assert_array_equal(in_millimetres(np.float32([[0.7254]]), 1000), [[725.40625]])  # to 1/64 mm
 
 
-@needs_weights
 @needs_nyu
 def test_the_real_frame_without_a_centre(trained):
     depth = read_depth(SHARED / "nyu" / "depth_1_0000001.png")
@@ -373,7 +367,6 @@ def test_the_real_frame_without_a_centre(trained):
     assert errors[1] < errors[0] + 3
 
 
-@needs_weights
 @pytest.mark.skipif(not (SHARED / "sr305").is_dir(), reason="the SR305 frames are not here")
 def test_real_hands_before_a_body(trained):
     """No joints are known; the palm's, which is easy to see, was marked by hand at the fingers' roots."""
@@ -388,7 +381,6 @@ def test_real_hands_before_a_body(trained):
     assert max(away) < 80  # the palm's joint lies below the fingers' roots, by 20 to 50 mm
 
 
-@needs_weights
 def test_more_confident_joints_are_nearer(trained):
     """Calibration on the bundled test split: the mean error falls from quarter to quarter of confidence."""
     dataset = build_dataset(Config(dataset="synth", data_dir=str(PROJECT / "data")).resolved())

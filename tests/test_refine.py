@@ -1,6 +1,7 @@
 """Refined centres: what a pass does to a centre, training for them, and the commands."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,13 +9,18 @@ import torch
 from torch import nn
 
 from config import NYU_CAMERA, Config
-from dataloader import build_dataset, read_labels
+from dataloader import build_dataset, find_frames, read_labels
+from dataloader.nyu import read_depth
 from model.awr import joints_to_dense
 from tests.nyu_folder import ball_hand, open_hand
 from tests.sphere_hands import write_sphere_hands
+from util.centers import center_errors, find_centers
 from util.checkpoint import ModelSpec, save_checkpoint
-from util.refine import PASSES, CenterNetwork, load_center_network, refine_centers
+from util.find_hand import DEPTH_RANGE, center_from_depth
+from util.refine import CENTER_CHECKPOINT, PASSES, CenterNetwork, load_center_network, refine_centers
 
+PROJECT = Path(__file__).parents[1]
+NYU = PROJECT.parent / "shared" / "nyu"
 CUBE = (400.0, 400.0, 400.0)
 CENTER = np.array([20.0, -30.0, 700.0])
 FRAME = ball_hand(open_hand(CENTER)).astype(np.float32)
@@ -151,3 +157,31 @@ def test_the_checkpoints_crop_size_wins_in_scoring(data_dir, tmp_path, run_scrip
     )
     assert ran.code == 0, ran.err
     assert "img_size 64: this wins over 128" in ran.out
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_center_network(PROJECT / CENTER_CHECKPOINT, torch.device("cpu"))
+
+
+def test_the_shipped_network_finds_the_centres_of_the_bundled_frames(shipped):
+    frames = find_frames(Config(data_dir=str(PROJECT / "data")).resolved())
+    every_tenth = frames._replace(
+        joint_xyz=frames.joint_xyz[::10], frame_path=lambda i: frames.frame_path(10 * i)
+    )
+    rough, refined = (
+        center_errors(find_centers(every_tenth, NYU_CAMERA, DEPTH_RANGE, network), every_tenth.joint_xyz)
+        for network in (None, shipped)
+    )
+    assert refined.median_mm < 9 < rough.median_mm
+    assert refined.within_20mm > 0.9
+
+
+@pytest.mark.skipif(not NYU.is_dir(), reason="the NYU frame is not here")
+def test_the_shipped_network_lands_near_a_released_centre(shipped):
+    depth = read_depth(NYU / "depth_1_0000001.png")
+    released = np.loadtxt(NYU / "center_test_refined.txt", max_rows=1)
+    rough = center_from_depth(depth, NYU_CAMERA)
+    distance = np.linalg.norm(refine_centers(shipped, [depth], NYU_CAMERA, rough[None])[0] - released)
+    print(f"{distance:.1f} mm from the released centre")
+    assert distance < 20

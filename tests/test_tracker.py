@@ -13,7 +13,8 @@ from dataloader.synthetic.writer import load_model
 from tests.blob_network import CAMERA, blob_predictor
 from tests.conftest import PROJECT
 from util import tracker as tracker_module
-from util.predictor import DEFAULT_CENTER_CHECKPOINT, DEFAULT_CHECKPOINT, HandPose, HandPosePredictor
+from util.predictor import DEFAULT_CHECKPOINT, HandPose, HandPosePredictor
+from util.refine import CENTER_CHECKPOINT
 from util.sources import Source
 from util.tracker import UNSURE, HandTracker, OneEuro, make_poser
 
@@ -71,14 +72,9 @@ def test_a_hand_that_leaves_is_lost_and_found_again(clip, tmp_path):
     assert np.mean(followed) > 0.9
 
 
-@pytest.mark.skipif(
-    not (PROJECT / DEFAULT_CHECKPOINT).is_file(), reason=f"{DEFAULT_CHECKPOINT} is not trained yet"
-)
 def test_tracking_is_as_near_as_frame_by_frame(clip):
-    center = PROJECT / DEFAULT_CENTER_CHECKPOINT
-    predictor = HandPosePredictor(
-        PROJECT / DEFAULT_CHECKPOINT, "cpu", center_checkpoint=center if center.is_file() else None
-    )
+    center = PROJECT / CENTER_CHECKPOINT
+    predictor = HandPosePredictor(PROJECT / DEFAULT_CHECKPOINT, "cpu", center_checkpoint=center)
     tracker = HandTracker(predictor, CAMERA)
     started = time.perf_counter()
     poses = [tracker.update(frame.depth) for frame in clip]

@@ -24,12 +24,11 @@ from util.device import autocast, pick_device, usable_precision
 from util.find_hand import center_from_depth
 from util.frames import check_camera, in_millimetres, mirrored_camera
 from util.plausible import MIN_CONFIDENCE, is_plausible
-from util.refine import CENTER_CHECKPOINT, load_center_network, refine_centers
+from util.refine import load_center_network, refine_centers
 
 Handedness = Literal["right", "left"]
 
 DEFAULT_CHECKPOINT = Path("results/resnet_18_synth.pth")
-DEFAULT_CENTER_CHECKPOINT = CENTER_CHECKPOINT
 MAX_BATCH = 32  # frames through the network at once
 NEAREST = 1.0  # mm; a centre before it is in the lens, and its pixels overflow
 
