@@ -23,7 +23,6 @@ from util.live_page import serve
 from util.overlay import draw_panel
 from util.predictor import DEFAULT_CHECKPOINT, HandPosePredictor
 from util.recording import record, window, write_poses
-from util.refine import CENTER_CHECKPOINT
 from util.sources import Source, SourceOptions, open_source
 from util.tracker import make_poser
 
@@ -51,7 +50,7 @@ class DemoSettings:
     load_model: str = str(DEFAULT_CHECKPOINT)
     net: str = "resnet_18"  # of a checkpoint that does not say, as published ones
     dataset: str = "synth"  # that it was trained on
-    center_model: str = str(CENTER_CHECKPOINT)  # empty: centres come from depth alone
+    center_model: str = ""  # weights that refine found centres, 80 ms a frame; empty: depth alone
     device: str = "auto"
     backend: Literal["torch", "compile", "onnxruntime", "openvino"] = "torch"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # as far as the backend has it

@@ -40,7 +40,7 @@ CAMERA_FLAG = ("--camera", ",".join(map(str, CAMERA[:4])))
 @pytest.fixture
 def demo(blob_weights, run_script, stack):
     def run(*arguments, source=stack, camera=CAMERA_FLAG):
-        return run_script("demo.py", "--center_model", "", "--source", source, *camera, *arguments)
+        return run_script("demo.py", "--source", source, *camera, *arguments)
 
     return run
 

@@ -22,7 +22,6 @@ from util.checkpoint import ModelSpec, save_checkpoint
 from util.find_hand import center_from_depth
 from util.frames import in_millimetres, mirrored_camera
 from util.predictor import DEFAULT_CHECKPOINT, HandPosePredictor, next_center
-from util.refine import CENTER_CHECKPOINT
 
 SHARED = PROJECT.parent / "shared"
 needs_nyu = pytest.mark.skipif(not (SHARED / "nyu").is_dir(), reason="the NYU frame is not here")
@@ -35,8 +34,7 @@ def blob(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained():
-    center = PROJECT / CENTER_CHECKPOINT
-    return HandPosePredictor(PROJECT / DEFAULT_CHECKPOINT, "cpu", center_checkpoint=center)
+    return HandPosePredictor(PROJECT / DEFAULT_CHECKPOINT, "cpu")
 
 
 @pytest.fixture(scope="module")

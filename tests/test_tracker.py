@@ -14,7 +14,6 @@ from tests.blob_network import CAMERA, blob_predictor
 from tests.conftest import PROJECT
 from util import tracker as tracker_module
 from util.predictor import DEFAULT_CHECKPOINT, HandPose, HandPosePredictor
-from util.refine import CENTER_CHECKPOINT
 from util.sources import Source
 from util.tracker import UNSURE, HandTracker, OneEuro, make_poser
 
@@ -73,8 +72,7 @@ def test_a_hand_that_leaves_is_lost_and_found_again(clip, tmp_path):
 
 
 def test_tracking_is_as_near_as_frame_by_frame(clip):
-    center = PROJECT / CENTER_CHECKPOINT
-    predictor = HandPosePredictor(PROJECT / DEFAULT_CHECKPOINT, "cpu", center_checkpoint=center)
+    predictor = HandPosePredictor(PROJECT / DEFAULT_CHECKPOINT, "cpu")
     tracker = HandTracker(predictor, CAMERA)
     started = time.perf_counter()
     poses = [tracker.update(frame.depth) for frame in clip]
