@@ -4,6 +4,7 @@ import os
 import pickle
 import platform
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,7 +63,7 @@ def prepare_network(config: Config, training: bool = False) -> tuple[nn.Module, 
     if training and spec.num_joints != asked.num_joints:
         print(f"{path} predicts {spec.num_joints} joints: the last layers start anew for {asked.num_joints}.")
         spec = spec._replace(num_joints=asked.num_joints, target=asked.target)
-        network = _with_new_heads(network, spec, config.seed)
+        network = _with_new_heads(network, replace(config, net=spec.net, downsample=spec.downsample))
     if spec.target != asked.target:
         raise ValueError(
             f"{path} is a network for the {spec.target}: use --target {spec.target}, "
@@ -82,10 +83,9 @@ def prepare_network(config: Config, training: bool = False) -> tuple[nn.Module, 
     return network, spec._replace(**{name: getattr(asked, name) for name in chosen}) if training else spec
 
 
-def _with_new_heads(trained: nn.Module, spec: ModelSpec, seed: int) -> nn.Module:
-    """`spec`'s network with all of the trained one's weights but those sized by the number of joints."""
-    torch.manual_seed(seed)
-    network = spec.build()
+def _with_new_heads(trained: nn.Module, config: Config) -> nn.Module:
+    """The settings' network with all of the trained one's weights but those sized by the number of joints."""
+    network = initial_network(config)
     initial = network.state_dict()
     fitting = {key: held for key, held in trained.state_dict().items() if held.shape == initial[key].shape}
     network.load_state_dict(initial | fitting)

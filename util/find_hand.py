@@ -33,7 +33,7 @@ AREA_OUTLINE = 0.14  # mm of outline that a mm² counts in the centre of mass
 PLANE_AREA = 30000.0
 PLANE_FIT = 4.0
 PLANE_CLEARANCE = 12.0
-PLANE_TRIES = 200
+PLANE_TRIES = 200  # triples of samples; a plane that holds a third of them all is met by seven
 
 DEPTH_RANGE = (100.0, 1500.0)  # mm; where hands are looked for
 NEAREST_RANGE = 450.0  # mm behind the nearest surface: a hand behind a nearer elbow is still seen
