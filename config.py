@@ -40,7 +40,7 @@ class Config:
     batch_size: int = 32  # frames a step
     predictions: str = ""  # score this file of predictions instead of running a network
     compare: tuple[str, ...] = ()  # NAME=FILE of further predictions, drawn into the same curves
-    output_dir: str | None = None  # where results go; None: output/<dataset>/<net>
+    output_dir: str | None = None  # where results go; None: output/<dataset>/<net, or file of predictions>
 
     # -- training
     max_epoch: int | None = None  # None: the data set's
@@ -97,6 +97,9 @@ class Config:
             raise ValueError(f"test_subject is {self.test_subject}: use 0 to 8, or all.")
         info, center = DATASETS[self.dataset], self.target == "center"
         fold = (f"P{self.test_subject}",) if info.subject_scales else ()
+        network = ("center_" if center else "") + self.net
+        # Not where a network of ours leaves its own predictions.
+        folder = f"scored_{Path(self.predictions).stem}" if self.predictions else network
         return replace(
             self,
             cube=self.cube or tuple(edge * (CENTER_CUBE if center else 1) for edge in info.cube),
@@ -104,8 +107,7 @@ class Config:
             kernel_size=self.kernel_size or default_kernel_size(self.net),
             max_epoch=self.max_epoch or info.max_epoch,
             step=self.step or info.step,
-            output_dir=self.output_dir
-            or str(Path("output", self.dataset, ("center_" if center else "") + self.net, *fold)),
+            output_dir=self.output_dir or str(Path("output", self.dataset, folder, *fold)),
         )
 
     @property

@@ -22,6 +22,7 @@ from util.metrics import as_json, as_table, joint_errors, score
 def main(config: Config) -> None:
     """Predict or read joints, compare them with the labels, and write figures and pictures."""
     info, folder = config.info, Path(config.output_dir)
+    compared = [named_file(entry, folder) for entry in config.compare]
     if config.predictions:
         name, dataset, true_xyz = Path(config.predictions).stem, None, read_labels(config)
         joint_uvd = read_predictions(Path(config.predictions), *true_xyz.shape[:2])
@@ -36,7 +37,7 @@ def main(config: Config) -> None:
             return
 
     predictions = {name: joint_uvd}
-    for other, file in map(named_file, config.compare):
+    for other, file in compared:
         if other in predictions:
             raise ValueError(f"--compare {other}={file}: the name {other} is taken, choose another.")
         predictions[other] = read_predictions(file, *true_xyz.shape[:2])
@@ -101,11 +102,13 @@ def tiles_if_there(
         return None
 
 
-def named_file(entry: str) -> tuple[str, Path]:
-    """`NAME=FILE` of --compare."""
+def named_file(entry: str, folder: Path) -> tuple[str, Path]:
+    """`NAME=FILE` of --compare; not the file that is to be written into `folder`."""
     name, equals, file = entry.partition("=")
     if not (name and equals and file):
         raise ValueError(f"--compare {entry!r} is not NAME=FILE.")
+    if Path(file).resolve() == (folder / "predictions.txt").resolve():
+        raise ValueError(f"--compare {entry} would be overwritten: choose another --output_dir.")
     return name, Path(file)
 
 

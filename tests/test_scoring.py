@@ -121,6 +121,23 @@ def test_the_defaults_print_the_shipped_figures(tmp_path, run_script):
     assert found["mpe_mm"] == pytest.approx(shipped["mpe_mm"], abs=0.01)
 
 
+def test_predictions_do_not_overwrite_those_they_are_compared_with(hands, tmp_path, run_script, monkeypatch):
+    root, joints = hands
+    monkeypatch.chdir(tmp_path)
+    np.savetxt("true.txt", NYU_CAMERA.xyz_to_uvd(joints).reshape(5, -1), fmt="%.3f")
+    mine = tmp_path / "output" / "nyu" / "resnet_18" / "predictions.txt"
+    mine.parent.mkdir(parents=True)
+    np.savetxt(mine, NYU_CAMERA.xyz_to_uvd(joints + 5).reshape(5, -1), fmt="%.3f")
+    before = mine.read_bytes()
+    common = ("test.py", "--dataset", "nyu", "--data_dir", root, "--predictions", "true.txt")
+    assert run_script(*common, "--compare", f"mine={mine}").code == 0
+    assert (tmp_path / "output" / "nyu" / "scored_true" / "predictions.txt").is_file()
+    ran = run_script(*common, "--compare", f"mine={mine}", "--output_dir", mine.parent)
+    assert ran.code == 2
+    assert "would be overwritten" in ran.err
+    assert mine.read_bytes() == before
+
+
 def test_perfect_predictions_score_zero(hands, tmp_path, run_script):
     root, joints = hands
     np.savetxt(tmp_path / "true.txt", NYU_CAMERA.xyz_to_uvd(joints).reshape(5, -1), fmt="%.3f")
