@@ -12,7 +12,6 @@ changed, a record that was torn, and one that was never written are all found wh
 and all mended alike: by reading the frame.
 """
 
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -191,6 +190,10 @@ def _open_for_writing(path: Path) -> int:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
+    try:
+        import fcntl  # here, as the rest of the project runs where there is none
+    except ImportError as error:
+        raise ValueError("The cache needs Linux or macOS: go without it.") from error
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
