@@ -19,6 +19,12 @@ class Ran(NamedTuple):
     err: str
 
 
+def need_synthetic_hand() -> None:
+    """Skip the test, or the module, where what renders hands is not installed."""
+    for package in ("anny", "embreex"):
+        pytest.importorskip(package, reason="the synthetic hand needs requirements-synth.txt")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     """Sums in one order on every machine, and no fight over cores with the processes that tests start."""

@@ -10,7 +10,7 @@ from PIL import Image
 
 from config import DATASETS, NYU_CAMERA
 from tests.blob_network import CAMERA, blob_predictor, stand_in
-from tests.conftest import PROJECT
+from tests.conftest import PROJECT, need_synthetic_hand
 from tests.nyu_folder import ball_hand, open_hand
 from util import recording
 from util.overlay import MAX_POINTS, cube_points, draw_panel, joint_colors, weight_sheet
@@ -109,6 +109,7 @@ def test_frames_ends_early_and_folders_are_not_tracked(demo, tmp_path, stack, mo
 
 
 def test_ctrl_c_keeps_what_was_saved(demo, tmp_path, monkeypatch):
+    need_synthetic_hand()
     calls = itertools.count()
     update = HandTracker.update
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.blob_network import CAMERA, blob_predictor, stand_in
 from tests.browser import CHROMIUM, Browser, wait_until
+from tests.conftest import need_synthetic_hand
 from tests.nyu_folder import ball_hand, open_hand
 from util.live_page import ALL_JOINTS, LOOP, LivePage, serve
 from util.sources import Source, SourceOptions, open_source
@@ -34,6 +35,7 @@ def sources(tmp_path_factory):
     cv2.imwrite(str(root / "folder" / "left.png"), frames[2])
     cv2.imwrite(str(root / "folder" / "right.png"), frames[4])
     options = SourceOptions(CAMERA)
+    need_synthetic_hand()
     return [open_source(str(root / name), options) for name in ("stack.npy", "folder")] + [
         open_source("synthetic", options)
     ]

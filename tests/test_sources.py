@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from config import DATASETS, NYU_CAMERA
+from tests.conftest import need_synthetic_hand
 from tests.nyu_folder import encode_depth
 from util.camera import Camera
 from util.cameras import CAMERAS, camera_for_size, parse_camera
@@ -125,6 +126,7 @@ def test_a_camera_from_the_command_line():
 
 
 def test_the_synthetic_hand_comes_through_any_camera():
+    need_synthetic_hand()
     source = open_source("synthetic", SourceOptions(CAMERAS["kinect2"], seed=3, body=True))
     assert source.read(0).shape == (424, 512)
     assert source.length is None

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 
 from config import NYU_CAMERA
-from dataloader.synthetic.motion import LEAVE_PERIOD, MovingHand
-from dataloader.synthetic.writer import load_model
 from tests.blob_network import CAMERA, blob_predictor
-from tests.conftest import PROJECT
+from tests.conftest import need_synthetic_hand
 from util import tracker as tracker_module
 from util.predictor import DEFAULT_CHECKPOINT, HandPose, HandPosePredictor
 from util.sources import Source
@@ -21,9 +19,17 @@ FRAMES = 300
 EVERY = 6  # of the clip, predicted on its own beside the tracked pose
 
 
+def rendered_hand(camera):
+    need_synthetic_hand()
+    from dataloader.synthetic.motion import MovingHand
+    from dataloader.synthetic.writer import load_model
+
+    return MovingHand(load_model(), 0, camera, (240, 320), leaves=True)
+
+
 @pytest.fixture(scope="module")
 def moving_hand():
-    return MovingHand(load_model(), 0, CAMERA, (240, 320), leaves=True)
+    return rendered_hand(CAMERA)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +53,7 @@ def test_the_clip_is_what_it_says(moving_hand, clip):
     steps = [np.linalg.norm(b.joint_xyz - a.joint_xyz, axis=1).max() for a, b in pairwise(clip[:90])]
     assert 1 < np.mean(steps) < 30
     assert max(steps) < 60
-    up = MovingHand(load_model(), 0, CAMERA._replace(flip=-1), (240, 320), leaves=True).frame(3)
+    up = rendered_hand(CAMERA._replace(flip=-1)).frame(3)
     np.testing.assert_array_equal(up.depth, clip[3].depth)
     np.testing.assert_allclose(up.joint_xyz * (1, -1, 1), clip[3].joint_xyz)
 
@@ -189,6 +195,8 @@ def test_a_filter_that_cannot_be(arguments):
 
 
 def test_the_hand_leaves_once_a_period(moving_hand):
+    from dataloader.synthetic.motion import LEAVE_PERIOD
+
     assert moving_hand.frame(LEAVE_PERIOD - 30).depth.sum() == 0
     assert moving_hand.frame(2 * LEAVE_PERIOD - 30).depth.sum() == 0
 
