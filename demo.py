@@ -18,9 +18,11 @@ from util import recording
 from util.cameras import parse_camera
 from util.checkpoint import asked_spec
 from util.cli import run
+from util.find_hand import DEPTH_RANGE, check_depth_range
 from util.frames import in_millimetres
 from util.live_page import serve
 from util.overlay import draw_panel
+from util.plausible import MIN_CONFIDENCE
 from util.predictor import DEFAULT_CHECKPOINT, HandPosePredictor
 from util.recording import record, window, write_poses
 from util.sources import Source, SourceOptions, open_source
@@ -45,6 +47,8 @@ class DemoSettings:
     save: str = ""  # out.mp4, out.gif, a folder of PNG files, or out.png: all frames on one sheet
     json: str = ""  # out.jsonl: one pose a line
     weights: bool = False  # show every joint's adaptive weight map too
+    min_confidence: float = MIN_CONFIDENCE  # of the joints in the mean, below which there is no hand
+    depth_range: tuple[float, float] = DEPTH_RANGE  # nearest and farthest depth of a hand to be found, mm
     frames: int = 0  # stop after so many; 0: at the end, or at Ctrl-C
 
     load_model: str = str(DEFAULT_CHECKPOINT)
@@ -74,6 +78,11 @@ class DemoSettings:
             )
         if self.save and self.json and Path(self.save) in (Path(self.json), *Path(self.json).parents):
             raise ValueError(f"--json {self.json} lies in --save {self.save}: name a place of its own.")
+        if self.backend != "torch" and (self.weights or self.serve):
+            raise ValueError(
+                f"--weights and --serve show weight maps, which backend {self.backend} does not give: "
+                "leave --backend out."
+            )
         if "realsense" in self.source and (self.camera or self.depth_scale):
             raise ValueError(
                 "A RealSense brings its own intrinsics and unit: leave --camera, --depth_scale out."
@@ -90,6 +99,7 @@ class DemoSettings:
             raise ValueError(f"port is {self.port}: it must be 1 to 65535.")
         if self.depth_scale is not None and not 0 < self.depth_scale < float("inf"):
             raise ValueError(f"depth_scale is {self.depth_scale}: it must be positive and finite.")
+        check_depth_range(self.depth_range)
         return self
 
 
@@ -117,8 +127,10 @@ def load_predictor(settings: DemoSettings) -> HandPosePredictor:
         settings.device,
         settings.precision,
         settings.center_model or None,
+        settings.min_confidence,
         assumed=assumed,
         backend=settings.backend,
+        depth_range=settings.depth_range,
     )
 
 

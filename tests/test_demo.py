@@ -164,6 +164,11 @@ ERRORS = {
     ),
     "device": (("--json", "a", "--device", "cuda:7"), "'cuda:7'"),
     "handedness": (("--json", "a", "--handedness", "both"), "--handedness"),
+    "engine without maps": (
+        ("--save", "a.mp4", "--weights", "--backend", "openvino"),
+        "weight maps, which backend openvino does not give",
+    ),
+    "range": (("--json", "a", "--depth_range", "900", "300"), "the nearest depth comes first"),
     "net": (("--json", "a", "--net", "vit"), "There is no network 'vit'"),
     "camera": (("--json", "a", "--camera", "webcam"), "--camera 'webcam'"),
     "source": (("--json", "a", "--source", "absent.png"), "absent.png is missing"),

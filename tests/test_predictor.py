@@ -276,6 +276,23 @@ def test_another_engine_gives_the_same_pose(tmp_path, hand, backend):
         HandPosePredictor(tmp_path / "a.pth", "cpu", "fp16", backend=backend)
 
 
+def test_a_far_hand_is_found_in_its_range(tmp_path):
+    frame = ball_hand(open_hand([0.0, 0, 2000]))
+    assert blob_predictor(tmp_path).predict(frame, NYU_CAMERA) is None
+    pose = blob_predictor(tmp_path, depth_range=(100.0, 3000.0)).predict(frame, NYU_CAMERA)
+    assert abs(pose.joints_xyz.mean(axis=0)[2] - 2000) < 40
+    with pytest.raises(ValueError, match="nearest depth comes first"):
+        blob_predictor(tmp_path, depth_range=(3000.0, 100.0))
+
+
+def test_a_checkpoint_brings_its_cube(tmp_path, hand):
+    spec = ModelSpec("resnet_18", 14, 4, 1.0, "synth", 64, cube=(200.0, 210.0, 220.0))
+    save_checkpoint(tmp_path / "a.pth", spec.build(), spec)
+    predictor = HandPosePredictor(tmp_path / "a.pth", "cpu", min_confidence=0.0)
+    pose = predictor.predict(hand, NYU_CAMERA)
+    np.testing.assert_array_equal(pose.crop.cube, spec.cube)
+
+
 def test_broken_weights_are_an_error_not_a_nan(tmp_path, hand):
     spec = ModelSpec("resnet_18", 14, 4, 1.0, "synth", 64)
     network = spec.build()

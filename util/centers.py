@@ -18,10 +18,10 @@ from util.camera import Camera
 from util.cli import run
 from util.device import pick_device
 from util.files import write_centers, written_whole
-from util.find_hand import DEPTH_RANGE, center_from_depth
+from util.find_hand import DEPTH_RANGE, center_from_depth, check_depth_range
 from util.refine import CENTER_CHECKPOINT, CenterNetwork, load_center_network, refine_centers
 
-BATCH_SIZE = 32  # frames that the network sees together
+BATCH_SIZE = 32  # frames that a process takes at a time, and the network sees together
 
 
 def centers_from_labels(joint_xyz: np.ndarray) -> np.ndarray:
@@ -109,8 +109,9 @@ class CenterSettings:
         Raises:
             ValueError: in one sentence, for one that cannot work.
         """
-        if not 0 <= self.depth_range[0] < self.depth_range[1]:
-            raise ValueError(f"depth_range is {self.depth_range}: the nearest depth comes first, in mm.")
+        if self.workers < 1:
+            raise ValueError(f"workers is {self.workers}: it must be at least 1.")
+        check_depth_range(self.depth_range)
         return self
 
 

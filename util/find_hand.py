@@ -86,6 +86,12 @@ def center_from_depth(
     return center * (1 + HALF_THICKNESS / center[2])
 
 
+def check_depth_range(depth_range: tuple[float, float]) -> None:
+    """Raise ValueError, in one sentence, where the nearest depth is not before the farthest."""
+    if not 0 <= depth_range[0] < depth_range[1]:
+        raise ValueError(f"depth_range is {depth_range}: the nearest depth comes first, in mm.")
+
+
 def sample_frame(depth: np.ndarray, camera: Camera, depth_range: tuple[float, float]) -> Samples:
     """Thin out the readings in range to about one every SAMPLE_SPACING mm, and take out planes.
 

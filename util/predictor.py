@@ -18,10 +18,10 @@ from dataloader.crop import Crop, crop_hand, normalize_depth
 from model.awr import adaptive_weights, joints_and_confidence
 from util.backends import load_backend, require_precision
 from util.camera import Camera, crop_to_uvd
-from util.checkpoint import ModelSpec, asked_spec, load_network
+from util.checkpoint import RESULTS, ModelSpec, asked_spec, load_network
 from util.deployment import fold_batch_norm
 from util.device import autocast, pick_device, usable_precision
-from util.find_hand import center_from_depth
+from util.find_hand import DEPTH_RANGE, center_from_depth, check_depth_range
 from util.frames import check_camera, in_millimetres, mirrored_camera
 from util.plausible import MIN_CONFIDENCE, is_plausible
 from util.refine import load_center_network, refine_centers
@@ -62,6 +62,7 @@ class HandPosePredictor:
         backend: what runs the pose network: torch, compile, onnxruntime or openvino; see util.backends.
         min_confidence: mean confidence of the joints below which there is no hand.
         assumed: what to take for a checkpoint that does not say what it holds, as published ones.
+        depth_range: nearest and farthest depth of a hand that is to be found, mm.
 
     Raises:
         FileNotFoundError, ValueError: in one sentence, if a checkpoint or the device cannot be used.
@@ -76,6 +77,7 @@ class HandPosePredictor:
         min_confidence: float = MIN_CONFIDENCE,
         assumed: ModelSpec | None = None,
         backend: str = "torch",
+        depth_range: tuple[float, float] = DEPTH_RANGE,
     ):
         self.device = pick_device(device)
         self.precision = usable_precision(self.device, precision)
@@ -93,7 +95,8 @@ class HandPosePredictor:
                 f"{checkpoint} predicts {self.spec.num_joints} joints, "
                 f"data set {self.spec.dataset} has {len(self.info.joint_names)}."
             )
-        self.min_confidence = min_confidence
+        check_depth_range(depth_range)
+        self.min_confidence, self.depth_range = min_confidence, depth_range
         self.network = fold_batch_norm(network).to(self.device, memory_format=torch.channels_last)
         self.engine = None
         if backend != "torch":
@@ -176,7 +179,7 @@ class HandPosePredictor:
         centers = list(given)
         for i, center in zip(found, self.find_centers([frames[i] for i in found], camera), strict=True):
             centers[i] = center
-        poses = self._poses(frames, camera, centers, weights)
+        poses = self._poses(frames, camera, centers, weights and len(found) < len(frames))
         # The centre that depth alone gives may be centimetres off: the first answer is a better one.
         again = [i for i in found if poses[i] is not None]
         centers = [next_center(poses[i]) for i in again]
@@ -196,7 +199,7 @@ class HandPosePredictor:
         centers: list[np.ndarray | None] = []
         for frame in frames:
             try:
-                centers.append(center_from_depth(frame, camera))
+                centers.append(center_from_depth(frame, camera, self.depth_range))
             except ValueError:
                 centers.append(None)
         there = [i for i, center in enumerate(centers) if center is not None]
