@@ -185,7 +185,7 @@ def test_damaged_files_end_in_one_sentence(tmp_path, network):
 
 
 def test_a_missing_checkpoint_says_what_there_is(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("util.checkpoint.RESULTS", tmp_path / "results")
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "mine.pth").touch()
     with pytest.raises(FileNotFoundError, match=r"results/mine\.pth.*github\.com"):

@@ -34,7 +34,7 @@ def blob(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained():
-    return HandPosePredictor(PROJECT / DEFAULT_CHECKPOINT, "cpu")
+    return HandPosePredictor(DEFAULT_CHECKPOINT, "cpu")
 
 
 @pytest.fixture(scope="module")

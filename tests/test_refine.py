@@ -161,7 +161,7 @@ def test_the_checkpoints_crop_size_wins_in_scoring(data_dir, tmp_path, run_scrip
 
 @pytest.fixture(scope="module")
 def shipped():
-    return load_center_network(PROJECT / CENTER_CHECKPOINT, torch.device("cpu"))
+    return load_center_network(CENTER_CHECKPOINT, torch.device("cpu"))
 
 
 def test_the_shipped_network_finds_the_centres_of_the_bundled_frames(shipped):

@@ -78,7 +78,7 @@ def test_a_hand_that_leaves_is_lost_and_found_again(clip, tmp_path):
 
 
 def test_tracking_is_as_near_as_frame_by_frame(clip):
-    predictor = HandPosePredictor(PROJECT / DEFAULT_CHECKPOINT, "cpu")
+    predictor = HandPosePredictor(DEFAULT_CHECKPOINT, "cpu")
     tracker = HandTracker(predictor, CAMERA)
     started = time.perf_counter()
     poses = [tracker.update(frame.depth) for frame in clip]

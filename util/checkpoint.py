@@ -16,7 +16,7 @@ from config import Config
 from model import build_network
 from util.files import written_whole
 
-RESULTS = Path("results")
+RESULTS = Path(__file__).parents[1] / "results"  # also for those who import this from a folder of theirs
 AUTHORS_WEIGHTS = "https://github.com/Elody-07/AWR-Adaptive-Weighting-Regression"
 
 

@@ -28,7 +28,7 @@ from util.refine import load_center_network, refine_centers
 
 Handedness = Literal["right", "left"]
 
-DEFAULT_CHECKPOINT = Path("results/resnet_18_synth.pth")
+DEFAULT_CHECKPOINT = RESULTS / "resnet_18_synth.pth"
 MAX_BATCH = 32  # frames through the network at once
 NEAREST = 1.0  # mm; a centre before it is in the lens, and its pixels overflow
 

@@ -11,10 +11,10 @@ from config import Config
 from dataloader.base import Sample, make_sample
 from model.awr import dense_to_joints
 from util.camera import Camera, crop_to_uvd
-from util.checkpoint import asked_spec, load_network
+from util.checkpoint import RESULTS, asked_spec, load_network
 from util.deployment import fold_batch_norm
 
-CENTER_CHECKPOINT = Path("results", "center_hourglass_1_synth.pth")
+CENTER_CHECKPOINT = RESULTS / "center_hourglass_1_synth.pth"
 # The first look moves most of the way; the second sees the whole hand in the middle of its crop.
 PASSES = 2
 
