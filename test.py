@@ -71,19 +71,20 @@ def predict(config: Config) -> tuple[HandDataset, str, np.ndarray]:
     datasets, parts = [], []
     for fold in folds(config):
         network, spec = prepare_network(fold)
-        dataset = build_dataset(replace(fold, img_size=spec.img_size))
+        fold = replace(fold, img_size=spec.img_size, cube=spec.cube or fold.cube)
+        dataset = build_dataset(fold)
         loader = make_loader(dataset, config.batch_size, config.num_workers, device)
-        others = frames_to_calibrate(fold, spec.img_size) if config.precision == "int8" else None
-        backend = prepare_backend(network, spec, config, device, dataset, others)
+        others = frames_to_calibrate(fold) if config.precision == "int8" else None
+        backend = prepare_backend(network, spec, fold, device, dataset, others)
         parts.append(predict_with(backend, loader, device, config.precision))
         datasets.append(dataset)
     return join(datasets, config), spec.net, np.concatenate(parts)
 
 
-def frames_to_calibrate(config: Config, img_size: int) -> HandDataset | None:
+def frames_to_calibrate(config: Config) -> HandDataset | None:
     """Training frames for int8's ranges, None where there are none."""
     try:
-        return build_dataset(replace(config, split="train", centers="", img_size=img_size))
+        return build_dataset(replace(config, split="train", centers=""))
     except (FileNotFoundError, ValueError):
         return None
 

@@ -4,13 +4,14 @@ import io
 import os
 import pickle
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from config import Config
-from util.checkpoint import ModelSpec, load_network, prepare_network, save_checkpoint
+from util.checkpoint import ModelSpec, asked_spec, load_network, prepare_network, save_checkpoint
 
 SPEC = ModelSpec("resnet_18", 14, 2, 1.0, "nyu")
 
@@ -132,6 +133,22 @@ def test_fine_tuning_on_other_joints_starts_the_last_layers_anew(
         assert torch.equal(value, expected[key]), key
     with pytest.raises(ValueError, match=r"14 joints|for the joints"):
         prepare_network(config)
+
+
+def test_a_cube_of_ones_own_wins_over_the_settings(tmp_path, network, capsys):
+    config = Config(dataset="nyu", net="resnet_18", load_model=str(tmp_path / "a.pth")).resolved()
+    assert asked_spec(config).cube is None
+    own = asked_spec(replace(config, cube=(200.0, 200.0, 200.0)))
+    save_checkpoint(tmp_path / "a.pth", network, own)
+    assert prepare_network(config)[1] == own
+    assert "cube (200.0, 200.0, 200.0): this wins over the data set's own" in capsys.readouterr().out
+    assert prepare_network(config, training=True)[1].cube is None
+    # Checkpoints that say nothing of it leave it to the settings.
+    save_checkpoint(tmp_path / "a.pth", network, SPEC)
+    asked = replace(config, cube=(300.0, 300.0, 300.0))
+    capsys.readouterr()
+    assert prepare_network(asked)[1].cube is None
+    assert "cube" not in capsys.readouterr().out
 
 
 class RunsCode:

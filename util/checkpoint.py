@@ -25,7 +25,8 @@ class ModelSpec(NamedTuple):
 
     `net`: name; `num_joints`: J; `downsample`: crop edge / map edge; `kernel_size`: K of SPEC §5;
     `dataset`: what the network was trained on, None where the file does not say; `img_size`: edge of
-    the crops it was trained on; `target`: joints, or center for a network that refines centres.
+    the crops it was trained on; `target`: joints, or center for a network that refines centres; `cube`:
+    edges (mm) of what it was trained on where they are not the data set's own, else None.
     """
 
     net: str
@@ -35,6 +36,7 @@ class ModelSpec(NamedTuple):
     dataset: str | None = None
     img_size: int = 128
     target: str = "joints"
+    cube: tuple[float, float, float] | None = None
 
     def build(self) -> nn.Module:
         """The network with initial weights."""
@@ -73,13 +75,14 @@ def prepare_network(config: Config, training: bool = False) -> tuple[nn.Module, 
         raise ValueError(
             f"{path} predicts {spec.num_joints} joints, data set {config.dataset} has {asked.num_joints}."
         )
-    chosen = {"dataset", "img_size"} if training else {"dataset"}
+    chosen = {"dataset", "img_size", "cube"} if training else {"dataset"}
     for name, held in spec._asdict().items():
-        if held != getattr(asked, name):
+        if held != getattr(asked, name) and not (name == "cube" and held is None):
             outcome = (
                 f"it is {'trained' if training else 'scored'} on" if name in chosen else "this wins over"
             )
-            print(f"{path} was trained with {name} {held}: {outcome} {getattr(asked, name)}.")
+            other = "the data set's own" if getattr(asked, name) is None else getattr(asked, name)
+            print(f"{path} was trained with {name} {held}: {outcome} {other}.")
     return network, spec._replace(**{name: getattr(asked, name) for name in chosen}) if training else spec
 
 
@@ -94,6 +97,7 @@ def _with_new_heads(trained: nn.Module, config: Config) -> nn.Module:
 
 def asked_spec(config: Config) -> ModelSpec:
     """What the settings ask for."""
+    own_cube = replace(config, cube=None).resolved().cube
     return ModelSpec(
         config.net,
         len(config.info.joint_names),
@@ -102,6 +106,7 @@ def asked_spec(config: Config) -> ModelSpec:
         config.dataset,
         config.img_size,
         config.target,
+        None if config.cube == own_cube else config.cube,
     )
 
 
@@ -184,7 +189,7 @@ def _with_held_joints(assumed: ModelSpec, weights: dict[str, Tensor]) -> ModelSp
 def _read_spec(held: dict[str, Any]) -> ModelSpec:
     """The spec of a checkpoint of ours; TypeError if it is not one."""
     spec = ModelSpec(**held)
-    kinds = (str, int, int, (int, float), (str, type(None)), int, str)
+    kinds = (str, int, int, (int, float), (str, type(None)), int, str, (tuple, type(None)))
     if not all(isinstance(value, kind) for value, kind in zip(spec, kinds, strict=True)):
         raise TypeError(f"its spec is {dict(held)}")
     if not (spec.num_joints > 0 and spec.kernel_size > 0 and spec.img_size > 0):

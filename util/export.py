@@ -5,7 +5,8 @@ python -m util.export --load_model output/synth/resnet_18/best.pth --out results
 
 A graph's input is `image` (batch, 1, S, S) float32, normalised as SPEC §4; its outputs are `joint_uvd`
 (batch, J, 3), normalised uvd, and `confidence` (batch, J). The batch may be of any size. What decoding
-needs is in the file's metadata: net, num_joints, kernel_size, img_size, dataset.
+needs is in the file's metadata: net, num_joints, kernel_size, img_size, dataset, and the cube's edges
+in mm, None where they are the data set's own.
 
 A `.pth` file is a checkpoint without the training's state: every convolution in fp16, the rest as it was.
 """

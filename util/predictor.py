@@ -101,7 +101,7 @@ class HandPosePredictor:
         self.engine = None
         if backend != "torch":
             self.engine = load_backend(network, self.spec, backend, self.precision, self.device)
-        self.cube = np.array(self.info.cube, np.float64)
+        self.cube = np.array(self.spec.cube or self.info.cube, np.float64)
         self.center_network = None
         if center_checkpoint is not None:
             self.center_network = load_center_network(Path(center_checkpoint), self.device)

@@ -41,7 +41,7 @@ def load_center_network(path: Path, device: torch.device) -> CenterNetwork:
     network, spec = load_network(path, asked_spec(Config(target="center").resolved()))
     if spec.target != "center":
         raise ValueError(f"{path} is a network for the {spec.target}: `train.py --target center` makes one.")
-    cube = Config(dataset=spec.dataset, target="center").resolved().cube
+    cube = spec.cube or Config(dataset=spec.dataset, target="center").resolved().cube
     network = fold_batch_norm(network).to(device, memory_format=torch.channels_last)
     return CenterNetwork(network, device, spec.img_size, cube, spec.kernel_size)
 
