@@ -45,7 +45,6 @@ class Config:
     # -- training
     max_epoch: int | None = None  # None: the data set's
     lr: float = 1e-3  # Adam's usual rate; also the released recipe's
-    optimizer: Literal["adam"] = "adam"  # the released recipe's
     weight_decay: float = 0.0  # the networks are small for the data: none in the released recipe
     scheduler: Literal["step", "cosine"] = "step"  # lr × 0.1 every `step` epochs, or down to 0 at max_epoch
     step: int | None = None  # epochs; None: the data set's

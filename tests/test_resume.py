@@ -57,8 +57,11 @@ def assert_same_run(folder: Path, expected: Path) -> None:
         ours, theirs = (torch.load(run / name, weights_only=True) for run in (folder, expected))
         for network in ("model", "training_model"):
             assert all(torch.equal(ours[network][key], value) for key, value in theirs[network].items())
-        for entry in ("epoch", "frames", "step", "best_mpe_mm", "averaged_steps", "log_size"):
-            assert ours[entry] == theirs[entry] or entry == "log_size"
+        for entry in ("epoch", "frames", "step", "best_mpe_mm", "averaged_steps"):
+            assert ours[entry] == theirs[entry], entry
+        states = (content["optimizer"]["state"] for content in (ours, theirs))
+        for held, expected_state in zip(*(state.values() for state in states), strict=True):
+            assert all(torch.equal(held[name], value) for name, value in expected_state.items())
 
 
 def test_killed_five_times_and_resumed(settings, undisturbed, tmp_path):
@@ -165,6 +168,17 @@ def test_fine_tuning_takes_the_loaded_network_and_resumes(settings, undisturbed,
         process.join()
         assert process.exitcode == 0, (tmp_path / "output.txt").read_text()
     assert torch.load(tmp_path / "last.pth", weights_only=True)["spec"]["net"] == "hourglass_1"
+
+
+def test_fine_tuning_cannot_resume_with_other_crops(settings, copied, capsys, monkeypatch):
+    arguments = [*settings, "--resume", "--load_model", "any.pth", "--output_dir", str(copied)]
+    complaint = fails(capsys, monkeypatch, [*arguments, "--img_size", "96"])
+    assert "not 96: a run goes on with the same" in complaint
+
+
+def test_centres_of_a_file_are_not_for_training(settings, tmp_path, capsys, monkeypatch):
+    arguments = [*settings, "--centers", "any.txt", "--output_dir", str(tmp_path)]
+    assert "--centers is for test.py" in fails(capsys, monkeypatch, arguments)
 
 
 def test_missing_split_names_the_command(settings, tmp_path, capsys, monkeypatch):

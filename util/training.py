@@ -93,7 +93,10 @@ def start(config: Config, processes: Processes) -> tuple[TrainingState, int]:
         )
     resume = config.resume and last.is_file()
     if config.load_model and resume:
-        network, spec = load_network(last, asked_spec(config))  # what was loaded then is in there now
+        # What was loaded then is in there now: its net, downsample and K go on, the rest must be the same.
+        asked = asked_spec(config)
+        network, held = load_network(last, asked)
+        spec = asked._replace(net=held.net, downsample=held.downsample, kernel_size=held.kernel_size)
     elif config.load_model:
         # What it says of the checkpoint is said once.
         with redirect_stdout(sys.stdout if processes.is_main else None):
@@ -109,6 +112,10 @@ def start(config: Config, processes: Processes) -> tuple[TrainingState, int]:
 def _usable(config: Config, processes: Processes) -> Config:
     if config.precision == "int8":
         raise ValueError("precision int8 is for test.py, whose backends measure it: train in another.")
+    if config.centers:
+        raise ValueError(
+            "--centers is for test.py: train.py takes those that lie beside the train and validation splits."
+        )
     precision = usable_precision(processes.device, config.precision)
     if precision != config.precision:
         processes.print(f"{processes.device} only emulates {config.precision}: using {precision}.")
