@@ -14,7 +14,7 @@ from dataloader.sampler import ShuffledBatches
 from tests.sphere_hands import write_sphere_hands
 from util.benchmark_training import compare_curves, compare_training, curve_difference, draw_batches
 from util.checkpoint import asked_spec, initial_network
-from util.device import usable_precision
+from util.device import pick_device, usable_precision
 from util.distributed import Processes
 from util.engine import evaluate, make_training_loader, settle_batch_norm, train_one_epoch, train_step
 from util.measure import BenchmarkConfig
@@ -52,6 +52,13 @@ def start(config: Config, **changes) -> TrainingState:
     state = TrainingState(initial_network(config), asked_spec(config), config, CPU)
     state.network.train()
     return state
+
+
+def test_each_of_several_processes_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "63")
+    with pytest.raises(ValueError, match="'cuda:63' is not available"):
+        pick_device("cuda")
+    assert pick_device("cpu").type == "cpu"
 
 
 def test_learns_16_frames_by_heart(config, dataset, batch):

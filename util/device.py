@@ -1,6 +1,7 @@
 """Where a network runs, and in which precision."""
 
 import contextlib
+import os
 
 import torch
 
@@ -10,11 +11,15 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def pick_device(name: str) -> torch.device:
     """`auto`, `cpu`, `cuda` or `cuda:N` -> a device that is really there.
 
+    Of the processes that torchrun starts, `auto` and `cuda` give each a GPU of its own.
+
     Raises:
         ValueError: if it is not.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()  # what is there can also be read back
