@@ -156,7 +156,7 @@ def run_stream(source: Source, predictor: HandPosePredictor, settings: DemoSetti
             done, seen = i + 1, seen + (pose is not None)
             rate = done / (time.perf_counter() - started)
             if lines:
-                lines(source.label(i), pose)
+                lines(source.label(i), pose, time.perf_counter() - started if source.live else None)
             if pictures or show:
                 sure = f"confidence {pose.confidence.mean():.2f}" if pose is not None else "no hand"
                 headline = f"{source.label(i)}   {rate:.1f} frames/s   {sure}"

@@ -270,6 +270,12 @@ def test_pose_lines_hold_three_digits(tmp_path):
     pose = blob_predictor(tmp_path).predict(ball_hand(open_hand([0.0, 0, 600])), NYU_CAMERA)
     line = json.loads(recording.pose_line("x", pose))
     assert line["frame"] == "x"
+    assert "seconds" not in line
+    assert json.loads(recording.pose_line("x", None, 1.23456)) == {
+        "frame": "x",
+        "seconds": 1.235,
+        "pose": None,
+    }
     np.testing.assert_array_equal(line["pose"]["joints_xyz"], pose.joints_xyz.round(3))
 
 

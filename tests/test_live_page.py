@@ -120,6 +120,23 @@ def test_the_scene_is_the_hand_seen_from_the_camera(page):
 
 
 @needs_viser
+def test_a_camera_is_tracked_without_end(tmp_path, monkeypatch):
+    frame = ball_hand(open_hand([0.0, 0, 600]))[::2, ::2]
+    monkeypatch.setattr("util.live_page.LOOP", 2)
+    page = LivePage(
+        [Source("camera", lambda _: frame, None, CAMERA, 1.0, live=True)],
+        blob_predictor(tmp_path),
+        "right",
+        PORT,
+    )
+    page.step()
+    monkeypatch.setattr(page.tracker, "reset", lambda: pytest.fail("it forgets the hand"))
+    for _ in range(4):
+        page.step()
+    page.close()
+
+
+@needs_viser
 def test_a_damaged_frame_does_not_end_the_page(tmp_path):
     def read(i):
         if i == 1:

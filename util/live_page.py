@@ -121,7 +121,7 @@ class LivePage:
         """Start a source."""
         self.source = self.sources[name]
         # A camera's frames come when they come; a rendered hand's can be asked for by number.
-        self._live = self.source.name == "realsense"
+        self._live = self.source.live
         self._last = (self.source.length or LOOP) - 1
         self.tracker = HandTracker(
             self.predictor, self.source.camera, self.handedness, self.source.depth_scale, weights=True
@@ -130,7 +130,8 @@ class LivePage:
         self.pose: HandPose | None = None
 
     def _predict(self, i: int) -> None:
-        if self._predicted is None or i != self._predicted + 1 or not self.source.sequence:
+        follows = self._live or (self.source.sequence and i - 1 == self._predicted)
+        if not follows:
             self.tracker.reset()  # the hand is somewhere else
         self._predicted, self._problem = i, ""
         try:

@@ -50,20 +50,19 @@ def record(path: Path) -> Iterator[Show]:
 
 
 @contextmanager
-def write_poses(path: Path) -> Iterator[Callable[[str, HandPose | None], None]]:
-    """Save a pose a line as JSON; `null` for a frame without a hand."""
+def write_poses(path: Path) -> Iterator[Callable[[str, HandPose | None, float | None], None]]:
+    """Save a pose a line as JSON; see `pose_line` for what to call it with."""
     with written_whole(path) as temporary, temporary.open("w") as file:
-        yield lambda frame, pose: print(pose_line(frame, pose), file=file)
+        yield lambda *frame: print(pose_line(*frame), file=file)
 
 
-def pose_line(frame: str, pose: HandPose | None) -> str:
-    """One line of JSON: `frame` and `pose` with joints in mm and pixels to three digits."""
-    if pose is None:
-        return json.dumps({"frame": frame, "pose": None})
+def pose_line(frame: str, pose: HandPose | None, seconds: float | None = None) -> str:
+    """One line of JSON: `frame`, and `pose` with joints in mm and pixels to three digits, null without a
+    hand; and where a camera took the frame, the `seconds` since the start."""
     fields = ("joints_xyz", "joints_uvd", "center_xyz", "confidence")
-    return json.dumps(
-        {"frame": frame, "pose": {name: getattr(pose, name).round(3).tolist() for name in fields}}
-    )
+    time = {} if seconds is None else {"seconds": round(seconds, 3)}
+    held = None if pose is None else {name: getattr(pose, name).round(3).tolist() for name in fields}
+    return json.dumps({"frame": frame, **time, "pose": held})
 
 
 @contextmanager
