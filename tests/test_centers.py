@@ -1,6 +1,7 @@
 """Finding the hand: real frames of two cameras, built scenes, files of centres and the command."""
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -211,6 +212,22 @@ def test_the_command_writes_centres_that_the_loader_reads(written, method, tmp_p
     index = build_index(Config(dataset="icvl", data_dir=str(written)).resolved())
     errors = center_errors(index.center_xyz, index.joint_xyz)
     assert errors.mean_mm == pytest.approx(report["mean_mm"], abs=2e-3)
+
+
+def test_damaged_frames_get_no_centre_and_cost_the_others_nothing(written, tmp_path, run_script):
+    shutil.copytree(written / "icvl", tmp_path / "icvl")
+    (frame, *_) = sorted((tmp_path / "icvl").rglob("*.png"))[-4:]  # of the test split
+    frame.write_bytes(b"no picture")
+    out = tmp_path / "centers.txt"
+    flags = ("--dataset", "icvl", "--data_dir", tmp_path, "--out", out, "--workers")
+    for workers in (1, 2):
+        ran = run_script("util/centers.py", *flags, workers)
+        assert ran.code == 0, ran.err
+        assert f"{frame} is damaged" in ran.out + ran.err
+        assert np.isnan(read_centers(out)[:, 0]).sum() == 1
+    before = out.read_bytes()
+    assert run_script("util/centers.py", *flags, 1, "--json", tmp_path).code == 2  # it is a folder
+    assert out.read_bytes() == before
 
 
 def test_the_command_without_labels(written, tmp_path, run_script):

@@ -4,15 +4,19 @@ python -m util.centers --dataset nyu --split test --method refined --out FILE --
 """
 
 import json
+import os
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from config import DATASETS, Config
 from dataloader import find_frames
+from dataloader.base import start_worker
 from dataloader.index import Frames
 from util.camera import Camera
 from util.cli import run
@@ -62,29 +66,65 @@ def center_errors(centers: np.ndarray, joint_xyz: np.ndarray) -> CenterErrors:
     )
 
 
+class RoughCenters(Dataset):
+    """Item i: depth of frame i (H, W), its centre (3,) mm, NaN where no hand is found, and what is wrong.
+
+    Args:
+        frames, camera, depth_range: as for `find_centers`.
+        keep_depth: None takes the depth's place where it is not needed any more; also in a damaged frame.
+    """
+
+    def __init__(self, frames: Frames, camera: Camera, depth_range: tuple[float, float], keep_depth: bool):
+        self.frames, self.camera, self.depth_range, self.keep_depth = frames, camera, depth_range, keep_depth
+
+    def __len__(self) -> int:
+        return len(self.frames.joint_xyz)
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray | None, np.ndarray, str]:
+        center = np.full(3, np.nan)
+        try:
+            depth = self.frames.read_depth(self.frames.frame_path(i))
+        except ValueError as error:  # damaged; the others' centres are wanted all the same
+            return None, center, str(error)
+        with suppress(ValueError):  # counted and written as invalid
+            center = center_from_depth(depth, self.camera, self.depth_range)
+        return depth if self.keep_depth else None, center, ""
+
+
 def find_centers(
     frames: Frames,
     camera: Camera,
     depth_range: tuple[float, float],
     center_network: CenterNetwork | None = None,
+    workers: int = 1,
 ) -> np.ndarray:
-    """Centre of every frame from its depth, refined if a network is given.
+    """Centre of every frame from its depth, refined if a network is given, by `workers` processes.
 
     Returns:
-        (N, 3) mm, NaN where no hand is found.
+        (N, 3) mm, NaN where no hand is found or the frame is damaged, which is printed.
     """
-    centers = np.full((len(frames.joint_xyz), 3), np.nan)
-    starts = range(0, len(centers), BATCH_SIZE if center_network else 1)
-    for start in tqdm(starts, desc="frames", unit="batch" if center_network else "frame", leave=False):
-        batch = range(start, min(start + starts.step, len(centers)))
-        depths = [frames.read_depth(frames.frame_path(i)) for i in batch]
-        for i, depth in zip(batch, depths, strict=True):
-            try:
-                centers[i] = center_from_depth(depth, camera, depth_range)
-            except ValueError:
-                continue  # counted and written as invalid
-        if center_network:
-            centers[batch] = refine_centers(center_network, depths, camera, centers[batch])
+    rough = RoughCenters(frames, camera, depth_range, keep_depth=center_network is not None)
+    loader = DataLoader(
+        rough,
+        BATCH_SIZE,
+        num_workers=workers if workers > 1 else 0,
+        collate_fn=list,
+        worker_init_fn=start_worker,
+    )
+    centers = np.full((len(rough), 3), np.nan)
+    with tqdm(total=len(rough), desc="frames", unit="frame", leave=False) as bar:
+        for batch in loader:
+            depths, found, problems = zip(*batch, strict=True)
+            found = np.stack(found)
+            there = [i for i, depth in enumerate(depths) if depth is not None]
+            if there:
+                found[there] = refine_centers(
+                    center_network, [depths[i] for i in there], camera, found[there]
+                )
+            centers[bar.n : bar.n + len(batch)] = found
+            bar.update(len(batch))
+            for problem in filter(None, problems):
+                bar.write(f"{problem} It gets no centre.")
     return centers
 
 
@@ -100,6 +140,7 @@ class CenterSettings:
     load_model: str = str(CENTER_CHECKPOINT)  # refined: what `train.py --target center` trained
     device: str = "auto"  # refined: auto, cpu, cuda
     depth_range: tuple[float, float] = DEPTH_RANGE  # nearest and farthest depth of a hand, mm
+    workers: int = os.cpu_count() or 1  # processes that read frames and find hands in them
     out: str = ""  # file of centres to write; empty: none
     json: str = ""  # file of errors to write; empty: none
 
@@ -121,36 +162,48 @@ def main(settings: CenterSettings) -> None:
     config = Config(**{name: getattr(settings, name) for name in names}).resolved()
     frames = find_frames(config)
     labelled = not np.isnan(frames.joint_xyz[:1]).any()
-    if settings.method == "labels":
-        if not labelled:
-            raise ValueError(
-                f"The labels of {config.dataset}, split {config.split}, are withheld: use --method depth."
-            )
-        centers = centers_from_labels(frames.joint_xyz)
-    else:
-        center_network = None
-        if settings.method == "refined":
-            center_network = load_center_network(Path(settings.load_model), pick_device(settings.device))
-        centers = find_centers(frames, DATASETS[config.dataset].camera, settings.depth_range, center_network)
     oracle = settings.method == "labels"
-    report = {"dataset": config.dataset, "split": config.split, "method": settings.method, "oracle": oracle}
-    if labelled:
-        errors = center_errors(centers, frames.joint_xyz)
-        report |= errors._asdict()
-        print(
-            f"{errors.frames} frames, {errors.invalid} without a centre; from the mean of the true joints: "
-            f"mean {errors.mean_mm:.2f} mm, median {errors.median_mm:.2f} mm, "
-            f"{errors.within_20mm:.2%} within 20 mm"
-            + (" (an oracle: made from the labels)" if oracle else "")
+    if oracle and not labelled:
+        raise ValueError(
+            f"The labels of {config.dataset}, split {config.split}, are withheld: use --method depth."
         )
-    else:
-        report |= {"frames": len(centers), "invalid": int(np.isnan(centers[:, 0]).sum())}
-        print(f"{report['frames']} frames, {report['invalid']} without a centre; no labels to compare with.")
-    if settings.out:
-        write_centers(Path(settings.out), centers)
-    if settings.json:
-        with written_whole(Path(settings.json)) as temporary:
-            temporary.write_text(json.dumps(report, indent=1) + "\n")
+    with ExitStack() as stack:
+        # A place that takes no file shows before the work, which may take hours.
+        out, json_file = (
+            stack.enter_context(written_whole(Path(name))) if name else None
+            for name in (settings.out, settings.json)
+        )
+        centers = centers_from_labels(frames.joint_xyz) if oracle else centers_from_frames(frames, settings)
+        figures = _figures(centers, frames.joint_xyz if labelled else None, oracle)
+        if out:
+            write_centers(out, centers)
+        if json_file:
+            about = {"dataset": config.dataset, "split": config.split, "method": settings.method}
+            json_file.write_text(json.dumps(about | {"oracle": oracle} | figures, indent=1) + "\n")
+
+
+def _figures(centers: np.ndarray, joint_xyz: np.ndarray | None, oracle: bool) -> dict[str, float]:
+    """Print and return how many centres (N, 3) there are, and with labels (N, J, 3) how good they are."""
+    if joint_xyz is None:
+        invalid = int(np.isnan(centers[:, 0]).sum())
+        print(f"{len(centers)} frames, {invalid} without a centre; no labels to compare with.")
+        return {"frames": len(centers), "invalid": invalid}
+    errors = center_errors(centers, joint_xyz)
+    print(
+        f"{errors.frames} frames, {errors.invalid} without a centre; from the mean of the true joints: "
+        f"mean {errors.mean_mm:.2f} mm, median {errors.median_mm:.2f} mm, "
+        f"{errors.within_20mm:.2%} within 20 mm" + (" (an oracle: made from the labels)" if oracle else "")
+    )
+    return errors._asdict()
+
+
+def centers_from_frames(frames: Frames, settings: CenterSettings) -> np.ndarray:
+    """(N, 3) mm, NaN where no hand is found: from the depth, and refined where the settings say so."""
+    center_network = None
+    if settings.method == "refined":
+        center_network = load_center_network(Path(settings.load_model), pick_device(settings.device))
+    camera = DATASETS[settings.dataset].camera
+    return find_centers(frames, camera, settings.depth_range, center_network, settings.workers)
 
 
 if __name__ == "__main__":
