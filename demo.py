@@ -22,7 +22,6 @@ from util.find_hand import DEPTH_RANGE, check_depth_range
 from util.frames import in_millimetres
 from util.live_page import serve
 from util.overlay import draw_panel
-from util.plausible import MIN_CONFIDENCE
 from util.predictor import DEFAULT_CHECKPOINT, HandPosePredictor
 from util.recording import record, window, write_poses
 from util.sources import Source, SourceOptions, open_source
@@ -47,7 +46,7 @@ class DemoSettings:
     save: str = ""  # out.mp4, out.gif, a folder of PNG files, or out.png: all frames on one sheet
     json: str = ""  # out.jsonl: one pose a line
     weights: bool = False  # show every joint's adaptive weight map too
-    min_confidence: float = MIN_CONFIDENCE  # of the joints in the mean, below which there is no hand
+    min_confidence: float | None = None  # joints' mean, below which there is no hand; None: the network's
     depth_range: tuple[float, float] = DEPTH_RANGE  # nearest and farthest depth of a hand to be found, mm
     frames: int = 0  # stop after so many; 0: at the end, or at Ctrl-C
 

@@ -13,7 +13,7 @@ from tests.conftest import need_synthetic_hand
 from util import tracker as tracker_module
 from util.predictor import DEFAULT_CHECKPOINT, HandPose, HandPosePredictor
 from util.sources import Source
-from util.tracker import UNSURE, HandTracker, OneEuro, make_poser
+from util.tracker import HandTracker, OneEuro, make_poser
 
 FRAMES = 300
 EVERY = 6  # of the clip, predicted on its own beside the tracked pose
@@ -118,6 +118,8 @@ class Call(NamedTuple):
 class ScriptedPredictor:
     """Answers from a list; remembers what it was asked."""
 
+    sure = 0.6
+
     def __init__(self, *answers):
         self.answers, self.calls = list(answers), []
 
@@ -158,7 +160,7 @@ def test_a_lost_hand_is_looked_for_in_the_same_frame():
 @pytest.mark.parametrize(("found", "expected"), [(0.8, 100), (0.1, 0), (None, 0)])
 def test_an_unsure_pose_is_compared_with_one_found_anew(found, expected):
     anew = None if found is None else pose_at(100, found)
-    predictor = ScriptedPredictor(pose_at(0), pose_at(0, UNSURE - 0.1), anew)
+    predictor = ScriptedPredictor(pose_at(0), pose_at(0, ScriptedPredictor.sure - 0.1), anew)
     poses = track(predictor, 2)
     assert poses[1].joints_xyz[1, 0] == expected
 

@@ -23,7 +23,7 @@ from util.deployment import fold_batch_norm
 from util.device import autocast, pick_device, usable_precision
 from util.find_hand import DEPTH_RANGE, center_from_depth, check_depth_range
 from util.frames import check_camera, in_millimetres, mirrored_camera
-from util.plausible import MIN_CONFIDENCE, is_plausible
+from util.plausible import is_plausible, usual_confidence
 from util.refine import load_center_network, refine_centers
 
 Handedness = Literal["right", "left"]
@@ -60,7 +60,7 @@ class HandPosePredictor:
         center_checkpoint: weights of the centre network, which corrects the centre of a found hand.
             None: the centre found in the depth alone is corrected by the pose network's first answer.
         backend: what runs the pose network: torch, compile, onnxruntime or openvino; see util.backends.
-        min_confidence: mean confidence of the joints below which there is no hand.
+        min_confidence: mean confidence of the joints below which there is no hand; None: the network's own.
         assumed: what to take for a checkpoint that does not say what it holds, as published ones.
         depth_range: nearest and farthest depth of a hand that is to be found, mm.
 
@@ -74,7 +74,7 @@ class HandPosePredictor:
         device: str = "auto",
         precision: str = "fp32",
         center_checkpoint: str | Path | None = None,
-        min_confidence: float = MIN_CONFIDENCE,
+        min_confidence: float | None = None,
         assumed: ModelSpec | None = None,
         backend: str = "torch",
         depth_range: tuple[float, float] = DEPTH_RANGE,
@@ -96,7 +96,9 @@ class HandPosePredictor:
                 f"data set {self.spec.dataset} has {len(self.info.joint_names)}."
             )
         check_depth_range(depth_range)
-        self.min_confidence, self.depth_range = min_confidence, depth_range
+        self.depth_range = depth_range
+        least, self.sure = usual_confidence(self.spec.net)
+        self.min_confidence = least if min_confidence is None else min_confidence
         self.network = fold_batch_norm(network).to(self.device, memory_format=torch.channels_last)
         self.engine = None
         if backend != "torch":

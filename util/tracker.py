@@ -10,10 +10,6 @@ from util.camera import Camera
 from util.predictor import Handedness, HandPose, HandPosePredictor, next_center
 from util.sources import Source
 
-# Mean confidence below which a tracked pose is compared with one found anew: a crop that has slid down
-# the forearm, or off a fast hand, is noticed by it. One hand in twenty has less.
-UNSURE = 0.6
-
 
 class OneEuro:
     """The One-Euro filter (Casiez et al., CHI 2012): still when the hand rests, quick when it moves.
@@ -95,7 +91,8 @@ class HandTracker:
         pose = None
         if self._center is not None:
             pose = self.predictor.predict(depth, self.camera, self._center, **self._arguments)
-        if pose is None or pose.confidence.mean() < UNSURE:
+        # A crop that has slid down the forearm, or off a fast hand: what is found anew may be better.
+        if pose is None or pose.confidence.mean() < self.predictor.sure:
             found = self.predictor.predict(depth, self.camera, **self._arguments)
             pose = max((pose, found), key=_sureness)
         if pose is None:
