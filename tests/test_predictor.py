@@ -18,10 +18,10 @@ from tests.test_deployment import SPEC
 from tests.test_deployment import trained as trained_alike
 from util import predictor as predictor_module
 from util.camera import Camera, uvd_to_crop
-from util.checkpoint import ModelSpec, save_checkpoint
+from util.checkpoint import RESULTS, ModelSpec, save_checkpoint
 from util.find_hand import center_from_depth
 from util.frames import in_millimetres, mirrored_camera
-from util.predictor import DEFAULT_CHECKPOINT, HandPosePredictor, next_center
+from util.predictor import HandPosePredictor, next_center
 
 SHARED = PROJECT.parent / "shared"
 needs_nyu = pytest.mark.skipif(not (SHARED / "nyu").is_dir(), reason="the NYU frame is not here")
@@ -32,9 +32,9 @@ def blob(tmp_path_factory):
     return blob_predictor(tmp_path_factory.mktemp("weights"))
 
 
-@pytest.fixture(scope="module")
-def trained():
-    return HandPosePredictor(DEFAULT_CHECKPOINT, "cpu")
+@pytest.fixture(scope="module", params=["resnet_18", "hourglass_1"])
+def trained(request):
+    return HandPosePredictor(RESULTS / f"{request.param}_synth.pth", "cpu")
 
 
 @pytest.fixture(scope="module")

@@ -109,13 +109,14 @@ def test_every_output_is_written_and_reproducible(hands, tmp_path, run_script):
     assert "same" in again.out
 
 
-def test_the_defaults_print_the_shipped_figures(tmp_path, run_script):
-    ran = run_script("test.py", "--output_dir", tmp_path)
+@pytest.mark.parametrize(("net", "asked"), [("resnet_18", ()), ("hourglass_1", ("--net", "hourglass_1"))])
+def test_the_shipped_weights_print_the_shipped_figures(net, asked, tmp_path, run_script):
+    ran = run_script("test.py", *asked, "--output_dir", tmp_path)
     assert ran.code == 0, ran.err
-    assert "resnet_18_synth.pth" in ran.out
+    assert f"{net}_synth.pth" in ran.out
     found, shipped = (
         json.loads((folder / "metrics.json").read_text())
-        for folder in (tmp_path, PROJECT / "results" / "resnet_18_synth")
+        for folder in (tmp_path, PROJECT / "results" / f"{net}_synth")
     )
     assert found["frames"] == shipped["frames"] == 400
     assert found["mpe_mm"] == pytest.approx(shipped["mpe_mm"], abs=0.01)
