@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import sys
 import time
+from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -36,12 +37,14 @@ def _run(arguments: list[str], output: Path) -> None:
     run(train.main, train.__doc__)
 
 
-def wait_for_step(process: BaseProcess, folder: Path, step: int, seconds: float = 60) -> None:
-    """Wait until the log of a running process has reached a step."""
+def wait_for_step(
+    process: BaseProcess, folder: Path, step: int, before: Sequence[dict] = (), seconds: float = 60
+) -> None:
+    """Wait until a running process has reached a step by its own log, not by one that lay there `before`."""
     limit = time.monotonic() + seconds
     while time.monotonic() < limit:
         lines = read_log(folder)
-        if lines and lines[-1]["step"] >= step:
+        if lines and lines[-1]["step"] >= step and lines != list(before):
             return
         assert process.is_alive(), f"ended with {process.exitcode} before step {step}"
         time.sleep(0.01)

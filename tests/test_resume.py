@@ -1,6 +1,7 @@
 """Runs that are killed, stopped, or run out of disk, and go on as if nothing had happened."""
 
 import os
+import re
 import resource
 import shutil
 import signal
@@ -64,13 +65,20 @@ def assert_same_run(folder: Path, expected: Path) -> None:
             assert all(torch.equal(held[name], value) for name, value in expected_state.items())
 
 
+def resumed_from(output: Path) -> int:
+    """The step that a run said it started from: one that began anew would end with the same weights too."""
+    return int(re.search(r"from step (\d+)", output.read_text())[1])
+
+
 def test_killed_five_times_and_resumed(settings, undisturbed, tmp_path):
     rng = np.random.default_rng(4)
     arguments = [*settings, "--resume", "--output_dir", str(tmp_path)]
-    for step in np.sort(rng.choice(np.arange(1, STEPS), size=5, replace=False)):
+    # The last one comes after the first epoch's checkpoint, and before the run is over.
+    for step in np.sort(rng.choice(np.arange(1, STEPS - 2), size=5, replace=False)):
+        before = read_log(tmp_path)
         process = start_training(arguments, tmp_path / "output.txt")
-        wait_for_step(process, tmp_path, step)
-        time.sleep(rng.uniform(0, 0.3))
+        wait_for_step(process, tmp_path, step, before)
+        time.sleep(rng.uniform(0, 0.1))
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL, (tmp_path / "output.txt").read_text()
@@ -78,6 +86,7 @@ def test_killed_five_times_and_resumed(settings, undisturbed, tmp_path):
     process.join()
     assert process.exitcode == 0, (tmp_path / "output.txt").read_text()
     assert_same_run(tmp_path, undisturbed)
+    assert resumed_from(tmp_path / "output.txt") >= STEPS / 2
     assert not list(tmp_path.glob(".*"))  # nothing half-written is left behind
 
 
@@ -91,11 +100,13 @@ def test_saves_and_leaves_when_asked(settings, undisturbed, tmp_path, number):
     assert process.exitcode == 130, (tmp_path / "output.txt").read_text()
     step = read_log(tmp_path)[-1]["step"]
     assert torch.load(tmp_path / "last.pth", weights_only=True)["step"] == step < STEPS / 2
+    assert resumed_from(tmp_path / "output.txt") == 0
     if number == signal.SIGTERM:
         process = start_training(arguments, tmp_path / "output.txt")
         process.join()
         assert process.exitcode == 0, (tmp_path / "output.txt").read_text()
         assert_same_run(tmp_path, undisturbed)
+        assert resumed_from(tmp_path / "output.txt") == step
 
 
 def fails(capsys, monkeypatch, arguments: list[str]) -> str:
