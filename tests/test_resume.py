@@ -166,6 +166,12 @@ def test_a_run_is_not_overwritten(settings, copied, capsys, monkeypatch):
     assert "--resume" in fails(capsys, monkeypatch, [*settings, "--output_dir", str(copied)])
 
 
+def test_machines_that_share_no_disk_cannot_resume(settings, copied, capsys, monkeypatch):
+    monkeypatch.setattr("util.distributed.Processes.gather", lambda _, value: [value, (0, 0, 0)])
+    arguments = [*settings, "--resume", "--max_epoch", "3", "--output_dir", str(copied)]
+    assert "not the same for all processes" in fails(capsys, monkeypatch, arguments)
+
+
 def test_another_network_cannot_resume(settings, copied, capsys, monkeypatch):
     arguments = [*settings, "--resume", "--net", "hourglass_2", "--output_dir", str(copied)]
     assert "net hourglass_1, not hourglass_2" in fails(capsys, monkeypatch, arguments)

@@ -84,7 +84,7 @@ def start(config: Config, processes: Processes) -> tuple[TrainingState, int]:
 
     Raises:
         FileNotFoundError, ValueError: for a checkpoint that does not fit; also if the folder holds a run
-            that would be overwritten.
+            that would be overwritten, or not the same one for every process.
     """
     last = Path(config.output_dir, "last.pth")
     if last.is_file() and not config.resume:
@@ -106,7 +106,14 @@ def start(config: Config, processes: Processes) -> tuple[TrainingState, int]:
     state = TrainingState(network, spec, config, processes)
     if config.resume and not resume:
         processes.print(f"{last} is not there yet: starting from the beginning.")
-    return state, state.restore(last) if resume else 0
+    log_size = state.restore(last) if resume else 0
+    # Only the main process writes: on machines that share no disk the others would begin anew.
+    if len(set(processes.gather((state.epoch, state.frames, state.step)))) > 1:
+        raise ValueError(
+            f"{last} is not the same for all processes: give an --output_dir on a disk that all machines "
+            "see, or copy the file to each."
+        )
+    return state, log_size
 
 
 def _usable(config: Config, processes: Processes) -> Config:
