@@ -152,6 +152,12 @@ def test_disk_that_fills_while_writing(settings, copied, capsys, monkeypatch):
     assert not list(copied.glob(".*"))
 
 
+def test_full_disk_for_the_log(settings, tmp_path, capsys, monkeypatch):
+    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+    complaint = fails(capsys, monkeypatch, [*settings, "--output_dir", str(tmp_path)])
+    assert complaint == f"error: {tmp_path}: No space left on device."
+
+
 def test_diverged_loss_names_the_frames(settings, copied, capsys, monkeypatch):
     before = (copied / "last.pth").read_bytes()
     arguments = [*settings, "--resume", "--max_epoch", "3", "--output_dir", str(copied)]

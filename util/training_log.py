@@ -1,5 +1,6 @@
 """What a person watches while a network trains: a bar, log.jsonl, TensorBoard, and curves at the end."""
 
+import contextlib
 import json
 import os
 import time
@@ -94,8 +95,11 @@ class TrainingLog:
         """End the records; draw the curves of a run that came to its end."""
         if self.bar is not None:
             self.bar.close()
-        self.file.close()
-        self.board.close()
+        # What is left in their buffers may not fit on the disk either: the first error is the one to tell.
+        with contextlib.nullcontext() if finished else contextlib.suppress(OSError):
+            self.file.close()
+        with contextlib.nullcontext() if finished else contextlib.suppress(OSError):
+            self.board.close()
         if finished:
             lines = [json.loads(line) for line in (self.folder / "log.jsonl").open()]
             steps = [line for line in lines if "loss" in line]
@@ -103,7 +107,11 @@ class TrainingLog:
             save_training_curves(self.folder / "curves.png", steps, validations)
 
     def _write(self, epoch: float, numbers: dict[str, float]) -> None:
-        self.file.write(json.dumps({"epoch": round(epoch, 6), "step": self.state.step, **numbers}) + "\n")
-        self.file.flush()
-        for name, value in numbers.items():
-            self.board.add_scalar(name, value, self.state.step)
+        line = json.dumps({"epoch": round(epoch, 6), "step": self.state.step, **numbers})
+        try:
+            self.file.write(line + "\n")
+            self.file.flush()
+            for name, value in numbers.items():
+                self.board.add_scalar(name, value, self.state.step)
+        except OSError as error:  # a write's error names no file
+            raise OSError(error.errno, error.strerror, str(self.folder)) from error
