@@ -153,6 +153,21 @@ def test_averaged_weights_are_scored_and_measured_anew(config, dataset, batch):
     assert all(key.endswith(("running_mean", "running_var", "num_batches_tracked")) for key in changed)
 
 
+def test_what_is_changed_on_resuming_counts_from_there(config, dataset, batch, tmp_path, capsys):
+    state = start(config)
+    train_step(state, first_frames(batch, 2), dataset, 1e-3)
+    state.save(tmp_path / "last.pth", log_size=0)
+    changed = start(config, seed=1, weight_decay=0.1, precision="fp16", ema=0.9)
+    changed.restore(tmp_path / "last.pth")
+    assert "weight_decay 0.0, from here on 0.1" in capsys.readouterr().out
+    assert [group["weight_decay"] for group in changed.optimizer.param_groups] == [0.1]
+    assert changed.scaler.is_enabled()
+    # Averaged or not, what would be scored now is what was trained.
+    for key, value in state.network.state_dict().items():
+        assert torch.equal(changed.network.state_dict()[key], value), key
+        assert torch.equal(changed.scored.state_dict()[key], value), key
+
+
 def test_unused_skip_convolutions_are_not_trained(config):
     state = start(config)
     trained = {id(weight) for group in state.optimizer.param_groups for weight in group["params"]}

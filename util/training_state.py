@@ -127,7 +127,10 @@ class TrainingState:
         self._print_changes(path, content["config"])
         self._restore_weights(path, content)
         self.optimizer.load_state_dict(content["optimizer"])
-        self.scaler.load_state_dict(content["scaler"])
+        for group in self.optimizer.param_groups:
+            group["weight_decay"] = self.config.weight_decay  # the settings win, and a rate is set every step
+        if content["scaler"]:  # empty where the run was not in fp16
+            self.scaler.load_state_dict(content["scaler"])
         for name in ("epoch", "frames", "step", "best_mpe_mm"):
             setattr(self, name, content[name])
         self.running = RunningMean(**content["running"])
@@ -141,11 +144,9 @@ class TrainingState:
         self.network.load_state_dict(content["model"] if raw is None else raw)
         if self.averaged is None:
             return
-        if raw is None:
-            # Averaging starts here: the first update copies the weights.
-            return
         self.averaged.module.load_state_dict(content["model"])
-        self.averaged.n_averaged.fill_(content["averaged_steps"])
+        # Where nothing was averaged, averaging starts here: the first update copies the weights.
+        self.averaged.n_averaged.fill_(content["averaged_steps"] or 0)
 
     def _print_changes(self, path: Path, held: dict[str, Any]) -> None:
         """The settings win over the checkpoint's; a person should know where they differ."""
