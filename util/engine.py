@@ -1,6 +1,7 @@
 """Running a network over a data set: free functions."""
 
 import math
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -135,9 +136,11 @@ def _describe_failure(state: TrainingState, dataset: HandDataset, frames: list[i
     """One sentence with all processes' frames of the failed step: the same in each of them."""
     frames = [i for shard in state.processes.gather(frames) for i in shard]
     paths = [dataset.index.frame_path(i) for i in frames]
+    folder = os.path.commonpath([path.parent for path in paths])
+    names = [path.relative_to(folder).as_posix() for path in paths]
     return (
         f"Training diverged at step {state.step + 1} of epoch {state.epoch + 1}: the loss or its gradient is "
-        f"not finite for a batch of frames in {paths[0].parent}: {', '.join(path.name for path in paths)}; "
+        f"not finite for a batch of frames in {folder}: {', '.join(names)}; "
         "checkpoints are as they were, try a lower lr, clip_grad, or precision fp32."
     )
 
