@@ -99,16 +99,19 @@ def test_two_phases(config):
 def test_half_precision_steps(config, dataset, batch, precision):
     state = start(config, precision=precision, clip_grad=1.0)
     before = [weight.clone() for weight in state.network.parameters()]
-    means = train_step(state, first_frames(batch, 2), dataset, 1e-3)
-    assert np.isfinite(means).all()
+    for _ in range(20):  # fp16's first steps only find the scale
+        means = train_step(state, first_frames(batch, 2), dataset, 1e-3)
+        assert np.isfinite(means).all()
+        if not all(map(torch.equal, before, state.network.parameters())):
+            break
+    else:
+        pytest.fail("no step has changed a weight")
     assert {weight.dtype for weight in state.network.parameters()} == {torch.float32}
     assert state.scaler.is_enabled() == (precision == "fp16")
-    if precision == "bf16":  # the first fp16 step only finds the scale
-        assert not all(map(torch.equal, before, state.network.parameters()))
 
 
 def test_precision_falls_back_to_what_there_is():
-    assert usable_precision(CPU.device, "fp16") == "fp16"
+    assert usable_precision(CPU.device, "fp16") == "fp32"
     assert usable_precision(CPU.device, "bf16") in ("bf16", "fp32")
 
 

@@ -131,8 +131,6 @@ def usable_backends(
         if backend == "compile" and config.backend != "compile":
             continue
         for precision in precisions:
-            if device.type == "cpu" and precision == "fp16":
-                continue  # emulated everywhere
             try:
                 if backend in ("torch", "compile") and usable_precision(device, precision) != precision:
                     raise ValueError(f"{device} only emulates {precision}.")

@@ -38,7 +38,9 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 
 
 def usable_precision(device: torch.device, asked: str) -> str:
-    """`asked`, or where the hardware only emulates bf16, the next best: fp16 on a GPU, fp32 on a CPU."""
+    """`asked`, or where the hardware only emulates it, the next best: fp16 on a GPU, else fp32."""
+    if asked == "fp16" and device.type == "cpu":
+        return "fp32"
     if asked != "bf16":
         return asked
     if device.type == "cuda":

@@ -81,7 +81,7 @@ class HandPosePredictor:
     ):
         self.device = pick_device(device)
         self.precision = usable_precision(self.device, precision)
-        require_precision(backend, self.precision)
+        require_precision(backend, precision)
         if precision == "int8":
             raise ValueError("precision int8 is for test.py, which measures its ranges and what it costs.")
         network, self.spec = load_network(Path(checkpoint), assumed or asked_spec(Config().resolved()))
