@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from config import Config
 from util.checkpoint import ModelSpec, prepare_network, read_checkpoint, save_checkpoint
 from util.cli import run
-from util.deployment import JointNetwork, largest_difference_mm
+from util.deployment import JointNetwork, joints_as_trained, largest_difference_mm
 from util.files import written_whole
 
 TOLERANCE_MM = 0.05  # how far a joint may move by becoming a graph
@@ -63,8 +63,7 @@ def write_weights(config: ExportConfig, network: nn.Module, spec: ModelSpec) -> 
         if weight.dim() > 1:  # all but a fraction of a per cent; batch norms are no place to save
             weight.data = weight.data.half()
     rounded = JointNetwork(copy.deepcopy(halved).float(), spec.kernel_size)
-    module = JointNetwork(network, spec.kernel_size)
-    moved = largest_move(lambda image: rounded(image)[0], module, spec.img_size, max(config.cube))
+    moved = largest_move(lambda image: rounded(image)[0], network, spec, max(config.cube))
     if not moved <= HALF_TOLERANCE_MM:
         raise ValueError(
             f"fp16 weights move joints by up to {moved:.3f} mm, more than {HALF_TOLERANCE_MM} mm: "
@@ -83,14 +82,13 @@ def write_graph(config: ExportConfig, network: nn.Module, spec: ModelSpec) -> No
     Raises:
         ValueError: if a package for it is missing, or a joint moves by it.
     """
-    module = JointNetwork(network, spec.kernel_size)
-    content = to_onnx(module, spec)
+    content = to_onnx(JointNetwork(network, spec.kernel_size), spec)
     session = require("onnxruntime").InferenceSession(content, providers=["CPUExecutionProvider"])
 
     def joints_of(image: Tensor) -> Tensor:
         return torch.from_numpy(session.run(["joint_uvd"], {"image": image.numpy()})[0])
 
-    moved = largest_move(joints_of, module, spec.img_size, max(config.cube))
+    moved = largest_move(joints_of, network, spec, max(config.cube))
     if not moved <= TOLERANCE_MM:
         raise ValueError(
             f"The exported graph moves joints by up to {moved:.3f} mm, more than {TOLERANCE_MM} mm: "
@@ -137,15 +135,16 @@ def to_onnx(module: JointNetwork, spec: ModelSpec) -> bytes:
 
 
 def largest_move(
-    joints_of: Callable[[Tensor], Tensor], module: JointNetwork, img_size: int, cube_mm: float
+    joints_of: Callable[[Tensor], Tensor], network: nn.Module, spec: ModelSpec, cube_mm: float
 ) -> float:
     """Largest distance of (B, J, 3) joints from the network's on batches of several sizes, mm; NaN where one
     is not a number."""
     moved = []
     with torch.inference_mode():
         for batch in (1, 3):
-            image = plate_images(batch, img_size)
-            moved.append(largest_difference_mm(joints_of(image), module(image)[0], cube_mm))
+            image = plate_images(batch, spec.img_size)
+            expected = joints_as_trained(network, spec.kernel_size, image)
+            moved.append(largest_difference_mm(joints_of(image), expected, cube_mm))
     return float(np.max(moved))
 
 
