@@ -9,7 +9,7 @@ import numpy as np
 from config import Config
 from dataloader import build_dataset, folds, hands17, join, read_labels
 from dataloader.base import HandDataset
-from util.backends import prepare_backend
+from util.backends import frames_to_calibrate, prepare_backend
 from util.checkpoint import prepare_network
 from util.cli import run
 from util.device import pick_device
@@ -79,14 +79,6 @@ def predict(config: Config) -> tuple[HandDataset, str, np.ndarray]:
         parts.append(predict_with(backend, loader, device, config.precision))
         datasets.append(dataset)
     return join(datasets, config), spec.net, np.concatenate(parts)
-
-
-def frames_to_calibrate(config: Config) -> HandDataset | None:
-    """Training frames for int8's ranges, None where there are none."""
-    try:
-        return build_dataset(replace(config, split="train", centers=""))
-    except (FileNotFoundError, ValueError):
-        return None
 
 
 def tiles_if_there(

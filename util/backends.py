@@ -1,21 +1,20 @@
 """Engines that run a network with its head, behind one call: image in, joints and confidence out."""
 
-import logging
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from config import Config
+from dataloader import build_dataset
 from dataloader.base import HandDataset
 from util.checkpoint import ModelSpec
-from util.deployment import JointNetwork
-from util.device import autocast, sums_int8_in_32_bits
+from util.deployment import JointNetwork, joints_as_trained
+from util.device import autocast
 from util.export import require, to_onnx
+from util.quantization import quantize_onnx, quantize_openvino
 
 BACKENDS = {
     "torch": ("fp32", "bf16", "fp16"),
@@ -98,14 +97,24 @@ def prepare_backend(
             print("int8 measures its ranges on frames that it is scored on: there are no others here.")
     backend = load_backend(network, spec, config.backend, config.precision, device, calibration)
     if calibration is not None:
-        with torch.inference_mode():
-            expected, _ = JointNetwork(network, spec.kernel_size)(torch.from_numpy(checked))
+        expected = joints_as_trained(network, spec.kernel_size, torch.from_numpy(checked))
         moved = (backend(checked)[0] - expected).norm(dim=-1) * max(config.cube) / 2
         outcome = f"int8 by {config.backend} moves joints by {moved.mean():.2f} mm in the mean"
         if not moved.mean() <= MOST_MOVED_MM:
             raise ValueError(f"{outcome} on this processor: use another backend or precision.")
         print(f"{outcome}, {moved.max():.2f} mm at most, over {len(checked)} frames.")
     return backend
+
+
+def frames_to_calibrate(config: Config) -> HandDataset | None:
+    """Training frames for int8's ranges; None where there are none, or they are what is predicted."""
+    if config.split == "train":
+        return None
+    try:
+        # No cache: it would be made for all of them.
+        return build_dataset(replace(config, split="train", centers="", cache=False))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def spread_crops(dataset: HandDataset, count: int) -> np.ndarray:
@@ -144,7 +153,7 @@ def _torch_backend(module: JointNetwork, precision: str, device: torch.device, c
 def _onnxruntime_backend(content: bytes, precision: str, calibration: np.ndarray | None) -> Backend:
     onnxruntime = require("onnxruntime")
     if precision == "int8":
-        content = _quantize_onnx(content, calibration)
+        content = quantize_onnx(content, calibration)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -156,39 +165,11 @@ def _onnxruntime_backend(content: bytes, precision: str, calibration: np.ndarray
     return predict
 
 
-def _quantize_onnx(content: bytes, calibration: np.ndarray) -> bytes:
-    """Convolutions in int8, ranges measured; the head stays as it is, for its sums need float32."""
-    require("onnxruntime.quantization")
-    from onnxruntime import quantization
-
-    class Reader(quantization.CalibrationDataReader):
-        def __init__(self) -> None:
-            self.crops = iter(calibration[:CALIBRATION_FRAMES])
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            crop = next(self.crops, None)
-            return None if crop is None else {"image": crop[None]}
-
-    logging.getLogger().setLevel(logging.ERROR)  # it advises to prepare the graph, which is prepared
-    with tempfile.TemporaryDirectory() as folder:
-        plain, small = Path(folder, "plain.onnx"), Path(folder, "int8.onnx")
-        plain.write_bytes(content)
-        quantization.quantize_static(
-            plain,
-            small,
-            Reader(),
-            per_channel=True,
-            op_types_to_quantize=["Conv"],
-            reduce_range=not sums_int8_in_32_bits(),
-        )
-        return small.read_bytes()
-
-
 def _openvino_backend(content: bytes, precision: str, calibration: np.ndarray | None) -> Backend:
     core = require("openvino").Core()
     model = core.read_model(content)
     if precision == "int8":
-        model = _quantize_openvino(model, calibration)
+        model = quantize_openvino(model, calibration)
     settings = {
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
         "PERFORMANCE_HINT": "LATENCY",
@@ -207,47 +188,6 @@ def _openvino_backend(content: bytes, precision: str, calibration: np.ndarray | 
 def _require_bf16() -> None:
     if "BF16" not in require("openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise ValueError("This processor has no bf16, openvino would only emulate it: use fp32 or int8.")
-
-
-def _quantize_openvino(model: Any, calibration: np.ndarray) -> Any:
-    """Convolutions in int8, ranges measured; the head stays as it is, for its sums need float32."""
-    nncf = require("nncf")
-    logging.getLogger("nncf").setLevel(logging.ERROR)
-    crops = calibration[:CALIBRATION_FRAMES]
-    return nncf.quantize(
-        model,
-        nncf.Dataset([crop[None] for crop in crops]),
-        subset_size=len(crops),
-        ignored_scope=nncf.IgnoredScope(names=_kept_in_float(model)),
-        advanced_parameters=nncf.AdvancedQuantizationParameters(
-            overflow_fix=nncf.OverflowFix.DISABLE if sums_int8_in_32_bits() else nncf.OverflowFix.ENABLE
-        ),
-    )
-
-
-def _kept_in_float(model: Any) -> list[str]:
-    """Names of an OpenVINO graph's operations that are not to be quantised: head, stem and poolings.
-
-    The head is what no convolution sees. The stem is the convolution that reads the image: to
-    quantise its input would quantise the head's depth, and background would count as hand. Quantised
-    in front of a pooling behind such a stem, OpenVINO's graph gave joints centimetres away.
-    """
-    passive = {"Constant", "Parameter", "Result"}
-    waiting = [operation for operation in model.get_ops() if "Convolution" in operation.get_type_name()]
-    stem = [o for o in waiting if o.input_value(0).get_node().get_type_name() == "Parameter"]
-    seen_by = {operation.get_friendly_name() for operation in waiting}
-    while waiting:
-        for value in waiting.pop().input_values():
-            if value.get_node().get_friendly_name() not in seen_by:
-                seen_by.add(value.get_node().get_friendly_name())
-                waiting.append(value.get_node())
-    head = [
-        operation
-        for operation in model.get_ops()
-        if operation.get_friendly_name() not in seen_by and operation.get_type_name() not in passive
-    ]
-    poolings = [operation for operation in model.get_ops() if operation.get_type_name() == "MaxPool"]
-    return [operation.get_friendly_name() for operation in (*stem, *poolings, *head)]
 
 
 def _as_array(image: Tensor | np.ndarray) -> np.ndarray:
