@@ -169,13 +169,14 @@ def test_predictions_need_no_readable_image(hands, tmp_path, run_script):
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_moves_joints_little(hands, tmp_path, run_script, precision):
     root, _ = hands
-    model = ("--load_model", root / "small.pth")
+    # Trained weights: an initial network's joints are the middle of the hand, whatever it computes.
+    model = ("--load_model", PROJECT / "results" / "resnet_18_synth.pth")
     common = ("test.py", "--dataset", "nyu", "--data_dir", root, *model)
     for name in ("fp32", precision):
         ran = run_script(*common, "--precision", name, "--output_dir", tmp_path / name)
         assert ran.code == 0, ran.err
     full, half = (np.loadtxt(tmp_path / name / "predictions.txt") for name in ("fp32", precision))
-    assert np.abs(full - half).mean() < 1
+    assert 0 < np.abs(full - half).mean() < 0.5
 
 
 def test_an_error_in_a_worker_process_ends_in_one_sentence(hands, tmp_path):
