@@ -13,7 +13,7 @@ from model.awr import dense_to_joints, joints_to_dense
 from tests.nyu_folder import ball_hand, open_hand
 from util import benchmark_networks, plain
 from util.export import plate_images
-from util.measure import Row, duration_row, memory_row, peak_memory_mb, rate_row, time_in_turn
+from util.measure import Row, duration_row, memory_rows, peak_memory_mb, rate_row, time_in_turn
 from util.metrics import joint_errors, score
 
 
@@ -70,9 +70,25 @@ def test_peak_memory_is_seen():
     if not megabytes:
         pytest.skip("this system does not tell")
     assert 25 < megabytes < 60
-    row = memory_row("a", lambda: np.ones(8_000_000).sum(), lambda: np.ones(4_000_000).sum())
+    (row,) = memory_rows("a", lambda: np.ones(8_000_000).sum(), lambda: np.ones(4_000_000).sum())
     assert row.name == "memory_a"
     assert row.ratio == pytest.approx(2, rel=0.3)
+
+
+def test_memory_that_is_not_told_is_no_row(monkeypatch):
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert list(memory_rows("a", lambda: 0, lambda: 0)) == []
+
+
+def test_the_sweep_over_frames_reads_labels_for_the_first_time_and_again(run_script, tmp_path):
+    flags = ("--rows", "sweep_index,sweep_metrics", "--most_frames", "1000", "--output_dir", tmp_path)
+    ran = run_script("util.benchmark", *flags)
+    assert ran.code == 0, ran.err
+    rows = json.loads((tmp_path / "benchmark.json").read_text())["rows"]
+    names = ["sweep_metrics_1000", "sweep_index_first_1000", "sweep_index_again_1000"]
+    assert [row["name"] for row in rows] == names
+    assert rows[1]["plain"] == rows[2]["plain"]
+    assert rows[1]["ours"] > rows[2]["ours"]
 
 
 def test_chosen_rows_are_printed_and_written(run_script, tmp_path):
@@ -98,7 +114,7 @@ def test_engines_that_are_missing_are_named_and_left_out(run_script, tmp_path, m
     monkeypatch.setattr("util.backends.require", missing)
     flags = (
         "--rows",
-        "frame,memory_frame,limit",
+        "frame,memory_frame,limit,moved",
         "--nets",
         "resnet_18",
         "--repeats",
@@ -112,13 +128,23 @@ def test_engines_that_are_missing_are_named_and_left_out(run_script, tmp_path, m
     assert ran.code == 0, ran.err
     assert "without openvino fp32: onnx is not installed" in ran.out
     rows = {row["name"]: row for row in json.loads((tmp_path / "benchmark.json").read_text())["rows"]}
-    assert {"frame_resnet_18_torch_fp32", "frame_resnet_18", "memory_frame_resnet_18"} <= set(rows)
+    assert {"frame_resnet_18_torch_fp32", "frame_resnet_18", "memory_frame_resnet_18_torch_fp32"} <= set(rows)
     assert 0 < rows["limit_frame_resnet_18"]["ratio"] < 2
+    assert 0 < rows["moved_resnet_18_torch_fp32"]["ours"] < 0.05
 
 
 @pytest.mark.parametrize(
     ("flags", "sentence"),
-    [(("--rows", "speed"), "No row starts with 'speed'"), (("--repeats", "0"), "repeats is 0")],
+    [
+        (("--rows", "speed"), "No row starts with 'speed'"),
+        (("--repeats", "0"), "repeats is 0"),
+        (("--nets", "resnet_18,hourglas_1"), "There is no network 'hourglas_1'"),
+        (("--load_model", "a.pth"), "a.pth is one network's weights: give it alone in --nets"),
+        (
+            ("--load_model", "results/resnet_18_synth.pth", "--nets", "hourglass_1", "--rows", "frame"),
+            "results/resnet_18_synth.pth is a resnet_18: give it in --nets, not hourglass_1",
+        ),
+    ],
 )
 def test_settings_that_cannot_work(flags, sentence, run_script, tmp_path):
     ran = run_script("util.benchmark", *flags, "--output_dir", tmp_path)

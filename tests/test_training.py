@@ -202,9 +202,10 @@ def test_benchmark_compares_both_ways(config):
     )
     dataset = build_dataset(config)
     batches = draw_batches(dataset, config, CPU.device)
-    row = compare_training(config, dataset, batches, CPU)
+    row, *memory = compare_training(config, dataset, batches, CPU)
     assert (row.name, row.unit) == ("train_hourglass_1", "images/s")
     assert row.ratio == pytest.approx(row.ours / row.plain)
+    assert [row.name for row in memory] in ([], ["memory_train_hourglass_1"])
     curves = compare_curves(config, dataset, batches, CPU)
     assert curves["ours"][0] == pytest.approx(curves["plain"][0], rel=0.05)
     assert curve_difference(curves["ours"], curves["plain"]) < 0.5

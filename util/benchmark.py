@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from dataloader import build_dataset
-from util.benchmark_loading import loading_rows, metrics_row, sweep_frames, sweep_workers
+from util.benchmark_loading import loading_rows, metrics_rows, sweep_frames, sweep_workers
 from util.benchmark_networks import head_rows, network_rows, sweep_batch
 from util.benchmark_training import compare_curves, compare_training, describe_curves, draw_batches
 from util.cli import run
@@ -20,7 +20,7 @@ from util.distributed import Processes
 from util.files import written_whole
 from util.measure import BenchmarkConfig, Row, describe_machine
 
-LOADING = ("crop", "cached_sample", "loader_decoded", "loader_cached")
+LOADING = ("crop", "memory_crop", "cached_sample", "memory_cached_sample", "loader_decoded", "loader_cached")
 HEAD = ("head_decode", "memory_head_decode", "head_encode", "memory_head_encode")
 
 
@@ -57,6 +57,8 @@ def main(config: BenchmarkConfig) -> None:
 def measure(config: BenchmarkConfig, device: torch.device) -> Iterator[Row]:
     """The rows that the settings choose, each as soon as it is measured."""
     chosen = tuple(filter(None, config.rows.split(",")))
+    # All of them now: a name that does not exist should not be found after minutes.
+    networks = [replace(config, net=net, kernel_size=None).resolved() for net in config.nets.split(",")]
     sweeps = config.sweeps or any(name.startswith("sweep") for name in chosen)
 
     def wanted(*names: str) -> bool:
@@ -68,19 +70,20 @@ def measure(config: BenchmarkConfig, device: torch.device) -> Iterator[Row]:
 
     if wanted(*HEAD):
         yield from head_rows(config, device, wanted)
-    if wanted("metrics_8252"):
-        yield metrics_row(8252, config.repeats)
+    if wanted("metrics_8252", "memory_metrics_8252"):
+        yield from only_wanted(metrics_rows(8252, config.repeats))
     if wanted(*LOADING):
         yield from loading_rows(config, wanted)
-    for net in config.nets.split(","):
-        ours = replace(config, net=net, kernel_size=None).resolved()
+    for network in networks:
+        net = network.net
         for kind in ("frame", "batch32"):
-            if wanted(f"{kind}_{net}", f"memory_{kind}_{net}", f"limit_{kind}_{net}"):
-                yield from only_wanted(network_rows(ours, device, kind))
-        if wanted(f"train_{net}"):
-            yield train_row(ours, device)
+            of_frame = [f"moved_{net}"] * (kind == "frame")
+            if wanted(f"{kind}_{net}", f"memory_{kind}_{net}", f"limit_{kind}_{net}", *of_frame):
+                yield from only_wanted(network_rows(network, device, kind))
+        if wanted(f"train_{net}", f"memory_train_{net}"):
+            yield from only_wanted(train_rows(network, device))
         if sweeps and wanted(f"sweep_batch_{net}"):
-            yield from only_wanted(sweep_batch(ours, device))
+            yield from only_wanted(sweep_batch(network, device))
     if sweeps and wanted("sweep_workers"):
         yield from only_wanted(sweep_workers(config))
     if sweeps and wanted("sweep_metrics", "sweep_index"):
@@ -91,7 +94,7 @@ def _begins(chosen: tuple[str, ...], name: str) -> bool:
     return any(choice.startswith(name) for choice in chosen)
 
 
-def train_row(config: BenchmarkConfig, device: torch.device) -> Row:
+def train_rows(config: BenchmarkConfig, device: torch.device) -> Iterator[Row]:
     """The training step on frames of the settings' split."""
     dataset = build_dataset(config)
     return compare_training(config, dataset, draw_batches(dataset, config, device), Processes(device))

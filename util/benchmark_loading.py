@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,19 +18,20 @@ from dataloader.crop import crop_hand, normalize_depth
 from dataloader.crop_cache import CropCache
 from dataloader.labels import read_label_files
 from util import plain
-from util.measure import BenchmarkConfig, Row, duration_row, rate_row, time_in_turn
+from util.measure import BenchmarkConfig, Row, duration_row, memory_rows, rate_row, time_in_turn
 from util.metrics import joint_errors, score
 
 SAMPLES = 32  # frames that one timed run prepares: a loader's batch
 
 
-def metrics_row(frames: int, repeats: int) -> Row:
-    """All metrics of some frames against a loop over the frames."""
+def metrics_rows(frames: int, repeats: int) -> Iterator[Row]:
+    """All metrics of some frames against a loop over the frames, and their peak memory."""
     rng = np.random.default_rng(0)
     true_xyz = rng.uniform(-100, 100, (frames, 14, 3))
     predicted = true_xyz + rng.normal(0, 8, true_xyz.shape)
     ways = [lambda: plain.metrics(predicted, true_xyz), lambda: score(joint_errors(predicted, true_xyz))]
-    return duration_row(f"metrics_{frames}", *time_in_turn(ways, min(repeats, 5) if frames < 100_000 else 1))
+    yield duration_row(f"metrics_{frames}", *time_in_turn(ways, min(repeats, 5) if frames < 100_000 else 1))
+    yield from memory_rows(f"metrics_{frames}", *ways)
 
 
 def loading_rows(config: BenchmarkConfig, wanted: Callable[[str], bool]) -> Iterator[Row]:
@@ -66,6 +68,8 @@ def loading_rows(config: BenchmarkConfig, wanted: Callable[[str], bool]) -> Iter
             if wanted(name):
                 seconds = time_in_turn(ways, config.repeats)
                 yield duration_row(name, *(way / len(frames) for way in seconds))
+            if wanted(f"memory_{name}"):
+                yield from memory_rows(name, *ways)
         for name, dataset in {"loader_decoded": decoded, "loader_cached": cached}.items():
             if wanted(name):
                 yield _loader_row(name, dataset, config.num_workers)
@@ -85,8 +89,8 @@ def sweep_frames(config: BenchmarkConfig) -> Iterator[Row]:
     """Metrics, and an index from label files against np.loadtxt, of 1,000 frames and ever ten times more."""
     frames = 1000
     while frames <= config.most_frames:
-        yield metrics_row(frames, config.repeats)._replace(name=f"sweep_metrics_{frames}")
-        yield _index_row(frames)
+        yield next(metrics_rows(frames, config.repeats))._replace(name=f"sweep_metrics_{frames}")
+        yield from _index_rows(frames)
         frames *= 10
 
 
@@ -118,20 +122,30 @@ def _cached(config: BenchmarkConfig, folder: Path) -> HandDataset:
 def _loader_row(name: str, dataset: HandDataset, workers: int) -> Row:
     """A pass through a loader beside bare decoding by as many workers."""
     loaders = [DataLoader(part, SAMPLES, num_workers=workers) for part in (BareFrames(dataset), dataset)]
-    seconds = time_in_turn([lambda loader=loader: list(loader) and None for loader in loaders], 3)
+    # As in training, a batch is let go before the next: all of them would fill the shared memory.
+    seconds = time_in_turn([lambda loader=loader: deque(loader, maxlen=0) for loader in loaders], 3)
     return rate_row(name, *seconds, len(dataset), "frames/s")
 
 
-def _index_row(frames: int) -> Row:
-    """Labels as text, for the first time and, ours, for the second: the cache is what a start finds."""
+def _index_rows(frames: int) -> Iterator[Row]:
+    """Labels as text, read for the first time, and for any later one, which finds them parsed."""
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "Training_Annotation.txt")
         block = rng.uniform(100, 900, (1000, 63))
         lines = [f"image_D{i:08d}.png\t" + "\t".join(f"{x:.4f}" for x in row) for i, row in enumerate(block)]
         path.write_text(("\n".join(lines) + "\n") * (frames // 1000))
+
+        def first() -> None:
+            for cache in set(Path(folder).iterdir()) - {path}:
+                cache.unlink()
+            read_label_files([path], 21)
+
         ways = [
             lambda: np.loadtxt(path, usecols=range(1, 64)),
+            first,
             lambda: read_label_files([path], 21),
         ]
-        return duration_row(f"sweep_index_{frames}", *time_in_turn(ways, 1))
+        loadtxt, *ours = time_in_turn(ways, 1)
+        for name, seconds in zip(("first", "again"), ours, strict=True):
+            yield duration_row(f"sweep_index_{name}_{frames}", loadtxt, seconds)

@@ -8,9 +8,19 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from config import DATASETS
+from dataloader import build_dataset
+from dataloader.base import HandDataset
 from model.awr import dense_to_joints, joints_to_dense
 from util import plain
-from util.backends import BACKENDS, Backend, load_backend
+from util.backends import (
+    BACKENDS,
+    CALIBRATION_FRAMES,
+    CHECKED_FRAMES,
+    Backend,
+    frames_to_calibrate,
+    load_backend,
+    spread_crops,
+)
 from util.checkpoint import asked_spec, initial_network, load_network, shipped_weights
 from util.device import usable_precision
 from util.export import plate_images
@@ -18,7 +28,7 @@ from util.measure import (
     BenchmarkConfig,
     Row,
     duration_row,
-    memory_row,
+    memory_rows,
     rate_row,
     time_in_turn,
 )
@@ -50,23 +60,26 @@ def head_rows(config: BenchmarkConfig, device: torch.device, wanted: Callable[[s
         if wanted(name):
             yield duration_row(name, *time_in_turn(ways, config.repeats, device))
         if wanted(f"memory_{name}"):
-            yield memory_row(name, *ways, device)
+            yield from memory_rows(name, *ways, device)
 
 
 @torch.inference_mode()
 def network_rows(config: BenchmarkConfig, device: torch.device, kind: str) -> Iterator[Row]:
     """A network with its head against the fp32 eager forward, by engine and precision, then the best of
-    those that are not int8, its peak memory and its share of the machine's limit.
+    those that are not int8, PyTorch's peak memory and the best one's share of the machine's limit.
+
+    For a single frame also how far each moves joints, in mm, in the mean over some of the split's frames.
 
     Args:
-        config: `net` is the network; `load_model` its weights, if they are of it.
+        config: `net` is the network; `load_model` its weights.
         device: where the plain way and PyTorch's backends run.
         kind: frame, a single one, or batch32.
     """
     network = benchmark_network(config).to(device)
     image = plate_images(BATCH if kind == "batch32" else 1, config.img_size)
     way = plain_way(network, config.kernel_size, image.to(device))
-    backends = dict(usable_backends(network, config, device))
+    dataset = build_dataset(config)
+    backends = dict(usable_backends(network, config, device, dataset))
     names, runs = list(backends), [lambda run=run: run(image) for run in backends.values()]
     repeats = max(config.repeats // 3, 3) if kind == "batch32" else config.repeats
     eager, *seconds = time_in_turn([way, *runs], repeats, device)
@@ -76,10 +89,17 @@ def network_rows(config: BenchmarkConfig, device: torch.device, kind: str) -> It
     best = min(candidates, key=lambda i: seconds[i])
     yield _network_row(f"{kind}_{config.net}", eager, seconds[best], len(image))
     # Engines keep their memory from run to run, where no run's peak shows it: PyTorch's own is compared.
-    yield memory_row(f"{kind}_{config.net}", way, runs[names.index("torch_fp32")], device)
+    torch_fp32 = runs[names.index("torch_fp32")]
+    yield from memory_rows(f"{kind}_{config.net}_torch_fp32", way, torch_fp32, device)
     limit = matrix_gflops(names[best].split("_")[1], device)
     achieved = gflop(network, config.img_size) * len(image) / seconds[best]
     yield Row(f"limit_{kind}_{config.net}", limit, achieved, achieved / limit, "GFLOP/s")
+    if kind == "frame":
+        crops = torch.from_numpy(spread_crops(dataset, CHECKED_FRAMES))
+        expected = plain_way(network, config.kernel_size, crops.to(device))().cpu()
+        for name, run in backends.items():
+            moved = (run(crops)[0].cpu() - expected).norm(dim=-1).mean().item() * max(config.cube) / 2
+            yield Row(f"moved_{config.net}_{name}", 0.0, moved, 0.0, "mm")
 
 
 def sweep_batch(config: BenchmarkConfig, device: torch.device) -> Iterator[Row]:
@@ -108,8 +128,9 @@ def benchmark_network(config: BenchmarkConfig) -> nn.Module:
     path = config.load_model or shipped_weights(config)
     if path:
         network, spec = load_network(Path(path), asked_spec(config))
-        if spec.net == config.net:
-            return network.eval()
+        if spec.net != config.net:
+            raise ValueError(f"{path} is a {spec.net}: give it in --nets, not {config.net}.")
+        return network.eval()
     network = initial_network(config).eval()
     for module in network.modules():
         if isinstance(module, nn.ConvTranspose2d):
@@ -120,13 +141,14 @@ def benchmark_network(config: BenchmarkConfig) -> nn.Module:
 
 
 def usable_backends(
-    network: nn.Module, config: BenchmarkConfig, device: torch.device
+    network: nn.Module, config: BenchmarkConfig, device: torch.device, dataset: HandDataset
 ) -> Iterator[tuple[str, Backend]]:
     """Every engine and precision that is there, with its name; of the others, why they are not.
 
-    `compile` takes minutes to start: it runs where config.backend asks for it.
+    `compile` takes minutes to start: it runs where config.backend asks for it. int8's ranges are
+    measured as test.py does, on the data set itself where no training frames are there.
     """
-    calibration = plate_images(32, config.img_size).numpy()
+    calibration = spread_crops(frames_to_calibrate(config) or dataset, CALIBRATION_FRAMES)
     for backend, precisions in BACKENDS.items():
         if backend == "compile" and config.backend != "compile":
             continue

@@ -1,7 +1,8 @@
 """The training step: the plain loop and train.py's, step by step in turn, and their loss curves."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from statistics import median
 
 import numpy as np
@@ -16,7 +17,7 @@ from util.benchmark_networks import benchmark_network
 from util.checkpoint import asked_spec, initial_network
 from util.distributed import Processes
 from util.engine import to_device, train_step
-from util.measure import BenchmarkConfig, Row
+from util.measure import BenchmarkConfig, Row, memory_rows
 from util.training_state import TrainingState
 
 # Steps that a loss curve is averaged over before two are compared: single batches differ by more.
@@ -85,8 +86,8 @@ def our_step(network: nn.Module, config: BenchmarkConfig, dataset: HandDataset, 
 
 def compare_training(
     config: BenchmarkConfig, dataset: HandDataset, batches: list[Sample], processes: Processes
-) -> Row:
-    """Images a second of both ways: medians over steps that take turns."""
+) -> Iterator[Row]:
+    """Images a second of both ways, medians over steps that take turns, and their peak memory."""
     ways = (
         plain_step(benchmark_network(config), config, processes.device),
         our_step(benchmark_network(config), config, dataset, processes),
@@ -100,7 +101,9 @@ def compare_training(
                 torch.cuda.synchronize()
             times.append(time.perf_counter() - start)
     plain, ours = (len(batches[0].image) / median(times[2:]) for times in seconds)
-    return Row(f"train_{config.net}", plain, ours, ours / plain, "images/s")
+    yield Row(f"train_{config.net}", plain, ours, ours / plain, "images/s")
+    steps = [partial(way, batches[0]) for way in ways]
+    yield from memory_rows(f"train_{config.net}", *steps, processes.device)
 
 
 def compare_curves(

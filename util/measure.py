@@ -5,7 +5,7 @@ import gc
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -20,8 +20,7 @@ WARM_UP = 2  # runs of each way that are not timed
 
 @dataclass
 class BenchmarkConfig(Config):
-    """Settings of the benchmark, beside those of training; `net` and `load_model` are not looked at but for
-    the curves and the weights."""
+    """Settings of the benchmark, beside those of training; `net` is looked at for the curves alone."""
 
     rows: str = ""  # which rows, by the start of their names, comma between: head,frame_resnet_18; empty: all
     nets: str = "resnet_18,hourglass_1"  # which networks, comma between
@@ -44,6 +43,10 @@ class BenchmarkConfig(Config):
         if self.precision == "int8" or self.threads < 0:
             raise ValueError(
                 "precision is of the training step, fp32, bf16 or fp16, and threads is 0 or more."
+            )
+        if self.load_model and "," in self.nets:
+            raise ValueError(
+                f"--load_model {self.load_model} is one network's weights: give it alone in --nets."
             )
         for name in ("repeats", "steps", "pool"):
             if getattr(self, name) < 1:
@@ -92,8 +95,8 @@ def rate_row(name: str, plain: float, ours: float, work: float, unit: str) -> Ro
     return Row(name, work / plain, work / ours, plain / ours, unit)
 
 
-def peak_memory_mb(work: Callable[[], object], device: torch.device | str = "cpu") -> float:
-    """How far memory grows at most while some work runs, MB; 0 where the system does not tell."""
+def peak_memory_mb(work: Callable[[], object], device: torch.device | str = "cpu") -> float | None:
+    """How far memory grows at most while some work runs, MB; None where the system does not tell."""
     work()  # what it keeps from now on is not counted
     if torch.device(device).type == "cuda":
         before = torch.cuda.memory_allocated(device)
@@ -102,7 +105,7 @@ def peak_memory_mb(work: Callable[[], object], device: torch.device | str = "cpu
         return (torch.cuda.max_memory_allocated(device) - before) / 1e6
     reset = Path("/proc/self/clear_refs")
     if not os.access(reset, os.W_OK):
-        return 0.0
+        return None
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # or memory that was freed, not returned, would hide the growth
     reset.write_text("5")  # sets the peak to what is there now
@@ -111,12 +114,17 @@ def peak_memory_mb(work: Callable[[], object], device: torch.device | str = "cpu
     return max(_status_kb("VmHWM") - before, 0) * 1024 / 1e6
 
 
-def memory_row(
+def memory_rows(
     name: str, plain: Callable[[], object], ours: Callable[[], object], device: torch.device | str = "cpu"
-) -> Row:
-    """Peak memory of both ways; what is too little to be seen counts as 0.1 MB."""
-    peaks = [max(peak_memory_mb(way, device), 0.1) for way in (plain, ours)]
-    return Row(f"memory_{name}", *peaks, peaks[0] / peaks[1], "MB")
+) -> Iterator[Row]:
+    """A row of both ways' peak memory, none where the system does not tell it.
+
+    What is too little to be seen counts as 0.1 MB.
+    """
+    peaks = [peak_memory_mb(way, device) for way in (plain, ours)]
+    if None not in peaks:
+        seen = [max(peak, 0.1) for peak in peaks]
+        yield Row(f"memory_{name}", *seen, seen[0] / seen[1], "MB")
 
 
 def describe_machine(device: torch.device) -> str:
