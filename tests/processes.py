@@ -40,11 +40,11 @@ def _run(arguments: list[str], output: Path) -> None:
 def wait_for_step(
     process: BaseProcess, folder: Path, step: int, before: Sequence[dict] = (), seconds: float = 60
 ) -> None:
-    """Wait until a running process has reached a step by its own log, not by one that lay there `before`."""
+    """Wait until a running process has logged a step itself, a line that was not there `before`."""
     limit = time.monotonic() + seconds
     while time.monotonic() < limit:
         lines = read_log(folder)
-        if lines and lines[-1]["step"] >= step and lines != list(before):
+        if lines and lines[-1]["step"] >= step and lines[-1] not in before:
             return
         assert process.is_alive(), f"ended with {process.exitcode} before step {step}"
         time.sleep(0.01)

@@ -67,7 +67,7 @@ def test_rows_say_how_many_times_better():
 
 def test_peak_memory_is_seen():
     megabytes = peak_memory_mb(lambda: np.ones(4_000_000).sum())
-    if not megabytes:
+    if megabytes is None:
         pytest.skip("this system does not tell")
     assert 25 < megabytes < 60
     (row,) = memory_rows("a", lambda: np.ones(8_000_000).sum(), lambda: np.ones(4_000_000).sum())
@@ -141,7 +141,7 @@ def test_engines_that_are_missing_are_named_and_left_out(run_script, tmp_path, m
         (("--nets", "resnet_18,hourglas_1"), "There is no network 'hourglas_1'"),
         (("--load_model", "a.pth"), "a.pth is one network's weights: give it alone in --nets"),
         (
-            ("--load_model", "results/resnet_18_synth.pth", "--nets", "hourglass_1", "--rows", "frame"),
+            ("--load_model", "results/resnet_18_synth.pth", "--nets", "hourglass_1"),
             "results/resnet_18_synth.pth is a resnet_18: give it in --nets, not hourglass_1",
         ),
     ],

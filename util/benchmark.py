@@ -12,7 +12,7 @@ import torch
 
 from dataloader import build_dataset
 from util.benchmark_loading import loading_rows, metrics_rows, sweep_frames, sweep_workers
-from util.benchmark_networks import head_rows, network_rows, sweep_batch
+from util.benchmark_networks import benchmark_network, head_rows, network_rows, sweep_batch
 from util.benchmark_training import compare_curves, compare_training, describe_curves, draw_batches
 from util.cli import run
 from util.device import pick_device, usable_precision
@@ -57,8 +57,10 @@ def main(config: BenchmarkConfig) -> None:
 def measure(config: BenchmarkConfig, device: torch.device) -> Iterator[Row]:
     """The rows that the settings choose, each as soon as it is measured."""
     chosen = tuple(filter(None, config.rows.split(",")))
-    # All of them now: a name that does not exist should not be found after minutes.
+    # Now: a name or file that does not exist should not be found after minutes.
     networks = [replace(config, net=net, kernel_size=None).resolved() for net in config.nets.split(",")]
+    if config.load_model:
+        benchmark_network(networks[0])
     sweeps = config.sweeps or any(name.startswith("sweep") for name in chosen)
 
     def wanted(*names: str) -> bool:

@@ -9,7 +9,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from config import DATASETS
 from dataloader import build_dataset
-from dataloader.base import HandDataset
 from model.awr import dense_to_joints, joints_to_dense
 from util import plain
 from util.backends import (
@@ -78,8 +77,7 @@ def network_rows(config: BenchmarkConfig, device: torch.device, kind: str) -> It
     network = benchmark_network(config).to(device)
     image = plate_images(BATCH if kind == "batch32" else 1, config.img_size)
     way = plain_way(network, config.kernel_size, image.to(device))
-    dataset = build_dataset(config)
-    backends = dict(usable_backends(network, config, device, dataset))
+    backends = dict(usable_backends(network, config, device))
     names, runs = list(backends), [lambda run=run: run(image) for run in backends.values()]
     repeats = max(config.repeats // 3, 3) if kind == "batch32" else config.repeats
     eager, *seconds = time_in_turn([way, *runs], repeats, device)
@@ -95,10 +93,12 @@ def network_rows(config: BenchmarkConfig, device: torch.device, kind: str) -> It
     achieved = gflop(network, config.img_size) * len(image) / seconds[best]
     yield Row(f"limit_{kind}_{config.net}", limit, achieved, achieved / limit, "GFLOP/s")
     if kind == "frame":
-        crops = torch.from_numpy(spread_crops(dataset, CHECKED_FRAMES))
+        crops = torch.from_numpy(spread_crops(build_dataset(config), CHECKED_FRAMES))
         expected = plain_way(network, config.kernel_size, crops.to(device))().cpu()
         for name, run in backends.items():
-            moved = (run(crops)[0].cpu() - expected).norm(dim=-1).mean().item() * max(config.cube) / 2
+            # One by one: compiled networks are so for one frame.
+            found = torch.cat([run(crop[None])[0].cpu() for crop in crops])
+            moved = (found - expected).norm(dim=-1).mean().item() * max(config.cube) / 2
             yield Row(f"moved_{config.net}_{name}", 0.0, moved, 0.0, "mm")
 
 
@@ -141,14 +141,15 @@ def benchmark_network(config: BenchmarkConfig) -> nn.Module:
 
 
 def usable_backends(
-    network: nn.Module, config: BenchmarkConfig, device: torch.device, dataset: HandDataset
+    network: nn.Module, config: BenchmarkConfig, device: torch.device
 ) -> Iterator[tuple[str, Backend]]:
     """Every engine and precision that is there, with its name; of the others, why they are not.
 
     `compile` takes minutes to start: it runs where config.backend asks for it. int8's ranges are
     measured as test.py does, on the data set itself where no training frames are there.
     """
-    calibration = spread_crops(frames_to_calibrate(config) or dataset, CALIBRATION_FRAMES)
+    dataset = frames_to_calibrate(config) or build_dataset(config)
+    calibration = spread_crops(dataset, CALIBRATION_FRAMES)
     for backend, precisions in BACKENDS.items():
         if backend == "compile" and config.backend != "compile":
             continue

@@ -81,7 +81,7 @@ def quantize_openvino(model: Any, crops: np.ndarray) -> Any:
         model,
         nncf.Dataset([crop[None] for crop in crops]),
         subset_size=len(crops),
-        # Sums of a residual network carry what the next layers need in detail.
+        # Sums of a residual network carry what the next layers need in detail. (A bias is an Add here too.)
         ignored_scope=nncf.IgnoredScope(names=kept_in_float(operations), types=["Add"]),
         advanced_parameters=nncf.AdvancedQuantizationParameters(
             overflow_fix=nncf.OverflowFix.DISABLE if sums_int8_in_32_bits() else nncf.OverflowFix.ENABLE
@@ -95,8 +95,8 @@ def kept_in_float(operations: Sequence[Operation]) -> list[str]:
     - The head and the last convolutions: a step in 255 of the closeness changes a weight by an eighth.
     - The stem, which reads the image: quantised for it, the depth would be so for the head too, and
       background would count as hand.
-    - What reads the stem, up to the next convolutions, and poolings: rounded there, hourglass_1's joints
-      moved by 76 mm, resnet_18's by centimetres.
+    - Everything between the stem and the next convolutions, these included, and all poolings: rounded
+      there, hourglass_1's joints moved by 76 mm, resnet_18's by centimetres.
     - Convolutions that read a sum: no batch norm has brought it to size.
 
     Args:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from tqdm import tqdm
@@ -38,7 +39,8 @@ class TrainingLog:
         # Imported late: it takes a second that other commands need not wait.
         from torch.utils.tensorboard import SummaryWriter
 
-        self.board = SummaryWriter(folder / "tensorboard", purge_step=state.step + 1)
+        with self._naming_the_folder():
+            self.board = SummaryWriter(folder / "tensorboard", purge_step=state.step + 1)
         self.bar: tqdm | None = None
         self.timed = (time.perf_counter(), state.step)
 
@@ -88,18 +90,18 @@ class TrainingLog:
         self._write(state.epoch + 1, numbers)
         tiles = pick_tiles(dataset, evaluation.joint_uvd, evaluation.errors.mean(axis=1))
         figure = draw_gallery(tiles, state.config.info.chains)
-        self.board.add_figure("validation frames", figure, state.step)
-        self.board.flush()
+        with self._naming_the_folder():
+            self.board.add_figure("validation frames", figure, state.step)
+            self.board.flush()
 
     def close(self, finished: bool) -> None:
         """End the records; draw the curves of a run that came to its end."""
         if self.bar is not None:
             self.bar.close()
         # What is left in their buffers may not fit on the disk either: the first error is the one to tell.
-        with contextlib.nullcontext() if finished else contextlib.suppress(OSError):
-            self.file.close()
-        with contextlib.nullcontext() if finished else contextlib.suppress(OSError):
-            self.board.close()
+        for part in (self.file, self.board):
+            with self._naming_the_folder() if finished else contextlib.suppress(OSError):
+                part.close()
         if finished:
             lines = [json.loads(line) for line in (self.folder / "log.jsonl").open()]
             steps = [line for line in lines if "loss" in line]
@@ -108,10 +110,16 @@ class TrainingLog:
 
     def _write(self, epoch: float, numbers: dict[str, float]) -> None:
         line = json.dumps({"epoch": round(epoch, 6), "step": self.state.step, **numbers})
-        try:
+        with self._naming_the_folder():
             self.file.write(line + "\n")
             self.file.flush()
             for name, value in numbers.items():
                 self.board.add_scalar(name, value, self.state.step)
-        except OSError as error:  # a write's error names no file
+
+    @contextlib.contextmanager
+    def _naming_the_folder(self) -> Iterator[None]:
+        """Within, a full disk is told with the folder: the error of a write names no file."""
+        try:
+            yield
+        except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.folder)) from error

@@ -125,10 +125,10 @@ class TrainingState:
         if differ:
             raise ValueError(f"{path} has {'; '.join(differ)}: a run goes on with the same.")
         self._print_changes(path, content["config"])
-        self._restore_weights(path, content)
+        self._restore_weights(content)
         self.optimizer.load_state_dict(content["optimizer"])
         for group in self.optimizer.param_groups:
-            group["weight_decay"] = self.config.weight_decay  # the settings win, and a rate is set every step
+            group["weight_decay"] = self.config.weight_decay  # as set now; every step sets lr
         if content["scaler"]:  # empty where the run was not in fp16
             self.scaler.load_state_dict(content["scaler"])
         for name in ("epoch", "frames", "step", "best_mpe_mm"):
@@ -139,7 +139,7 @@ class TrainingState:
             torch.cuda.set_rng_state_all(content["random"]["cuda"])
         return content["log_size"]
 
-    def _restore_weights(self, path: Path, content: dict[str, Any]) -> None:
+    def _restore_weights(self, content: dict[str, Any]) -> None:
         raw: dict[str, Tensor] | None = content["training_model"]
         self.network.load_state_dict(content["model"] if raw is None else raw)
         if self.averaged is None:
