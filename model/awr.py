@@ -50,24 +50,30 @@ def joints_to_dense(joint_uvd: Tensor, image: Tensor, kernel_size: float, featur
         joint 1, ...), then J closeness channels. A target: no gradient flows through it.
     """
     with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
-        u, v, d = _pixel_uvd(image, feature_size)
-        d = d.masked_fill(d >= FOREGROUND_DEPTH, FAR_AWAY)
-        joint_u, joint_v, joint_d = joint_uvd.float()[..., None, None].unbind(2)
-        # u differs along columns only and v along rows only: these two stay (B, J, F) in size.
-        back_u, back_v, back_d = u - joint_u, v - joint_v, d - joint_d
-        distance = (back_u.square() + (back_v.square() + 1e-8)).addcmul_(back_d, back_d).sqrt_()
-
         batch, joints = joint_uvd.shape[:2]
         dense = image.new_empty(batch, 4 * joints, feature_size, feature_size, dtype=torch.float32)
-        torch.mul(distance, -1 / kernel_size, out=dense[:, 3 * joints :]).add_(1).clamp_min_(0)
-        # -1/distance within the kernel and 0 beyond it. A mask of booleans would say the same, but
-        # to make and to apply one costs more than all the rest.
-        beyond = torch.nextafter(torch.tensor(kernel_size), torch.tensor(torch.inf)).item()
-        scale = threshold_(distance.neg_(), -beyond, -torch.inf).reciprocal_()
-        torch.mul(back_u, scale, out=dense[:, 0 : 3 * joints : 3])
-        torch.mul(back_v, scale, out=dense[:, 1 : 3 * joints : 3])
-        torch.mul(back_d, scale, out=dense[:, 2 : 3 * joints : 3])
+        for maps, joint, crop in _pieces(dense, joint_uvd, image):
+            _encode(maps, joint, crop, kernel_size)
         return dense
+
+
+def _encode(dense: Tensor, joint_uvd: Tensor, image: Tensor, kernel_size: float) -> None:
+    """Write the maps of `joints_to_dense` into `dense`."""
+    joints = joint_uvd.shape[1]
+    u, v, d = _pixel_uvd(image, dense.shape[-1])
+    d = d.masked_fill(d >= FOREGROUND_DEPTH, FAR_AWAY)
+    joint_u, joint_v, joint_d = joint_uvd.float()[..., None, None].unbind(2)
+    # u differs along columns only and v along rows only: these two stay (B, J, F) in size.
+    back_u, back_v, back_d = u - joint_u, v - joint_v, d - joint_d
+    distance = (back_u.square() + (back_v.square() + 1e-8)).addcmul_(back_d, back_d).sqrt_()
+    torch.mul(distance, -1 / kernel_size, out=dense[:, 3 * joints :]).add_(1).clamp_min_(0)
+    # -1/distance within the kernel and 0 beyond it. A mask of booleans would say the same, but
+    # to make and to apply one costs more than all the rest.
+    beyond = torch.nextafter(torch.tensor(kernel_size), torch.tensor(torch.inf)).item()
+    scale = threshold_(distance.neg_(), -beyond, -torch.inf).reciprocal_()
+    torch.mul(back_u, scale, out=dense[:, 0 : 3 * joints : 3])
+    torch.mul(back_v, scale, out=dense[:, 1 : 3 * joints : 3])
+    torch.mul(back_d, scale, out=dense[:, 2 : 3 * joints : 3])
 
 
 def dense_to_joints(dense: Tensor, image: Tensor, kernel_size: float) -> Tensor:
@@ -89,10 +95,11 @@ def dense_to_joints(dense: Tensor, image: Tensor, kernel_size: float) -> Tensor:
         )
 
 
-def _pieces(dense: Tensor, image: Tensor) -> list[tuple[Tensor, Tensor]]:
-    if dense.device.type != "cpu" or torch.compiler.is_compiling() or len(dense) <= FRAMES_AT_ONCE:
-        return [(dense, image)]
-    return list(zip(dense.split(FRAMES_AT_ONCE), image.split(FRAMES_AT_ONCE), strict=True))
+def _pieces(*batches: Tensor) -> list[tuple[Tensor, ...]]:
+    """The same few frames of each at a time, on a CPU."""
+    if batches[0].device.type != "cpu" or torch.compiler.is_compiling() or len(batches[0]) <= FRAMES_AT_ONCE:
+        return [batches]
+    return list(zip(*(batch.split(FRAMES_AT_ONCE) for batch in batches), strict=True))
 
 
 def _integrate(dense: Tensor, weights: AdaptiveWeights, kernel_size: float) -> Tensor:
