@@ -118,18 +118,17 @@ def test_an_engine_gives_the_same_joints_for_any_batch(backend, network, load):
         ("hourglass_1", "onnxruntime", "int8", 1.0),
     ],
 )
-def test_fewer_bits_move_the_shipped_networks_joints_little(net, backend, precision, most_mm, monkeypatch):
+def test_fewer_bits_move_the_shipped_networks_joints_little(net, backend, precision, most_mm):
     for package in (backend, "onnxscript", *["nncf"] * (backend == "openvino" and precision == "int8")):
         pytest.importorskip(package)
     if usable_precision(torch.device("cpu"), precision) != precision:
         pytest.skip(f"this processor has no {precision}")
-    monkeypatch.setattr("util.backends.CALIBRATION_FRAMES", 64)
     config = Config(net=net, backend=backend, precision=precision).resolved()
     network, spec = prepare_network(config)
     dataset = build_dataset(config)
     run = prepare_backend(network, spec, config, torch.device("cpu"), dataset)
     crops = spread_crops(dataset, 48)
-    expected, _ = expected_of(network, torch.from_numpy(crops), spec.kernel_size)
+    expected, _ = expected_of(network.eval(), torch.from_numpy(crops), spec.kernel_size)
     moved = (run(crops)[0] - expected).norm(dim=-1) * max(config.cube) / 2
     assert 0 < moved.mean() < most_mm
 

@@ -25,6 +25,7 @@ BACKENDS = {
 CALIBRATION_FRAMES = 128  # what int8's ranges are measured on
 
 CHECKED_FRAMES = 32  # what int8 is compared on
+FRAMES_AT_ONCE = 2  # of a batch on a CPU: the maps of more are too large for its cache, and slower
 MOST_MOVED_MM = 2.0  # mean; beyond it int8 is broken, not rounded
 
 # Takes (B, 1, S, S) float32 normalised crops, a tensor or an array; gives joints (B, J, 3) normalised
@@ -144,8 +145,10 @@ def _torch_backend(module: JointNetwork, precision: str, device: torch.device, c
     @torch.inference_mode()
     def predict(image: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
         image = torch.as_tensor(image).to(device, memory_format=torch.channels_last)
+        pieces = image.split(FRAMES_AT_ONCE) if device.type == "cpu" else [image]
         with autocast(device, precision):
-            return module(image)
+            joint_uvd, confidence = zip(*map(module, pieces), strict=True)
+        return torch.cat(joint_uvd), torch.cat(confidence)
 
     return predict
 
