@@ -12,7 +12,7 @@ from dataloader import build_dataset
 from model.awr import dense_to_joints, joint_confidence
 from util.backends import load_backend, prepare_backend, spread_crops
 from util.checkpoint import ModelSpec, load_network, prepare_network, save_checkpoint
-from util.deployment import fold_batch_norm, largest_difference_mm
+from util.deployment import fold_batch_norm, largest_difference_mm, moved_mm
 from util.device import sums_int8_in_32_bits, usable_precision
 from util.export import plate_images, to_onnx
 from util.quantization import Operation, kept_in_float
@@ -131,7 +131,7 @@ def test_fewer_bits_move_the_shipped_networks_joints_little(net, backend, precis
     run = prepare_backend(network, spec, config, torch.device("cpu"), dataset)
     crops = spread_crops(dataset, 48)
     expected, _ = expected_of(network.eval(), torch.from_numpy(crops), spec.kernel_size)
-    moved = (run(crops)[0] - expected).norm(dim=-1) * max(config.cube) / 2
+    moved = moved_mm(run(crops)[0], expected, max(config.cube))
     assert 0 < moved.mean() < most_mm
 
 

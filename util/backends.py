@@ -11,7 +11,7 @@ from config import Config
 from dataloader import build_dataset
 from dataloader.base import HandDataset
 from util.checkpoint import ModelSpec
-from util.deployment import JointNetwork, joints_as_trained
+from util.deployment import JointNetwork, joints_as_trained, moved_mm
 from util.device import autocast
 from util.export import require, to_onnx
 from util.quantization import quantize_onnx, quantize_openvino
@@ -99,7 +99,7 @@ def prepare_backend(
     backend = load_backend(network, spec, config.backend, config.precision, device, calibration)
     if calibration is not None:
         expected = joints_as_trained(network, spec.kernel_size, torch.from_numpy(checked))
-        moved = (backend(checked)[0] - expected).norm(dim=-1) * max(config.cube) / 2
+        moved = moved_mm(backend(checked)[0], expected, max(config.cube))
         outcome = f"int8 by {config.backend} moves joints by {moved.mean():.2f} mm in the mean"
         if not moved.mean() <= MOST_MOVED_MM:
             raise ValueError(f"{outcome} on this processor: use another backend or precision.")

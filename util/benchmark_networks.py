@@ -21,6 +21,7 @@ from util.backends import (
     spread_crops,
 )
 from util.checkpoint import asked_spec, initial_network, load_network, shipped_weights
+from util.deployment import moved_mm
 from util.device import usable_precision
 from util.export import plate_images
 from util.measure import (
@@ -98,7 +99,7 @@ def network_rows(config: BenchmarkConfig, device: torch.device, kind: str) -> It
         for name, run in backends.items():
             # One by one: compiled networks are so for one frame.
             found = torch.cat([run(crop[None])[0].cpu() for crop in crops])
-            moved = (found - expected).norm(dim=-1).mean().item() * max(config.cube) / 2
+            moved = moved_mm(found, expected, max(config.cube)).mean().item()
             yield Row(f"moved_{config.net}_{name}", 0.0, moved, 0.0, "mm")
 
 

@@ -67,6 +67,11 @@ def joints_as_trained(network: nn.Module, kernel_size: float, image: Tensor) -> 
 
 
 @torch.inference_mode()
+def moved_mm(found: Tensor, expected: Tensor, cube_mm: float) -> Tensor:
+    """Distances (B, J) between joints (B, J, 3) in normalised uvd, in mm of a cube with this edge."""
+    return (found - expected).norm(dim=-1) * cube_mm / 2
+
+
 def largest_difference_mm(found: Tensor, expected: Tensor, cube_mm: float) -> float:
-    """Largest distance between joints (B, J, 3) in normalised uvd, in mm of a cube with this edge."""
-    return float((found - expected).norm(dim=-1).max() * cube_mm / 2)
+    """The largest of `moved_mm`."""
+    return float(moved_mm(found, expected, cube_mm).max())
