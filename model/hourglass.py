@@ -3,9 +3,10 @@
 Attribute names are those of the published weights.
 """
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+
+from model.heads import dense_map
 
 CHANNELS = 256
 HOURGLASS_DEPTH = 4
@@ -43,7 +44,7 @@ class StackedHourglass(nn.Module):
         denses = []
         for stack, hourglass in enumerate(self.hgs):
             feature = self.features[stack](hourglass(x))
-            denses.append(torch.cat([self.outs_1[stack](feature), self.outs_2[stack](feature)], dim=1))
+            denses.append(dense_map(feature, self.outs_1[stack], self.outs_2[stack]))
             if stack < len(self.merge_preds):
                 x = x + self.merge_preds[stack](denses[-1]) + self.merge_features[stack](feature)
         return denses

@@ -2,9 +2,10 @@
 
 from math import log2, prod
 
-import torch
 from torch import Tensor, nn
 from torchvision.models import resnet
+
+from model.heads import dense_map
 
 DEPTHS = (18, 50, 101, 152)
 DECONV_CHANNELS = 256
@@ -42,7 +43,7 @@ class ResNetDeconv(nn.Module):
         x = self.pre(image)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         x = self.deconv_layers(x)
-        return [torch.cat([self.final1(x), self.final2(x)], dim=1)]
+        return [dense_map(x, self.final1, self.final2)]
 
 
 def _deconvolutions(in_channels: int, count: int) -> nn.Sequential:
