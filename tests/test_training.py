@@ -1,7 +1,11 @@
 """One step, one schedule, one batch learnt by heart; runs as a whole are in test_resume.py."""
 
+import platform
+import subprocess
+import sys
 from copy import copy
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,6 +64,28 @@ def test_each_of_several_processes_has_a_gpu_of_its_own(monkeypatch):
     with pytest.raises(ValueError, match="'cuda:63' is not available"):
         pick_device("cuda")
     assert pick_device("cpu").type == "cpu"
+
+
+FAULTS_OF_THE_LAST_STEP = """
+import resource
+import torch
+from util.device import keep_freed_memory
+
+keep_freed_memory()
+for _ in range(8):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    pieces = [torch.ones(size) for size in (16_000_000, 9_000_000, 12_000_000)]
+    del pieces
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep memory")
+def test_memory_that_is_freed_is_not_handed_out_anew():
+    """148 MB are 36,135 pages: without it, every step meets each of them again."""
+    command = [sys.executable, "-c", FAULTS_OF_THE_LAST_STEP]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+    assert int(done.stdout) < 1000
 
 
 def test_learns_16_frames_by_heart(config, dataset, batch):

@@ -13,7 +13,7 @@ from dataloader import build_dataset
 from dataloader.base import HandDataset
 from dataloader.sampler import ShuffledBatches
 from util.checkpoint import asked_spec, initial_network, load_network, prepare_network
-from util.device import usable_precision
+from util.device import keep_freed_memory, usable_precision
 from util.distributed import Processes
 from util.engine import (
     Evaluation,
@@ -39,6 +39,8 @@ def train(config: Config, processes: Processes) -> TrainingState:
         KeyboardInterrupt: after SIGTERM or Ctrl-C, once last.pth is written.
     """
     config = _usable(config, processes)
+    if processes.device.type == "cpu":
+        keep_freed_memory()
     val_split = DATASETS[config.dataset].val_split
     training = build_dataset(config, augment=True)
     validation = build_dataset(replace(config, split=val_split))
