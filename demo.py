@@ -142,6 +142,7 @@ def run_stream(source: Source, predictor: HandPosePredictor, settings: DemoSetti
     if settings.save.endswith(".png") and not 0 < (length or 0) <= recording.SHEET_PICTURES:
         raise ValueError(f"A sheet holds {recording.SHEET_PICTURES} frames: pass --frames, or --save a film.")
     done = seen = rate = 0
+    failure: ValueError | None = None
     started = time.perf_counter()
     with ExitStack() as stack:
         pictures = stack.enter_context(record(Path(settings.save))) if settings.save else None
@@ -150,12 +151,19 @@ def run_stream(source: Source, predictor: HandPosePredictor, settings: DemoSetti
         # Ctrl-C is how an endless stream ends: what was saved until then is kept.
         stack.enter_context(suppress(KeyboardInterrupt))
         for i in tqdm(range(length) if length else count(), desc="frames", unit="frame"):
-            depth = source.read(i)
+            try:
+                depth = source.read(i)
+            except ValueError as error:
+                if not (source.live and done):
+                    raise
+                failure = error  # a camera that was pulled out: what it has sent is kept
+                break
             pose = pose_of(depth)
             done, seen = i + 1, seen + (pose is not None)
-            rate = done / (time.perf_counter() - started)
+            elapsed = time.perf_counter() - started
+            rate, seconds = done / elapsed, elapsed if source.live else None
             if lines:
-                lines(source.label(i), pose, time.perf_counter() - started if source.live else None)
+                lines(source.label(i), pose, seconds)
             if pictures or show:
                 sure = f"confidence {pose.confidence.mean():.2f}" if pose is not None else "no hand"
                 headline = f"{source.label(i)}   {rate:.1f} frames/s   {sure}"
@@ -164,10 +172,12 @@ def run_stream(source: Source, predictor: HandPosePredictor, settings: DemoSetti
                     depth_mm, pose, predictor.info, source.camera, headline, settings.weights
                 )
                 if pictures:
-                    pictures(picture)
+                    pictures(picture, seconds)
                 if show and show(picture):
                     break
     print(f"A hand in {seen} of {done} frames; {rate:.1f} frames a second from end to end.")
+    if failure is not None:
+        raise failure
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from tests.conftest import PROJECT, need_synthetic_hand
 from tests.nyu_folder import ball_hand, open_hand
 from util import recording
 from util.overlay import MAX_POINTS, cube_points, draw_panel, joint_colors, weight_sheet
+from util.sources import Source
 from util.tracker import HandTracker
 
 FRAMES = 8
@@ -123,6 +125,25 @@ def test_ctrl_c_keeps_what_was_saved(demo, tmp_path, monkeypatch):
     assert ran.code == 0, ran.err
     assert cv2.VideoCapture(str(tmp_path / "film.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 4
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 4
+
+
+def test_a_camera_that_stops_keeps_what_was_saved(demo, tmp_path, stack, monkeypatch):
+    frames = np.load(stack)
+
+    def read(i):
+        if i == 5:
+            raise ValueError("The camera stopped sending frames.")
+        return frames[i]
+
+    camera = Source("camera", read, None, CAMERA, 1.0, live=True)
+    monkeypatch.setattr("util.sources.open_source", lambda *_: camera)
+    ran = demo("--save", tmp_path / "pictures", "--json", tmp_path / "out.jsonl")
+    assert ran.code == 2
+    assert "The camera stopped sending frames." in ran.err
+    assert len(list((tmp_path / "pictures").iterdir())) == 5
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert len(lines) == 5
+    assert all("seconds" in line for line in lines)
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "film.gif", "pictures"])
@@ -268,7 +289,9 @@ def test_points_of_the_cube_are_the_frames(tmp_path):
 
 def test_pose_lines_hold_three_digits(tmp_path):
     pose = blob_predictor(tmp_path).predict(ball_hand(open_hand([0.0, 0, 600])), NYU_CAMERA)
-    line = json.loads(recording.pose_line("x", pose))
+    text = recording.pose_line("x", pose)
+    assert not re.search(r"\.\d{4}", text)
+    line = json.loads(text)
     assert line["frame"] == "x"
     assert "seconds" not in line
     assert json.loads(recording.pose_line("x", None, 1.23456)) == {

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, also where the disk is full or the place takes none."""
 
+import contextlib
 import resource
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image, ImageSequence
 
 from util import recording
 from util.files import written_whole
@@ -29,7 +31,7 @@ def file_limit(size):
 def save(path):
     with recording.record(path) as add:
         for picture in NOISE:
-            add(picture)
+            add(picture, None)
 
 
 def test_a_film_has_every_picture(tmp_path):
@@ -38,6 +40,45 @@ def test_a_film_has_every_picture(tmp_path):
     frames = [film.read()[1] for _ in NOISE]
     assert not film.read()[0]
     assert all(frame.shape == (240, 320, 3) for frame in frames)
+
+
+def test_a_film_keeps_the_picture_that_ctrl_c_met(tmp_path, monkeypatch):
+    """Python raises when the encoder has returned: the picture is in the film and was not counted."""
+
+    class Interrupted:
+        def __init__(self, *opening):
+            self.writer, self.written = writer(*opening), 0
+
+        def __getattr__(self, name):
+            return getattr(self.writer, name)
+
+        def write(self, picture):
+            self.writer.write(picture)
+            self.written += 1
+            if self.written == 5:
+                raise KeyboardInterrupt
+
+    writer = cv2.VideoWriter
+    monkeypatch.setattr(cv2, "VideoWriter", Interrupted)
+    with recording.record(tmp_path / "film.mp4") as add, contextlib.suppress(KeyboardInterrupt):
+        for picture in NOISE:
+            add(picture, None)
+    assert cv2.VideoCapture(str(tmp_path / "film.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 5
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.gif"])
+def test_a_film_of_a_camera_keeps_its_time(tmp_path, name):
+    with recording.record(tmp_path / name) as add:
+        for i, picture in enumerate(NOISE):  # 12 a second, then 60
+            add(picture, i / 12 if i < 10 else 9 / 12 + (i - 9) / 60)
+    if name == "film.gif":
+        with Image.open(tmp_path / name) as film:
+            # Pictures alike are one that stands longer.
+            milliseconds = [frame.info["duration"] for frame in ImageSequence.Iterator(film)]
+        assert sum(milliseconds) == pytest.approx(11 / 12 * 1000, abs=100)
+    else:
+        frames = cv2.VideoCapture(str(tmp_path / name)).get(cv2.CAP_PROP_FRAME_COUNT)
+        assert frames == round(11 / 12 * recording.FRAME_RATE)
 
 
 @pytest.mark.parametrize("size", [0, 40, 100_000])

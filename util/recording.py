@@ -22,12 +22,16 @@ GIF_EVERY = 2  # pictures; a GIF of all of them would be twice as large and no s
 GIF_SCALE = 0.5
 SHEET_PICTURES = 100
 
-Show = Callable[[np.ndarray], None]
+# Takes a picture, and the seconds since the start where a camera took it: films keep its time.
+Add = Callable[[np.ndarray, float | None], None]
 
 
 @contextmanager
-def record(path: Path) -> Iterator[Show]:
+def record(path: Path) -> Iterator[Add]:
     """Save pictures (H, W, 3), blue first: an .mp4 or .gif film, one .png sheet, or a folder of PNG files.
+
+    What it yields takes a picture, and the seconds since the start or None: a film has FRAME_RATE pictures
+    a second, so one that a camera took is repeated, or left out, until the next one's time.
 
     Raises:
         ValueError: if the folder holds something already, or films cannot be written here.
@@ -61,7 +65,10 @@ def pose_line(frame: str, pose: HandPose | None, seconds: float | None = None) -
     hand; and where a camera took the frame, the `seconds` since the start."""
     fields = ("joints_xyz", "joints_uvd", "center_xyz", "confidence")
     time = {} if seconds is None else {"seconds": round(seconds, 3)}
-    held = None if pose is None else {name: getattr(pose, name).round(3).tolist() for name in fields}
+    held = None
+    if pose is not None:
+        # In float32, three digits would be printed as eleven.
+        held = {name: np.asarray(getattr(pose, name), np.float64).round(3).tolist() for name in fields}
     return json.dumps({"frame": frame, **time, "pose": held})
 
 
@@ -96,11 +103,11 @@ def window(title: str) -> Iterator[Callable[[np.ndarray], bool]]:
 
 
 @contextmanager
-def _film(temporary: Path, path: Path) -> Iterator[Show]:
+def _film(temporary: Path, path: Path) -> Iterator[Add]:
     writers: list[cv2.VideoWriter] = []
     count = [0]
 
-    def add(picture: np.ndarray) -> None:
+    def add(picture: np.ndarray, seconds: float | None) -> None:
         picture = picture[
             : picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2
         ]  # the codec wants even edges
@@ -110,8 +117,9 @@ def _film(temporary: Path, path: Path) -> Iterator[Show]:
             if not writers[0].isOpened():
                 temporary.write_bytes(bytes(FILM_START))  # a full disk says so here
                 raise ValueError("This OpenCV cannot write .mp4 files: use --save out.gif, or a folder.")
-        writers[0].write(picture)
-        count[0] += 1
+        for _ in range(_repeats(count[0], seconds)):
+            writers[0].write(picture)
+            count[0] += 1
 
     try:
         yield add
@@ -124,31 +132,40 @@ def _film(temporary: Path, path: Path) -> Iterator[Show]:
         raise OSError(f"{path}: the film could not be written; is the disk full?")
 
 
+def _repeats(count: int, seconds: float | None) -> int:
+    """How often a film of `count` pictures takes one more, to be as long as `seconds`."""
+    return 1 if seconds is None else max(round(seconds * FRAME_RATE) - count, 1 if count == 0 else 0)
+
+
 def _is_whole(film: Path, count: int) -> bool:
-    """Whether a film has so many frames, down to the last."""
+    """Whether a film has so many frames, or one more that Ctrl-C left uncounted, down to the last."""
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the answer says it all
     video = cv2.VideoCapture(str(film), cv2.CAP_FFMPEG)
     try:
-        if not video.isOpened() or video.get(cv2.CAP_PROP_FRAME_COUNT) != count:
+        frames = video.get(cv2.CAP_PROP_FRAME_COUNT)
+        if not video.isOpened() or frames < count:
             return False
-        video.set(cv2.CAP_PROP_POS_FRAMES, count - 1)
+        video.set(cv2.CAP_PROP_POS_FRAMES, frames - 1)
         return video.read()[0]
     finally:
         video.release()
 
 
 @contextmanager
-def _gif(path: Path) -> Iterator[Show]:
+def _gif(path: Path) -> Iterator[Add]:
     pictures: list[Image.Image] = []
     count = [0]
 
-    def add(picture: np.ndarray) -> None:
-        if count[0] % GIF_EVERY == 0:
+    def add(picture: np.ndarray, seconds: float | None) -> None:
+        repeats = _repeats(count[0], seconds)
+        # How many of these `repeats` pictures are every GIF_EVERY-th of the film.
+        kept = -(-(count[0] + repeats) // GIF_EVERY) - -(-count[0] // GIF_EVERY)
+        if kept:
             small = cv2.resize(picture, None, fx=GIF_SCALE, fy=GIF_SCALE, interpolation=cv2.INTER_AREA)
             rgb = Image.fromarray(np.ascontiguousarray(small[..., ::-1]))
             # One byte a pixel: a minute of pictures must fit into memory. Dithering would double the file.
-            pictures.append(rgb.quantize(128, dither=Image.Dither.NONE))
-        count[0] += 1
+            pictures.extend([rgb.quantize(128, dither=Image.Dither.NONE)] * kept)
+        count[0] += repeats
 
     yield add
     if not pictures:
@@ -158,10 +175,10 @@ def _gif(path: Path) -> Iterator[Show]:
 
 
 @contextmanager
-def _sheet(temporary: Path, path: Path) -> Iterator[Show]:
+def _sheet(temporary: Path, path: Path) -> Iterator[Add]:
     pictures: list[np.ndarray] = []
 
-    def add(picture: np.ndarray) -> None:
+    def add(picture: np.ndarray, _: float | None) -> None:
         if len(pictures) == SHEET_PICTURES:
             raise ValueError(f"A sheet holds {SHEET_PICTURES} frames: pass --frames, or --save a film.")
         pictures.append(cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
@@ -177,7 +194,7 @@ def _sheet(temporary: Path, path: Path) -> Iterator[Show]:
 
 
 @contextmanager
-def _folder(path: Path) -> Iterator[Show]:
+def _folder(path: Path) -> Iterator[Add]:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ValueError(f"--save {path} is there already and not empty: name a new folder.")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -188,7 +205,7 @@ def _folder(path: Path) -> Iterator[Show]:
         raise OSError(error.errno, error.strerror, str(path)) from error
     count = [0]
 
-    def add(picture: np.ndarray) -> None:
+    def add(picture: np.ndarray, _: float | None) -> None:
         if not cv2.imwrite(str(temporary / f"{count[0]:06d}.png"), picture):
             raise OSError(f"{path}: a picture could not be written; is the disk full?")
         count[0] += 1
