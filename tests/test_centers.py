@@ -2,20 +2,22 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from tqdm import tqdm
 
 from config import NYU_CAMERA, Config
 from dataloader import build_index, find_frames
 from dataloader.nyu import read_depth
 from tests.layout_folders import spread_hands, write_hands17_folder, write_icvl_folder
 from util.camera import Camera
-from util.centers import center_errors, centers_from_labels
+from util.centers import center_errors, centers_from_labels, find_centers
 from util.files import read_centers, write_centers
-from util.find_hand import center_from_depth
+from util.find_hand import DEPTH_RANGE, center_from_depth
 
 SHARED = Path(__file__).parents[2] / "shared"
 SR305 = Camera(fx=476.007, fy=476.007, cx=313.683, cy=242.755)
@@ -212,6 +214,16 @@ def test_the_command_writes_centres_that_the_loader_reads(written, method, tmp_p
     index = build_index(Config(dataset="icvl", data_dir=str(written)).resolved())
     errors = center_errors(index.center_xyz, index.joint_xyz)
     assert errors.mean_mm == pytest.approx(report["mean_mm"], abs=2e-3)
+
+
+def test_every_batch_has_its_centres_where_bars_are_switched_off(written, monkeypatch):
+    config = Config(dataset="icvl", data_dir=str(written)).resolved()
+    frames, camera = find_frames(config), config.info.camera
+    expected = find_centers(frames, camera, DEPTH_RANGE)
+    monkeypatch.setattr("util.centers.BATCH_SIZE", 3)  # of 4 frames
+    monkeypatch.setattr("util.centers.tqdm", partial(tqdm, disable=True))  # what TQDM_DISABLE=1 does
+    assert np.isfinite(expected).all()
+    np.testing.assert_array_equal(find_centers(frames, camera, DEPTH_RANGE), expected)
 
 
 def test_damaged_frames_get_no_centre_and_cost_the_others_nothing(written, tmp_path, run_script):

@@ -111,7 +111,7 @@ def find_centers(
         collate_fn=list,
         worker_init_fn=start_worker,
     )
-    centers = np.full((len(rough), 3), np.nan)
+    centers: list[np.ndarray] = []
     with tqdm(total=len(rough), desc="frames", unit="frame", leave=False) as bar:
         for batch in loader:
             depths, found, problems = zip(*batch, strict=True)
@@ -121,11 +121,11 @@ def find_centers(
                 found[there] = refine_centers(
                     center_network, [depths[i] for i in there], camera, found[there]
                 )
-            centers[bar.n : bar.n + len(batch)] = found
+            centers.extend(found)
             bar.update(len(batch))
             for problem in filter(None, problems):
                 bar.write(f"{problem} It gets no centre.")
-    return centers
+    return np.reshape(centers, (-1, 3))
 
 
 @dataclass
