@@ -11,7 +11,14 @@ import pytest
 import torch
 
 from config import Config
-from util.checkpoint import ModelSpec, asked_spec, load_network, prepare_network, save_checkpoint
+from util.checkpoint import (
+    ModelSpec,
+    asked_spec,
+    initial_network,
+    load_network,
+    prepare_network,
+    save_checkpoint,
+)
 
 SPEC = ModelSpec("resnet_18", 14, 2, 1.0, "nyu")
 
@@ -133,6 +140,24 @@ def test_fine_tuning_on_other_joints_starts_the_last_layers_anew(
         assert torch.equal(value, expected[key]), key
     with pytest.raises(ValueError, match=r"14 joints|for the joints"):
         prepare_network(config)
+
+
+def test_as_many_joints_in_another_order_are_others(tmp_path, capsys):
+    msra, hands17 = (Config(dataset=name, net="hourglass_2").resolved() for name in ("msra", "hands17"))
+    network = initial_network(msra)
+    save_checkpoint(tmp_path / "a.pth", network, asked_spec(msra))
+    config = replace(hands17, load_model=str(tmp_path / "a.pth"), seed=5)
+    with pytest.raises(ValueError, match="the joints of msra, data set hands17 has those of hands17"):
+        prepare_network(config)
+    held = network.state_dict()
+    loaded, spec = prepare_network(config, training=True)
+    assert (spec.num_joints, spec.dataset) == (21, "hands17")
+    assert "the last layers start anew for those of hands17" in capsys.readouterr().out
+    heads = {"outs_1", "outs_2", "merge_preds"}
+    changed = {key for key, value in loaded.state_dict().items() if not torch.equal(value, held[key])}
+    assert {key.split(".")[0] for key in changed} == heads
+    same, _ = prepare_network(replace(msra, load_model=config.load_model), training=True)
+    assert all(torch.equal(value, held[key]) for key, value in same.state_dict().items())
 
 
 def test_a_cube_of_ones_own_wins_over_the_settings(tmp_path, network, capsys):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from config import Config
+from config import DATASETS, Config
 from model import build_network
 from util.files import written_whole
 
@@ -62,19 +62,20 @@ def prepare_network(config: Config, training: bool = False) -> tuple[nn.Module, 
     if not config.load_model:
         print(f"No --load_model: {path}, which came with the project.")
     network, spec = load_network(Path(path), asked)
-    if training and spec.num_joints != asked.num_joints:
-        print(f"{path} predicts {spec.num_joints} joints: the last layers start anew for {asked.num_joints}.")
+    others = _other_joints(spec, config)
+    if training and others:
+        held, wanted = others
+        print(f"{path} predicts {held}: the last layers start anew for {wanted}.")
         spec = spec._replace(num_joints=asked.num_joints, target=asked.target)
         network = _with_new_heads(network, replace(config, net=spec.net, downsample=spec.downsample))
+        others = None
     if spec.target != asked.target:
         raise ValueError(
             f"{path} is a network for the {spec.target}: use --target {spec.target}, "
             f"or a checkpoint for the {asked.target}."
         )
-    if spec.num_joints != asked.num_joints:
-        raise ValueError(
-            f"{path} predicts {spec.num_joints} joints, data set {config.dataset} has {asked.num_joints}."
-        )
+    if others:
+        raise ValueError(f"{path} predicts {others[0]}, data set {config.dataset} has {others[1]}.")
     chosen = {"dataset", "img_size", "cube"} if training else {"dataset"}
     for name, held in spec._asdict().items():
         if held != getattr(asked, name) and not (name == "cube" and held is None):
@@ -86,12 +87,29 @@ def prepare_network(config: Config, training: bool = False) -> tuple[nn.Module, 
     return network, spec._replace(**{name: getattr(asked, name) for name in chosen}) if training else spec
 
 
+def _other_joints(spec: ModelSpec, config: Config) -> tuple[str, str] | None:
+    """Words for a network's joints and for the settings', None where they are the same.
+
+    As many need not be the same: MSRA's 21 and HANDS 2017's come in another order.
+    """
+    names = config.info.joint_names
+    if spec.num_joints != len(names):
+        return f"{spec.num_joints} joints", str(len(names))
+    held = DATASETS.get(spec.dataset)
+    if held is None or spec.target != "joints" or config.target != "joints" or held.joint_names == names:
+        return None
+    return f"the joints of {spec.dataset}", f"those of {config.dataset}"
+
+
 def _with_new_heads(trained: nn.Module, config: Config) -> nn.Module:
     """The settings' network with all of the trained one's weights but those sized by the number of joints."""
     network = initial_network(config)
-    initial = network.state_dict()
-    fitting = {key: held for key, held in trained.state_dict().items() if held.shape == initial[key].shape}
-    network.load_state_dict(initial | fitting)
+    initial, spec = network.state_dict(), asked_spec(config)
+    with torch.device("meta"):
+        one_more = spec._replace(num_joints=spec.num_joints + 1).build().state_dict()
+    kept = [key for key, value in initial.items() if one_more[key].shape == value.shape]
+    held = trained.state_dict()
+    network.load_state_dict(initial | {key: held[key] for key in kept})
     return network
 
 
