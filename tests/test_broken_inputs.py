@@ -11,9 +11,10 @@ import pytest
 import torch
 from scipy.io import savemat
 
-from config import NYU_CAMERA
+from config import NYU_CAMERA, Config
 from tests.nyu_folder import ball_hand, encode_depth, open_hand, write_nyu_folder
 from util.checkpoint import ModelSpec, save_checkpoint
+from util.cli import run
 
 FRAMES = 3
 
@@ -265,3 +266,16 @@ def test_the_healthy_folder_is_healthy(folder, run_script):
 def test_frames_hold_what_they_show():
     depth = np.array([[0, 255, 256, 65535]])
     assert (encode_depth(depth)[..., 1].astype(int) * 256 + encode_depth(depth)[..., 0] == depth).all()
+
+
+def test_a_full_gpu_is_a_sentence(monkeypatch, capsys):
+    def train(_: Config) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
+
+    monkeypatch.setattr("sys.argv", ["train.py"])
+    with pytest.raises(SystemExit) as stop:
+        run(train, "Train.")
+    assert stop.value.code == 2
+    assert (
+        capsys.readouterr().err == "error: the GPU's memory is full: use a smaller --batch_size or bf16.\n"
+    )

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Protocol, Self, TypeVar
 
+import torch
 import tyro
 
 from config import Config
@@ -35,6 +36,9 @@ def run(script: Callable[[Settings], None], description: str, kind: type[Setting
         script(parse_settings(sys.argv[1:], description, kind))
     except (ValueError, OSError) as error:
         print(f"error: {_sentence(error)}", file=sys.stderr)
+        sys.exit(FAILED)
+    except torch.OutOfMemoryError:
+        print("error: the GPU's memory is full: use a smaller --batch_size or bf16.", file=sys.stderr)
         sys.exit(FAILED)
     except KeyboardInterrupt:
         print("stopped.", file=sys.stderr)
