@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+from pathlib import Path
 
 import torch
 
@@ -75,7 +76,16 @@ def sums_int8_in_32_bits() -> bool:
 
 
 def _cpu_features() -> set[str]:
-    """What the processor has; empty where this PyTorch is too old to say."""
-    if not hasattr(torch.cpu, "get_capabilities"):
-        return set()
-    return {name for name, there in torch.cpu.get_capabilities().items() if there is True}
+    """What the processor has; empty where nothing says."""
+    if hasattr(torch.cpu, "get_capabilities"):
+        return {name for name, there in torch.cpu.get_capabilities().items() if there is True}
+    return processor_flags()
+
+
+def processor_flags() -> set[str]:
+    """The flags by which Linux tells what the processor has; empty elsewhere."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("flags"):
+                return set(line.partition(":")[2].split())
+    return set()

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 
 from config import Config
+from util.device import processor_flags
 
 WARM_UP = 2  # runs of each way that are not timed
 
@@ -135,7 +136,7 @@ def describe_machine(device: torch.device) -> str:
     name = platform.processor() or platform.machine()
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
     name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), name)
-    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    flags = processor_flags()
     there = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16") if flag in flags]
     gpu = f"; {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
     return (
