@@ -17,7 +17,7 @@ from model.loss import awr_loss
 from tests.processes import read_log
 from tests.sphere_hands import write_sphere_hands
 from util.checkpoint import initial_network, load_network
-from util.distributed import Processes
+from util.distributed import Processes, joined_processes
 from util.engine import evaluate
 from util.training_state import TrainingState
 
@@ -103,8 +103,15 @@ def test_equals_one_process_that_averages_gradients(config, together):
     expected, losses = one_process(config)
     assert [line["loss"] for line in read_log(together) if "loss" in line] == pytest.approx(losses, rel=1e-4)
     for key, value in expected.items():
-        print(key, (first[key] - value).abs().max().item(), torch.equal(first[key], value))
         assert (first[key] - value).abs().max() < 0.01 * config.lr, key
+
+
+def test_what_a_cluster_says_of_its_own_jobs_starts_no_processes(monkeypatch):
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", "1")
+    with joined_processes(CPU.device) as processes:
+        assert processes == CPU
 
 
 def test_every_validation_frame_counts_once(config, together):

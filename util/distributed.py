@@ -68,7 +68,7 @@ def joined_processes(device: torch.device) -> Iterator[Processes]:
     Args:
         device: where one process alone computes; of several on one machine, each takes a GPU of its own.
     """
-    if "WORLD_SIZE" not in os.environ:
+    if "LOCAL_RANK" not in os.environ:  # torchrun's; clusters set WORLD_SIZE and RANK for all programs
         yield Processes(device)
         return
     rank, local_rank, world_size = (int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"))
