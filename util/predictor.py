@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from config import DATASETS, Config
+from config import DATASETS, Config, network_family
 from dataloader.crop import Crop, crop_hand, normalize_depth
 from model.awr import adaptive_weights, joints_and_confidence
 from util.backends import load_backend, require_precision
@@ -23,7 +23,7 @@ from util.deployment import fold_batch_norm
 from util.device import autocast, pick_device, usable_precision
 from util.find_hand import DEPTH_RANGE, center_from_depth, check_depth_range
 from util.frames import check_camera, in_millimetres, mirrored_camera
-from util.plausible import is_plausible, usual_confidence
+from util.plausible import is_plausible
 from util.refine import load_center_network, refine_centers
 
 Handedness = Literal["right", "left"]
@@ -97,8 +97,9 @@ class HandPosePredictor:
             )
         check_depth_range(depth_range)
         self.depth_range = depth_range
-        least, self.sure = usual_confidence(self.spec.net)
-        self.min_confidence = least if min_confidence is None else min_confidence
+        family = network_family(self.spec.net)
+        self.sure = family.sure
+        self.min_confidence = family.least if min_confidence is None else min_confidence
         self.network = fold_batch_norm(network).to(self.device, memory_format=torch.channels_last)
         self.engine = None
         if backend != "torch":
