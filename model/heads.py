@@ -6,7 +6,7 @@ from torch.nn.functional import conv2d
 
 
 def dense_map(feature: Tensor, direction: nn.Conv2d, closeness: nn.Conv2d) -> Tensor:
-    """Both 1×1 heads at once: one convolution reads the largest feature once, forward and backward.
+    """Both 1×1 heads; in training as one convolution, which reads the largest feature once, there and back.
 
     Args:
         feature: (B, C, F, F).
@@ -16,5 +16,7 @@ def dense_map(feature: Tensor, direction: nn.Conv2d, closeness: nn.Conv2d) -> Te
     Returns:
         (B, 4J, F, F) dense map: directions, then closeness.
     """
+    if not direction.training:  # layers of their own, as engines want them
+        return torch.cat([direction(feature), closeness(feature)], dim=1)
     weight = torch.cat([direction.weight, closeness.weight])
     return conv2d(feature, weight, torch.cat([direction.bias, closeness.bias]))
