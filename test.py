@@ -9,7 +9,7 @@ import numpy as np
 from config import Config
 from dataloader import build_dataset, folds, hands17, join, read_labels
 from dataloader.base import HandDataset
-from util.backends import frames_to_calibrate, prepare_backend
+from util.backends import prepare_backend
 from util.checkpoint import prepare_network
 from util.cli import run
 from util.device import pick_device
@@ -74,8 +74,7 @@ def predict(config: Config) -> tuple[HandDataset, str, np.ndarray]:
         fold = replace(fold, img_size=spec.img_size, cube=spec.cube or fold.cube)
         dataset = build_dataset(fold)
         loader = make_loader(dataset, config.batch_size, config.num_workers, device)
-        others = frames_to_calibrate(fold) if config.precision == "int8" else None
-        backend = prepare_backend(network, spec, fold, device, dataset, others)
+        backend = prepare_backend(network, spec, fold, device, dataset)
         parts.append(predict_with(backend, loader, device, config.precision))
         datasets.append(dataset)
     return join(datasets, config), spec.net, np.concatenate(parts)

@@ -34,7 +34,7 @@ def stand_in(monkeypatch):
     """Whatever checkpoint a predictor loads, it gets a BlobNetwork."""
     spec = ModelSpec("resnet_18", 14, 2, K, "synth", SIZE)
     monkeypatch.setattr(predictor_module, "load_network", lambda *_: (BlobNetwork(), spec))
-    monkeypatch.setattr(predictor_module, "fold_batch_norm", lambda network: network)  # it has none
+    monkeypatch.setattr(predictor_module, "deployed", lambda network, _: network)  # nothing to fold
 
 
 def blob_predictor(folder, **arguments):

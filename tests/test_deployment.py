@@ -181,7 +181,7 @@ def test_a_missing_package_names_the_requirements(network, monkeypatch):
 
 def test_broken_int8_is_refused(network, monkeypatch):
     frames = [type("Frame", (), {"image": image.numpy()}) for image in plate_images(4, SIZE)]
-    config = Config(precision="int8", backend="onnxruntime", img_size=SIZE).resolved()
+    config = Config(precision="int8", backend="onnxruntime", img_size=SIZE, split="train").resolved()
     far = (torch.full((4, 14, 3), 0.5), torch.ones(4, 14))
     monkeypatch.setattr("util.backends.load_backend", lambda *_: lambda image: far)
     with pytest.raises(ValueError, match="on this processor: use another backend or precision"):

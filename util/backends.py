@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from config import Config
 from dataloader import build_dataset
 from dataloader.base import HandDataset
+from model.awr import joints_and_confidence
 from util.checkpoint import ModelSpec
-from util.deployment import JointNetwork, joints_as_trained, moved_mm
-from util.device import autocast
+from util.deployment import JointNetwork, deployed, joints_as_trained, last_dense, moved_mm
 from util.export import require, to_onnx
 from util.quantization import quantize_onnx, quantize_openvino
 
@@ -25,7 +25,6 @@ BACKENDS = {
 CALIBRATION_FRAMES = 128  # what int8's ranges are measured on
 
 CHECKED_FRAMES = 32  # what int8 is compared on
-FRAMES_AT_ONCE = 2  # of a batch on a CPU: the maps of more are too large for its cache, and slower
 MOST_MOVED_MM = 2.0  # mean; beyond it int8 is broken, not rounded
 
 # Takes (B, 1, S, S) float32 normalised crops, a tensor or an array; gives joints (B, J, 3) normalised
@@ -58,64 +57,60 @@ def load_backend(
     require_precision(backend, precision)
     if precision == "int8" and (calibration is None or not len(calibration)):
         raise ValueError("precision int8 needs frames to measure its ranges on: none were given.")
-    module = JointNetwork(network.to(device), spec.kernel_size)
     if backend in ("torch", "compile"):
-        return _torch_backend(module, precision, device, compiled=backend == "compile")
+        return _torch_backend(network.to(device), spec, precision, compiled=backend == "compile")
     if device.type != "cpu":
         raise ValueError(f"backend {backend} runs on the CPU here: use --device cpu, or backend torch.")
     if precision == "bf16":
         _require_bf16()
-    content = to_onnx(module, spec)
+    content = to_onnx(JointNetwork(network, spec.kernel_size), spec)
     start = _onnxruntime_backend if backend == "onnxruntime" else _openvino_backend
     return start(content, precision, calibration)
 
 
 def prepare_backend(
-    network: nn.Module,
-    spec: ModelSpec,
-    config: Config,
-    device: torch.device,
-    dataset: HandDataset,
-    other_frames: HandDataset | None = None,
+    network: nn.Module, spec: ModelSpec, config: Config, device: torch.device, dataset: HandDataset
 ) -> Backend:
     """The backend that the settings ask for; for int8, says what it costs in accuracy.
 
     Args:
         network, spec: what to run.
-        config: `backend` and `precision` count.
+        config: of `dataset`; its `backend` and `precision` count.
         device: as for `load_backend`.
         dataset: what will be predicted; int8's outcome is compared on some of it.
-        other_frames: where int8 measures its ranges, without augmentation; None: on `dataset` too.
 
     Raises:
         ValueError: see `load_backend`; also if int8 moves joints by more than MOST_MOVED_MM.
     """
-    calibration = None
-    if config.precision == "int8":
-        calibration = spread_crops(other_frames or dataset, CALIBRATION_FRAMES)
-        checked = spread_crops(dataset, CHECKED_FRAMES)
-        if other_frames is None:
-            print("int8 measures its ranges on frames that it is scored on: there are no others here.")
+    require_precision(config.backend, config.precision)
+    if config.precision != "int8":
+        return load_backend(network, spec, config.backend, config.precision, device)
+    calibration = calibration_crops(config, dataset)
     backend = load_backend(network, spec, config.backend, config.precision, device, calibration)
-    if calibration is not None:
-        expected = joints_as_trained(network, spec.kernel_size, torch.from_numpy(checked))
-        moved = moved_mm(backend(checked)[0], expected, max(config.cube))
-        outcome = f"int8 by {config.backend} moves joints by {moved.mean():.2f} mm in the mean"
-        if not moved.mean() <= MOST_MOVED_MM:
-            raise ValueError(f"{outcome} on this processor: use another backend or precision.")
-        print(f"{outcome}, {moved.max():.2f} mm at most, over {len(checked)} frames.")
+    checked = spread_crops(dataset, CHECKED_FRAMES)
+    expected = joints_as_trained(network, spec.kernel_size, torch.from_numpy(checked))
+    moved = moved_mm(backend(checked)[0], expected, max(config.cube))
+    outcome = f"int8 by {config.backend} moves joints by {moved.mean():.2f} mm in the mean"
+    if not moved.mean() <= MOST_MOVED_MM:
+        raise ValueError(f"{outcome} on this processor: use another backend or precision.")
+    print(f"{outcome}, {moved.max():.2f} mm at most, over {len(checked)} frames.")
     return backend
 
 
-def frames_to_calibrate(config: Config) -> HandDataset | None:
-    """Training frames for int8's ranges; None where there are none, or they are what is predicted."""
-    if config.split == "train":
-        return None
+def calibration_crops(config: Config, dataset: HandDataset) -> np.ndarray:
+    """Crops (N, 1, S, S) to measure int8's ranges on: training frames.
+
+    Where they cannot be had, some of what is predicted, `dataset`: that flatters int8 and is said.
+    """
     try:
+        if config.split == "train":
+            raise ValueError("The training split is what is predicted.")
         # No cache: it would be made for all of them.
-        return build_dataset(replace(config, split="train", centers="", cache=False))
-    except (FileNotFoundError, ValueError):
-        return None
+        frames = build_dataset(replace(config, split="train", centers="", cache=False))
+        return spread_crops(frames, CALIBRATION_FRAMES)
+    except (FileNotFoundError, ValueError) as error:
+        print(f"int8 measures its ranges on frames that it is scored on. {error}")
+        return spread_crops(dataset, CALIBRATION_FRAMES)
 
 
 def spread_crops(dataset: HandDataset, count: int) -> np.ndarray:
@@ -137,18 +132,16 @@ def require_precision(backend: str, precision: str) -> None:
         )
 
 
-def _torch_backend(module: JointNetwork, precision: str, device: torch.device, compiled: bool) -> Backend:
-    module = module.to(memory_format=torch.channels_last)  # what convolutions of both devices run fastest in
+def _torch_backend(network: nn.Module, spec: ModelSpec, precision: str, compiled: bool) -> Backend:
+    device = next(network.parameters()).device
+    network = deployed(network, precision)
     if compiled:
-        module.network = torch.compile(module.network, dynamic=False)
+        network = torch.compile(network, dynamic=False)
 
     @torch.inference_mode()
     def predict(image: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
-        image = torch.as_tensor(image).to(device, memory_format=torch.channels_last)
-        pieces = image.split(FRAMES_AT_ONCE) if device.type == "cpu" else [image]
-        with autocast(device, precision):
-            joint_uvd, confidence = zip(*map(module, pieces), strict=True)
-        return torch.cat(joint_uvd), torch.cat(confidence)
+        image = torch.as_tensor(image).to(device)
+        return joints_and_confidence(last_dense(network, image), image, spec.kernel_size)
 
     return predict
 

@@ -12,7 +12,7 @@ import torch
 
 from dataloader import build_dataset
 from util.benchmark_loading import loading_rows, metrics_rows, sweep_frames, sweep_workers
-from util.benchmark_networks import benchmark_network, head_rows, network_rows, sweep_batch
+from util.benchmark_networks import as_trained, head_rows, network_rows, sweep_batch
 from util.benchmark_training import compare_curves, compare_training, describe_curves, draw_batches
 from util.cli import run
 from util.device import pick_device, usable_precision
@@ -58,9 +58,8 @@ def measure(config: BenchmarkConfig, device: torch.device) -> Iterator[Row]:
     """The rows that the settings choose, each as soon as it is measured."""
     chosen = tuple(filter(None, config.rows.split(",")))
     # Now: a name or file that does not exist should not be found after minutes.
-    networks = [replace(config, net=net, kernel_size=None).resolved() for net in config.nets.split(",")]
-    if config.load_model:
-        benchmark_network(networks[0])
+    nets = config.nets.split(",")
+    networks = [as_trained(replace(config, net=net, kernel_size=None).resolved()) for net in nets]
     sweeps = config.sweeps or any(name.startswith("sweep") for name in chosen)
 
     def wanted(*names: str) -> bool:
@@ -82,14 +81,16 @@ def measure(config: BenchmarkConfig, device: torch.device) -> Iterator[Row]:
             of_frame = [f"moved_{net}"] * (kind == "frame")
             if wanted(f"{kind}_{net}", f"memory_{kind}_{net}", f"limit_{kind}_{net}", *of_frame):
                 yield from only_wanted(network_rows(network, device, kind))
-        if wanted(f"train_{net}", f"memory_train_{net}"):
-            yield from only_wanted(train_rows(network, device))
         if sweeps and wanted(f"sweep_batch_{net}"):
             yield from only_wanted(sweep_batch(network, device))
     if sweeps and wanted("sweep_workers"):
         yield from only_wanted(sweep_workers(config))
     if sweeps and wanted("sweep_metrics", "sweep_index"):
         yield from only_wanted(sweep_frames(config))
+    # Last: from here on the process keeps its memory, which would make the other rows faster.
+    for network in networks:
+        if wanted(f"train_{network.net}", f"memory_train_{network.net}"):
+            yield from only_wanted(train_rows(network, device))
 
 
 def _begins(chosen: tuple[str, ...], name: str) -> bool:

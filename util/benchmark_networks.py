@@ -1,6 +1,7 @@
 """Rows of the head and of whole networks, by engine and precision."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,14 +14,13 @@ from model.awr import dense_to_joints, joints_to_dense
 from util import plain
 from util.backends import (
     BACKENDS,
-    CALIBRATION_FRAMES,
     CHECKED_FRAMES,
     Backend,
-    frames_to_calibrate,
+    calibration_crops,
     load_backend,
     spread_crops,
 )
-from util.checkpoint import asked_spec, initial_network, load_network, shipped_weights
+from util.checkpoint import ModelSpec, asked_spec, initial_network, load_network, shipped_weights
 from util.deployment import moved_mm
 from util.device import usable_precision
 from util.export import plate_images
@@ -75,7 +75,7 @@ def network_rows(config: BenchmarkConfig, device: torch.device, kind: str) -> It
         device: where the plain way and PyTorch's backends run.
         kind: frame, a single one, or batch32.
     """
-    network = benchmark_network(config).to(device)
+    network = benchmark_network(config)[0].to(device)
     image = plate_images(BATCH if kind == "batch32" else 1, config.img_size)
     way = plain_way(network, config.kernel_size, image.to(device))
     backends = dict(usable_backends(network, config, device))
@@ -105,7 +105,7 @@ def network_rows(config: BenchmarkConfig, device: torch.device, kind: str) -> It
 
 def sweep_batch(config: BenchmarkConfig, device: torch.device) -> Iterator[Row]:
     """Throughput of PyTorch's backend at batches of 1 to 64."""
-    network = benchmark_network(config).to(device)
+    network = benchmark_network(config)[0].to(device)
     run = load_backend(network, asked_spec(config), "torch", "fp32", device)
     for batch in (1, 2, 4, 8, 16, 32, 64):
         image = plate_images(batch, config.img_size).to(device)
@@ -120,25 +120,41 @@ def plain_way(network: nn.Module, kernel_size: float, image: Tensor) -> Callable
     return lambda: plain.joints_of_dense(network(image)[-1], image, kernel_size)
 
 
-def benchmark_network(config: BenchmarkConfig) -> nn.Module:
+def benchmark_network(config: BenchmarkConfig) -> tuple[nn.Module, ModelSpec]:
     """The network of the settings, in evaluation mode, with its checkpoint's or the shipped weights.
 
     Initial heads and deconvolutions are so small that their products run into denormal numbers,
     which are slow: without a checkpoint they get weights of a trained network's size.
+
+    Raises:
+        FileNotFoundError, ValueError: for a name that no network has, or a checkpoint that is not there or
+            of another network.
     """
+    asked = asked_spec(config)
     path = config.load_model or shipped_weights(config)
     if path:
-        network, spec = load_network(Path(path), asked_spec(config))
+        network, spec = load_network(Path(path), asked)
         if spec.net != config.net:
             raise ValueError(f"{path} is a {spec.net}: give it in --nets, not {config.net}.")
-        return network.eval()
+        if (spec.target, spec.num_joints) != (asked.target, asked.num_joints):
+            raise ValueError(
+                f"{path} predicts {spec.num_joints} joints, target {spec.target}: "
+                f"data set {config.dataset}, target {asked.target}, has {asked.num_joints}."
+            )
+        return network.eval(), spec
     network = initial_network(config).eval()
     for module in network.modules():
         if isinstance(module, nn.ConvTranspose2d):
             nn.init.normal_(module.weight, std=0.03)
         elif isinstance(module, nn.Conv2d) and module.weight.std() < 0.01:
             nn.init.normal_(module.weight, std=0.02)
-    return network
+    return network, asked
+
+
+def as_trained(config: BenchmarkConfig) -> BenchmarkConfig:
+    """The settings with the K and the cube that their network was trained with."""
+    _, spec = benchmark_network(config)
+    return replace(config, kernel_size=spec.kernel_size, cube=spec.cube or config.cube)
 
 
 def usable_backends(
@@ -147,10 +163,9 @@ def usable_backends(
     """Every engine and precision that is there, with its name; of the others, why they are not.
 
     `compile` takes minutes to start: it runs where config.backend asks for it. int8's ranges are
-    measured as test.py does, on the data set itself where no training frames are there.
+    measured as test.py does.
     """
-    dataset = frames_to_calibrate(config) or build_dataset(config)
-    calibration = spread_crops(dataset, CALIBRATION_FRAMES)
+    calibration = None
     for backend, precisions in BACKENDS.items():
         if backend == "compile" and config.backend != "compile":
             continue
@@ -158,8 +173,9 @@ def usable_backends(
             try:
                 if backend in ("torch", "compile") and usable_precision(device, precision) != precision:
                     raise ValueError(f"{device} only emulates {precision}.")
-                arguments = (backend, precision, device, calibration)
-                run = load_backend(network, asked_spec(config), *arguments)
+                if precision == "int8" and calibration is None:
+                    calibration = calibration_crops(config, build_dataset(config))
+                run = load_backend(network, asked_spec(config), backend, precision, device, calibration)
             except ValueError as error:
                 print(f"  without {backend} {precision}: {error}")
                 continue

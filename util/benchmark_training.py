@@ -95,8 +95,8 @@ def compare_training(
     if processes.device.type == "cpu":
         keep_freed_memory()
     ways = (
-        plain_step(benchmark_network(config), config, processes.device),
-        our_step(benchmark_network(config), config, dataset, processes),
+        plain_step(benchmark_network(config)[0], config, processes.device),
+        our_step(benchmark_network(config)[0], config, dataset, processes),
     )
     seconds: tuple[list[float], list[float]] = ([], [])
     for i in range(config.steps + 2):

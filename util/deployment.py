@@ -7,6 +7,9 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from model.awr import joints_and_confidence
+from util.device import DTYPES
+
+NETWORK_FRAMES = 2  # through a network at once on a CPU: the features of more do not fit into its cache
 
 
 class JointNetwork(nn.Module):
@@ -58,6 +61,38 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
     traced.delete_all_unused_submodules()
     traced.recompile()
     return traced.requires_grad_(False)
+
+
+def deployed(network: nn.Module, precision: str = "fp32") -> nn.Module:
+    """A folded copy, channels last, whose convolutions have their weights in bf16 or fp16 where asked for.
+
+    Autocast would convert the weights anew for every image: half of a single frame's time.
+
+    Args:
+        network: as trained, on its device; left as it is.
+        precision: fp32, bf16 or fp16; normalisations keep fp32 in each, as under autocast.
+
+    Returns:
+        A module for `last_dense`.
+    """
+    folded = fold_batch_norm(network).to(memory_format=torch.channels_last)
+    for module in folded.modules():
+        if precision in DTYPES and isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            module.to(DTYPES[precision])
+    return folded
+
+
+def last_dense(network: nn.Module, image: Tensor) -> Tensor:
+    """The last stage's dense map (B, 4J, F, F) of a `deployed` network; on a CPU a few frames at a time.
+
+    Args:
+        network: with its convolutions in one precision.
+        image: (B, 1, S, S) float32 normalised depth crop.
+    """
+    dtype = next((weight.dtype for weight in network.parameters()), image.dtype)
+    pieces = image.split(NETWORK_FRAMES) if image.device.type == "cpu" else [image]
+    pieces = [piece.to(dtype, memory_format=torch.channels_last) for piece in pieces]
+    return torch.cat([network(piece)[-1] for piece in pieces])
 
 
 @torch.inference_mode()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader
@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from dataloader.base import HandDataset, Sample, start_worker
 from dataloader.sampler import ShuffledBatches
-from model.awr import dense_to_joints
 from model.loss import awr_loss
+from util.backends import load_backend
 from util.camera import Camera, crop_to_uvd
 from util.device import autocast
 from util.metrics import Metrics, joint_errors, score
@@ -194,41 +194,13 @@ def evaluate(state: TrainingState, dataset: HandDataset) -> Evaluation:
     loader = make_loader(dataset, config.batch_size, config.num_workers, processes.device, frames)
     shard = joint_uvd[frames]  # of more processes than frames, some have none
     if len(frames):
-        shard = predict_joints(
-            state.scored,
-            loader,
-            state.spec.kernel_size,
-            processes.device,
-            config.precision,
-            show_bar=processes.is_main,
-        )
+        precision = config.precision
+        backend = load_backend(state.scored, state.spec, "torch", precision, processes.device)
+        shard = predict_with(backend, loader, processes.device, precision, show_bar=processes.is_main)
     for rank, part in enumerate(processes.gather(shard)):
         joint_uvd[rank :: processes.world_size] = part
     errors = joint_errors(dataset.camera.uvd_to_xyz(joint_uvd), dataset.index.joint_xyz)
     return Evaluation(joint_uvd, errors, score(errors))
-
-
-@torch.inference_mode()
-def predict_joints(
-    network: nn.Module,
-    loader: DataLoader,
-    kernel_size: float,
-    device: torch.device,
-    precision: str = "fp32",
-    show_bar: bool = True,
-) -> np.ndarray:
-    """Joints of every frame of a loader, by a network on `device` that was trained with K.
-
-    The network is put into evaluation mode. The rest: see `predict_with`.
-    """
-    network.eval()
-
-    def predict(image: Tensor) -> tuple[Tensor, None]:
-        with autocast(device, precision):
-            dense = network(image)[-1]
-        return dense_to_joints(dense, image, kernel_size), None
-
-    return predict_with(predict, loader, device, precision, show_bar)
 
 
 @torch.inference_mode()

@@ -19,8 +19,8 @@ from model.awr import adaptive_weights, joints_and_confidence
 from util.backends import load_backend, require_precision
 from util.camera import Camera, crop_to_uvd
 from util.checkpoint import RESULTS, ModelSpec, asked_spec, load_network
-from util.deployment import fold_batch_norm
-from util.device import autocast, pick_device, usable_precision
+from util.deployment import deployed, last_dense
+from util.device import pick_device, usable_precision
 from util.find_hand import DEPTH_RANGE, center_from_depth, check_depth_range
 from util.frames import check_camera, in_millimetres, mirrored_camera
 from util.plausible import is_plausible
@@ -100,7 +100,7 @@ class HandPosePredictor:
         family = network_family(self.spec.net)
         self.sure = family.sure
         self.min_confidence = family.least if min_confidence is None else min_confidence
-        self.network = fold_batch_norm(network).to(self.device, memory_format=torch.channels_last)
+        self.network = deployed(network.to(self.device), self.precision)
         self.engine = None
         if backend != "torch":
             self.engine = load_backend(network, self.spec, backend, self.precision, self.device)
@@ -231,8 +231,7 @@ class HandPosePredictor:
         if self.engine is not None and not weights:
             joints, confidence = self.engine(image)
         else:  # an engine gives no maps
-            with autocast(self.device, self.precision):
-                dense = self.network(image)[-1]
+            dense = last_dense(self.network, image)
             joints, confidence = joints_and_confidence(dense, image, self.spec.kernel_size)
             if weights:
                 maps = adaptive_weights(dense, image).cpu().numpy()

@@ -12,7 +12,7 @@ from dataloader.base import Sample, make_sample
 from model.awr import dense_to_joints
 from util.camera import Camera, crop_to_uvd
 from util.checkpoint import RESULTS, asked_spec, load_network
-from util.deployment import fold_batch_norm
+from util.deployment import deployed, last_dense
 
 CENTER_CHECKPOINT = RESULTS / "center_hourglass_1_synth.pth"
 # The first look moves most of the way; the second sees the whole hand in the middle of its crop.
@@ -42,7 +42,7 @@ def load_center_network(path: Path, device: torch.device) -> CenterNetwork:
     if spec.target != "center":
         raise ValueError(f"{path} is a network for the {spec.target}: `train.py --target center` makes one.")
     cube = spec.cube or Config(dataset=spec.dataset, target="center").resolved().cube
-    network = fold_batch_norm(network).to(device, memory_format=torch.channels_last)
+    network = deployed(network.to(device))
     return CenterNetwork(network, device, spec.img_size, cube, spec.kernel_size)
 
 
@@ -85,7 +85,7 @@ def _crop(center_network: CenterNetwork, depth: np.ndarray, camera: Camera, cent
 def _predict(center_network: CenterNetwork, batch: Sample) -> Tensor:
     """A batch of crops -> (B, 3) full-frame uvd on the CPU."""
     image = batch.image.to(center_network.device)
-    dense = center_network.network(image)[-1]
+    dense = last_dense(center_network.network, image)
     joint_uvd = dense_to_joints(dense, image, center_network.kernel_size).cpu()
     uvd = crop_to_uvd(joint_uvd, batch.center_xyz[:, 2], batch.cube[:, 2], batch.M, center_network.img_size)
     return uvd[:, 0]
