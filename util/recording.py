@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -31,7 +32,7 @@ def record(path: Path) -> Iterator[Add]:
     """Save pictures (H, W, 3), blue first: an .mp4 or .gif film, one .png sheet, or a folder of PNG files.
 
     What it yields takes a picture, and the seconds since the start or None: a film has FRAME_RATE pictures
-    a second, so one that a camera took is repeated, or left out, until the next one's time.
+    a second, so one that a camera took is repeated, or left out, for the film to be as long as it filmed.
 
     Raises:
         ValueError: if the folder holds something already, or films cannot be written here.
@@ -102,10 +103,25 @@ def window(title: str) -> Iterator[Callable[[np.ndarray], bool]]:
         cv2.destroyAllWindows()
 
 
+@dataclass
+class _Pace:
+    """How often a film of `count` pictures takes the next; `start`: seconds of a camera's first."""
+
+    count: int = 0
+    start: float | None = None
+
+    def repeats(self, seconds: float | None) -> int:
+        if seconds is None:
+            return 1
+        if self.start is None:
+            self.start = seconds  # the network's warm-up is no part of the film
+        return max(1 + round((seconds - self.start) * FRAME_RATE) - self.count, 0)
+
+
 @contextmanager
 def _film(temporary: Path, path: Path) -> Iterator[Add]:
     writers: list[cv2.VideoWriter] = []
-    count = [0]
+    pace = _Pace()
 
     def add(picture: np.ndarray, seconds: float | None) -> None:
         picture = picture[
@@ -117,9 +133,9 @@ def _film(temporary: Path, path: Path) -> Iterator[Add]:
             if not writers[0].isOpened():
                 temporary.write_bytes(bytes(FILM_START))  # a full disk says so here
                 raise ValueError("This OpenCV cannot write .mp4 files: use --save out.gif, or a folder.")
-        for _ in range(_repeats(count[0], seconds)):
+        for _ in range(pace.repeats(seconds)):
             writers[0].write(picture)
-            count[0] += 1
+            pace.count += 1
 
     try:
         yield add
@@ -128,13 +144,8 @@ def _film(temporary: Path, path: Path) -> Iterator[Add]:
             writer.release()
     if not writers:
         raise ValueError("There is no frame to save.")
-    if not _is_whole(temporary, count[0]):  # the writer itself says nothing of a write that failed
+    if not _is_whole(temporary, pace.count):  # the writer itself says nothing of a write that failed
         raise OSError(f"{path}: the film could not be written; is the disk full?")
-
-
-def _repeats(count: int, seconds: float | None) -> int:
-    """How often a film of `count` pictures takes one more, to be as long as `seconds`."""
-    return 1 if seconds is None else max(round(seconds * FRAME_RATE) - count, 1 if count == 0 else 0)
 
 
 def _is_whole(film: Path, count: int) -> bool:
@@ -154,18 +165,18 @@ def _is_whole(film: Path, count: int) -> bool:
 @contextmanager
 def _gif(path: Path) -> Iterator[Add]:
     pictures: list[Image.Image] = []
-    count = [0]
+    pace = _Pace()
 
     def add(picture: np.ndarray, seconds: float | None) -> None:
-        repeats = _repeats(count[0], seconds)
-        # How many of these `repeats` pictures are every GIF_EVERY-th of the film.
-        kept = -(-(count[0] + repeats) // GIF_EVERY) - -(-count[0] // GIF_EVERY)
+        before = pace.count
+        pace.count += pace.repeats(seconds)
+        # How many of these are every GIF_EVERY-th picture of the film.
+        kept = -(-pace.count // GIF_EVERY) - -(-before // GIF_EVERY)
         if kept:
             small = cv2.resize(picture, None, fx=GIF_SCALE, fy=GIF_SCALE, interpolation=cv2.INTER_AREA)
             rgb = Image.fromarray(np.ascontiguousarray(small[..., ::-1]))
             # One byte a pixel: a minute of pictures must fit into memory. Dithering would double the file.
             pictures.extend([rgb.quantize(128, dither=Image.Dither.NONE)] * kept)
-        count[0] += repeats
 
     yield add
     if not pictures:
