@@ -276,4 +276,7 @@ def test_a_full_gpu_is_a_sentence(monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         run(train, "Train.")
     assert stop.value.code == 2
-    assert capsys.readouterr().err == "error: the GPU's memory is full: use a smaller --batch_size or bf16.\n"
+    assert (
+        capsys.readouterr().err
+        == "error: the GPU's memory is full: use smaller batches, bf16, or --device cpu.\n"
+    )

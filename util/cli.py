@@ -38,7 +38,7 @@ def run(script: Callable[[Settings], None], description: str, kind: type[Setting
         print(f"error: {_sentence(error)}", file=sys.stderr)
         sys.exit(FAILED)
     except torch.OutOfMemoryError:
-        print("error: the GPU's memory is full: use a smaller --batch_size or bf16.", file=sys.stderr)
+        print("error: the GPU's memory is full: use smaller batches, bf16, or --device cpu.", file=sys.stderr)
         sys.exit(FAILED)
     except KeyboardInterrupt:
         print("stopped.", file=sys.stderr)
