@@ -12,8 +12,17 @@ from dataloader.crop import crop_hand, normalize_depth
 from model.awr import dense_to_joints, joints_to_dense
 from tests.nyu_folder import ball_hand, open_hand
 from util import benchmark_networks, plain
+from util.checkpoint import asked_spec, save_checkpoint
 from util.export import plate_images
-from util.measure import Row, duration_row, memory_rows, peak_memory_mb, rate_row, time_in_turn
+from util.measure import (
+    BenchmarkConfig,
+    Row,
+    duration_row,
+    memory_rows,
+    peak_memory_mb,
+    rate_row,
+    time_in_turn,
+)
 from util.metrics import joint_errors, score
 
 
@@ -133,6 +142,15 @@ def test_engines_that_are_missing_are_named_and_left_out(run_script, tmp_path, m
     assert 0 < rows["moved_resnet_18_torch_fp32"]["ours"] < 0.05
 
 
+def test_a_checkpoints_own_k_and_cube_reach_the_rows(tmp_path):
+    config = BenchmarkConfig(nets="resnet_18", load_model=str(tmp_path / "own.pth")).resolved()
+    spec = asked_spec(config)._replace(kernel_size=0.6, cube=(200.0, 200.0, 200.0))
+    save_checkpoint(tmp_path / "own.pth", spec.build(), spec)
+    settings = benchmark_networks.as_trained(config)
+    assert (settings.kernel_size, settings.cube) == (0.6, (200.0, 200.0, 200.0))
+    assert asked_spec(settings) == spec
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
@@ -144,6 +162,12 @@ def test_engines_that_are_missing_are_named_and_left_out(run_script, tmp_path, m
             ("--load_model", "results/resnet_18_synth.pth", "--nets", "hourglass_1"),
             "results/resnet_18_synth.pth is a resnet_18: give it in --nets, not hourglass_1",
         ),
+        (
+            ("--load_model", "results/center_hourglass_1_synth.pth", "--nets", "hourglass_1"),
+            "results/center_hourglass_1_synth.pth predicts 1 joints, target center: data set synth, "
+            "target joints, has 14",
+        ),
+        (("--nets", "resnet_18,resnet_34"), "There is no network 'resnet_34'"),
     ],
 )
 def test_settings_that_cannot_work(flags, sentence, run_script, tmp_path):

@@ -1,6 +1,8 @@
 """What is deployed computes what was trained: folding, the exported graph, and every engine."""
 
+import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ from torch import nn
 from config import Config
 from dataloader import build_dataset
 from model.awr import dense_to_joints, joint_confidence
-from util.backends import load_backend, prepare_backend, spread_crops
+from tests.sphere_hands import write_sphere_hands
+from util.backends import calibration_crops, load_backend, prepare_backend, spread_crops
 from util.checkpoint import ModelSpec, load_network, prepare_network, save_checkpoint
 from util.deployment import fold_batch_norm, largest_difference_mm, moved_mm
 from util.device import sums_int8_in_32_bits, usable_precision
@@ -186,6 +189,19 @@ def test_broken_int8_is_refused(network, monkeypatch):
     monkeypatch.setattr("util.backends.load_backend", lambda *_: lambda image: far)
     with pytest.raises(ValueError, match="on this processor: use another backend or precision"):
         prepare_backend(network, SPEC, config, torch.device("cpu"), frames)
+
+
+def test_int8_measures_its_ranges_on_training_frames_or_says_why_not(tmp_path, capsys):
+    for split in ("train", "test"):
+        write_sphere_hands(tmp_path / "synth", split, 3, seed=len(split))
+    config = Config(data_dir=str(tmp_path), img_size=32).resolved()
+    scored, training = (build_dataset(replace(config, split=split)) for split in ("test", "train"))
+    np.testing.assert_array_equal(calibration_crops(config, scored), spread_crops(training, 3))
+    assert not capsys.readouterr().out
+    shutil.rmtree(tmp_path / "synth" / "train")
+    np.testing.assert_array_equal(calibration_crops(config, scored), spread_crops(scored, 3))
+    assert "ranges on frames that it is scored on" in (said := capsys.readouterr().out)
+    assert "train is missing" in said
 
 
 @pytest.fixture

@@ -57,8 +57,9 @@ def load_backend(
     require_precision(backend, precision)
     if precision == "int8" and (calibration is None or not len(calibration)):
         raise ValueError("precision int8 needs frames to measure its ranges on: none were given.")
+    network = network.to(device)
     if backend in ("torch", "compile"):
-        return _torch_backend(network.to(device), spec, precision, compiled=backend == "compile")
+        return _torch_backend(network, spec, precision, compiled=backend == "compile")
     if device.type != "cpu":
         raise ValueError(f"backend {backend} runs on the CPU here: use --device cpu, or backend torch.")
     if precision == "bf16":
@@ -102,15 +103,16 @@ def calibration_crops(config: Config, dataset: HandDataset) -> np.ndarray:
 
     Where they cannot be had, some of what is predicted, `dataset`: that flatters int8 and is said.
     """
-    try:
-        if config.split == "train":
-            raise ValueError("The training split is what is predicted.")
-        # No cache: it would be made for all of them.
-        frames = build_dataset(replace(config, split="train", centers="", cache=False))
-        return spread_crops(frames, CALIBRATION_FRAMES)
-    except (FileNotFoundError, ValueError) as error:
-        print(f"int8 measures its ranges on frames that it is scored on. {error}")
-        return spread_crops(dataset, CALIBRATION_FRAMES)
+    reason: str | Exception = "The training split is what is predicted."
+    if config.split != "train":
+        try:
+            # No cache: it would be made for all of them.
+            frames = build_dataset(replace(config, split="train", centers="", cache=False))
+            return spread_crops(frames, CALIBRATION_FRAMES)
+        except (FileNotFoundError, ValueError) as error:
+            reason = error
+    print(f"int8 measures its ranges on frames that it is scored on. {reason}")
+    return spread_crops(dataset, CALIBRATION_FRAMES)
 
 
 def spread_crops(dataset: HandDataset, count: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What is deployed: a network made faster without changing what it computes, and its head, as one module."""
+"""What is deployed: a network made faster that, but for rounding, computes the same, and its head."""
 
 import copy
 
@@ -89,6 +89,7 @@ def last_dense(network: nn.Module, image: Tensor) -> Tensor:
         network: with its convolutions in one precision.
         image: (B, 1, S, S) float32 normalised depth crop.
     """
+    # Of a network without weights, as tests have, it is the image's.
     dtype = next((weight.dtype for weight in network.parameters()), image.dtype)
     pieces = image.split(NETWORK_FRAMES) if image.device.type == "cpu" else [image]
     pieces = [piece.to(dtype, memory_format=torch.channels_last) for piece in pieces]

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from dataloader.base import HandDataset, Sample, start_worker
 from dataloader.sampler import ShuffledBatches
 from model.loss import awr_loss
-from util.backends import load_backend
+from util.backends import Backend, load_backend
 from util.camera import Camera, crop_to_uvd
 from util.device import autocast
 from util.metrics import Metrics, joint_errors, score
@@ -205,7 +205,7 @@ def evaluate(state: TrainingState, dataset: HandDataset) -> Evaluation:
 
 @torch.inference_mode()
 def predict_with(
-    predict: Callable[[Tensor], tuple[Tensor, Tensor | None]],
+    predict: Backend,
     loader: DataLoader,
     device: torch.device,
     precision: str = "fp32",
