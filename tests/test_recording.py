@@ -28,6 +28,24 @@ def file_limit(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+class Writer:
+    """OpenCV's writer of films, which counts its pictures and may lose one."""
+
+    opencv = cv2.VideoWriter
+    loses = 0
+
+    def __init__(self, *opening):
+        self.writer, self.asked = self.opencv(*opening), 0
+
+    def __getattr__(self, name):
+        return getattr(self.writer, name)
+
+    def write(self, picture):
+        self.asked += 1
+        if self.asked != self.loses:
+            self.writer.write(picture)
+
+
 def save(path):
     with recording.record(path) as add:
         for picture in NOISE:
@@ -45,20 +63,12 @@ def test_a_film_has_every_picture(tmp_path):
 def test_a_film_keeps_the_picture_that_ctrl_c_met(tmp_path, monkeypatch):
     """Python raises when the encoder has returned: the picture is in the film and was not counted."""
 
-    class Interrupted:
-        def __init__(self, *opening):
-            self.writer, self.written = writer(*opening), 0
-
-        def __getattr__(self, name):
-            return getattr(self.writer, name)
-
+    class Interrupted(Writer):
         def write(self, picture):
-            self.writer.write(picture)
-            self.written += 1
-            if self.written == 5:
+            super().write(picture)
+            if self.asked == 5:
                 raise KeyboardInterrupt
 
-    writer = cv2.VideoWriter
     monkeypatch.setattr(cv2, "VideoWriter", Interrupted)
     with recording.record(tmp_path / "film.mp4") as add, contextlib.suppress(KeyboardInterrupt):
         for picture in NOISE:
@@ -91,19 +101,9 @@ def test_a_full_disk_ends_a_film(tmp_path, size, capfd):
 
 
 def test_a_film_that_lost_a_picture_is_none(tmp_path, monkeypatch):
-    class Forgetful:
-        def __init__(self, *opening):
-            self.writer, self.written = writer(*opening), 0
+    class Forgetful(Writer):
+        loses = 7
 
-        def __getattr__(self, name):
-            return getattr(self.writer, name)
-
-        def write(self, picture):
-            self.written += 1
-            if self.written != 7:
-                self.writer.write(picture)
-
-    writer = cv2.VideoWriter
     monkeypatch.setattr(cv2, "VideoWriter", Forgetful)
     path = tmp_path / "film.mp4"
     with pytest.raises(OSError, match="the film could not be written; is the disk full") as raised:
