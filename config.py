@@ -51,6 +51,7 @@ class Config:
     warmup_epochs: float = 0.0  # epochs over which lr rises from 0; steadies a large lr or batch
     dense_weight: float = 1.0  # of the dense maps' Huber loss
     coord_weight: float = 1.0  # of the joints' Huber loss
+    freeze: tuple[str, ...] = ()  # parts whose weights stay as loaded, say layer1 layer4: a cheaper step
     dense_epochs: int = 0  # epochs with the dense term alone, then both: the released recipe's two phases
     clip_grad: float = 0.0  # largest norm of all gradients together; 0: no limit
     ema: float = 0.0  # decay a step of the averaged weights that are scored and saved, say 0.999; 0: none
@@ -130,6 +131,8 @@ class Config:
                 raise ValueError(f"{name} is {getattr(self, name)}: it cannot be negative.")
         if not self.lr > 0:
             raise ValueError(f"lr is {self.lr}: it must be positive.")
+        if self.freeze and not (self.load_model or self.resume):
+            raise ValueError("freeze keeps weights as loaded: say with --load_model which.")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema is {self.ema}: a decay lies in [0, 1).")
 

@@ -183,6 +183,12 @@ def test_another_network_cannot_resume(settings, copied, capsys, monkeypatch):
     assert "net hourglass_1, not hourglass_2" in fails(capsys, monkeypatch, arguments)
 
 
+def test_other_frozen_parts_cannot_resume(settings, copied, capsys, monkeypatch):
+    arguments = [*settings, "--resume", "--freeze", "pre", "outs_1", "--output_dir", str(copied)]
+    complaint = fails(capsys, monkeypatch, arguments)
+    assert "freeze nothing, not pre outs_1: a run goes on with the same" in complaint
+
+
 def test_fine_tuning_takes_the_loaded_network_and_resumes(settings, undisturbed, tmp_path):
     arguments = [*settings, "--load_model", str(undisturbed / "best.pth"), "--net", "resnet_18"]
     arguments += ["--max_epoch", "1", "--output_dir", str(tmp_path)]
@@ -197,6 +203,11 @@ def test_fine_tuning_cannot_resume_with_other_crops(settings, copied, capsys, mo
     arguments = [*settings, "--resume", "--load_model", "any.pth", "--output_dir", str(copied)]
     complaint = fails(capsys, monkeypatch, [*arguments, "--img_size", "96"])
     assert "not 96: a run goes on with the same" in complaint
+
+
+def test_initial_weights_are_not_frozen(settings, tmp_path, capsys, monkeypatch):
+    arguments = [*settings, "--freeze", "pre", "--output_dir", str(tmp_path)]
+    assert "say with --load_model which" in fails(capsys, monkeypatch, arguments)
 
 
 def test_centres_of_a_file_are_not_for_training(settings, tmp_path, capsys, monkeypatch):

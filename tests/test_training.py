@@ -148,6 +148,28 @@ def test_half_precision_steps(config, dataset, batch, precision):
     assert state.scaler.is_enabled() == (precision == "fp16")
 
 
+def test_frozen_parts_keep_their_weights(config, dataset, batch):
+    frozen = ("pre.3", "outs_1")
+    state = start(config, freeze=frozen, load_model="any.pth")
+    weights = {name: weight for name, weight in state.network.named_parameters() if "skip" not in name}
+    before = {name: weight.clone() for name, weight in weights.items()}
+    train_step(state, first_frames(batch, 2), dataset, 1e-3)
+    kept = {name for name, weight in weights.items() if torch.equal(weight, before[name])}
+    assert kept == {name for name in weights if name.startswith(tuple(f"{part}." for part in frozen))}
+
+
+@pytest.mark.parametrize(
+    ("freeze", "complaint"),
+    [
+        (("outs",), "freeze names 'outs', which the network does not have; its parts are pre, hgs"),
+        (("pre", "hgs", "features", "outs_1", "outs_2"), "freeze leaves no weight to train"),
+    ],
+)
+def test_what_cannot_be_frozen(config, freeze, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        start(config, freeze=freeze, load_model="any.pth")
+
+
 def test_precision_falls_back_to_what_there_is():
     assert usable_precision(CPU.device, "fp16") == "fp32"
     assert usable_precision(CPU.device, "bf16") in ("bf16", "fp32")

@@ -62,6 +62,7 @@ class TrainingState:
         self.processes = processes
         # Convolutions run fastest with channels last; the weights decide what the activations are.
         self.network = network.to(processes.device, memory_format=torch.channels_last)
+        _freeze(self.network, config.freeze)
         self.forward = self._shared_and_compiled()
         trained = [weight for weight in self.network.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.Adam(trained, lr=config.lr, weight_decay=config.weight_decay, fused=True)
@@ -122,6 +123,9 @@ class TrainingState:
             for key, value in content["spec"].items()
             if value != asked[key]
         ]
+        held, frozen = content["config"].get("freeze", ()), self.config.freeze
+        if sorted(held) != sorted(frozen):
+            differ.append(f"freeze {' '.join(held) or 'nothing'}, not {' '.join(frozen) or 'nothing'}")
         if differ:
             raise ValueError(f"{path} has {'; '.join(differ)}: a run goes on with the same.")
         self._print_changes(path, content["config"])
@@ -160,6 +164,25 @@ class TrainingState:
             # Each process keeps its own batch-norm statistics until they are averaged (see Processes).
             module = DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
         return torch.compile(module) if self.config.compile else module
+
+
+def _freeze(network: nn.Module, parts: tuple[str, ...]) -> None:
+    """Keep the weights of these parts as they are; batch norms in them go on measuring.
+
+    Raises:
+        ValueError: for a part that the network does not have, or if no weight is left.
+    """
+    for part in parts:
+        held = [weight for name, weight in network.named_parameters() if f"{name}.".startswith(f"{part}.")]
+        if not held:
+            there = ", ".join(name for name, _ in network.named_children())
+            raise ValueError(
+                f"freeze names {part!r}, which the network does not have; its parts are {there}."
+            )
+        for weight in held:
+            weight.requires_grad_(False)
+    if not any(weight.requires_grad for weight in network.parameters()):
+        raise ValueError("freeze leaves no weight to train: name fewer parts.")
 
 
 def _averaged(network: nn.Module, decay: float) -> AveragedModel:
