@@ -176,12 +176,26 @@ def test_precision_falls_back_to_what_there_is():
 
 
 @pytest.mark.parametrize(
-    ("flags", "usable"), [("avx2 fma", "fp32"), ("avx2 avx512_bf16", "bf16"), ("amx_bf16", "bf16")]
+    ("vendor", "flags", "usable"),
+    [
+        ("GenuineIntel", "avx2 fma", "fp32"),
+        ("GenuineIntel", "avx2 avx512_bf16", "fp32"),  # slower than fp32
+        ("GenuineIntel", "avx512_bf16 amx_bf16", "bf16"),
+        ("AuthenticAMD", "avx2 avx512_bf16", "bf16"),
+    ],
 )
-def test_an_older_pytorch_takes_the_systems_word_for_bf16(monkeypatch, flags, usable):
+def test_bf16_is_taken_where_the_processor_gains_by_it(monkeypatch, vendor, flags, usable):
+    """Here by an older PyTorch, which takes the system's word for what there is."""
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    monkeypatch.setattr("util.device.processor_flags", lambda: set(flags.split()))
+    monkeypatch.setattr("util.device.processor", lambda: {"vendor_id": vendor, "flags": flags})
     assert usable_precision(CPU.device, "bf16") == usable
+
+
+def test_bf16_is_taken_by_what_pytorch_tells(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True, "amx_bf16": False})
+    for vendor, usable in (("GenuineIntel", "fp32"), ("AuthenticAMD", "bf16")):
+        monkeypatch.setattr("util.device.processor", lambda vendor=vendor: {"vendor_id": vendor})
+        assert usable_precision(CPU.device, "bf16") == usable
 
 
 def test_clipping_limits_the_gradient(config, dataset, batch):

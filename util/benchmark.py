@@ -29,7 +29,7 @@ def main(config: BenchmarkConfig) -> None:
     device = pick_device(config.device)
     precision = usable_precision(device, config.precision)
     if precision != config.precision:
-        print(f"{device} only emulates {config.precision}: training steps are in {precision}.")
+        print(f"{config.precision} gains nothing on this {device}: training steps are in {precision}.")
     config = replace(config, precision=precision)
     if config.threads:
         torch.set_num_threads(config.threads)

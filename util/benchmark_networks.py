@@ -172,7 +172,7 @@ def usable_backends(
         for precision in precisions:
             try:
                 if backend in ("torch", "compile") and usable_precision(device, precision) != precision:
-                    raise ValueError(f"{device} only emulates {precision}.")
+                    raise ValueError(f"it gains nothing on this {device}.")
                 if precision == "int8" and calibration is None:
                     calibration = calibration_crops(config, build_dataset(config))
                 run = load_backend(network, asked_spec(config), backend, precision, device, calibration)

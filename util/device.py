@@ -44,7 +44,7 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 
 
 def usable_precision(device: torch.device, asked: str) -> str:
-    """`asked`, or where the hardware only emulates it, the next best: fp16 on a GPU, else fp32."""
+    """`asked`, or where the hardware gains nothing by it, the next best: fp16 on a GPU, else fp32."""
     if asked == "fp16" and device.type == "cpu":
         return "fp32"
     if asked != "bf16":
@@ -52,7 +52,7 @@ def usable_precision(device: torch.device, asked: str) -> str:
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     if device.type == "cpu" and _cpu_features():
-        return "bf16" if any("bf16" in name for name in _cpu_features()) else "fp32"
+        return "bf16" if _gains_by_bf16() else "fp32"
     return "bf16"
 
 
@@ -75,17 +75,29 @@ def sums_int8_in_32_bits() -> bool:
     return not _cpu_features().isdisjoint({"avx_vnni", "avx512_vnni", "amx_int8"})
 
 
+def _gains_by_bf16() -> bool:
+    """Whether this processor multiplies bf16 faster than fp32.
+
+    Not every one that has instructions for it: Intel's without AMX do half of what they do in fp32, and
+    a training step took them 1.4 times as long.
+    """
+    features = _cpu_features()
+    if "amx_bf16" in features:
+        return True
+    return any("bf16" in name for name in features) and processor().get("vendor_id") != "GenuineIntel"
+
+
 def _cpu_features() -> set[str]:
     """What the processor has; empty where nothing says."""
     if hasattr(torch.cpu, "get_capabilities"):
         return {name for name, there in torch.cpu.get_capabilities().items() if there is True}
-    return processor_flags()
+    return set(processor().get("flags", "").split())
 
 
-def processor_flags() -> set[str]:
-    """The flags by which Linux tells what the processor has; empty elsewhere."""
+def processor() -> dict[str, str]:
+    """What Linux tells of the first processor: `vendor_id`, `model name`, `flags`, …; empty elsewhere."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("flags"):
-                return set(line.partition(":")[2].split())
-    return set()
+        first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
+        told = (line.partition(":") for line in first.splitlines())
+        return {name.strip(): value.strip() for name, _, value in told}
+    return {}

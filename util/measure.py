@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 
 from config import Config
-from util.device import processor_flags
+from util.device import processor
 
 WARM_UP = 2  # runs of each way that are not timed
 
@@ -133,10 +133,9 @@ def memory_rows(
 
 def describe_machine(device: torch.device) -> str:
     """Processor, cores, what it computes in, and versions."""
-    name = platform.processor() or platform.machine()
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
-    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), name)
-    flags = processor_flags()
+    told = processor()
+    name = told.get("model name") or platform.processor() or platform.machine()
+    flags = told.get("flags", "").split()
     there = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16") if flag in flags]
     gpu = f"; {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
     return (

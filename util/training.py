@@ -127,7 +127,7 @@ def _usable(config: Config, processes: Processes) -> Config:
         )
     precision = usable_precision(processes.device, config.precision)
     if precision != config.precision:
-        processes.print(f"{processes.device} only emulates {config.precision}: using {precision}.")
+        processes.print(f"{config.precision} gains nothing on this {processes.device}: using {precision}.")
     return replace(config, split="train", precision=precision)
 
 
