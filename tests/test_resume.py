@@ -210,6 +210,11 @@ def test_initial_weights_are_not_frozen(settings, tmp_path, capsys, monkeypatch)
     assert "say with --load_model which" in fails(capsys, monkeypatch, arguments)
 
 
+def test_a_run_from_other_weights_cannot_resume(settings, copied, capsys, monkeypatch):
+    arguments = [*settings, "--resume", "--load_model", "any.pth", "--output_dir", str(copied)]
+    assert "has load_model nothing, not any.pth" in fails(capsys, monkeypatch, arguments)
+
+
 def test_centres_of_a_file_are_not_for_training(settings, tmp_path, capsys, monkeypatch):
     arguments = [*settings, "--centers", "any.txt", "--output_dir", str(tmp_path)]
     assert "--centers is for test.py" in fails(capsys, monkeypatch, arguments)

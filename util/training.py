@@ -86,7 +86,8 @@ def start(config: Config, processes: Processes) -> tuple[TrainingState, int]:
 
     Raises:
         FileNotFoundError, ValueError: for a checkpoint that does not fit; also if the folder holds a run
-            that would be overwritten, or not the same one for every process.
+            that would be overwritten, or another than is asked for, or not the same for every process; or
+            if initial weights are frozen.
     """
     last = Path(config.output_dir, "last.pth")
     if last.is_file() and not config.resume:
@@ -103,6 +104,8 @@ def start(config: Config, processes: Processes) -> tuple[TrainingState, int]:
         # What it says of the checkpoint is said once.
         with redirect_stdout(sys.stdout if processes.is_main else None):
             network, spec = prepare_network(config, training=True)
+    elif config.freeze and not resume:
+        raise ValueError("freeze keeps weights as loaded: say with --load_model which.")
     else:
         network, spec = initial_network(config), asked_spec(config)
     state = TrainingState(network, spec, config, processes)

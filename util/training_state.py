@@ -117,18 +117,21 @@ class TrainingState:
         content = read_checkpoint(path)
         if "optimizer" not in content or "running" not in content:
             raise ValueError(f"{path} holds no training to go on with: start from it with --load_model.")
-        asked = self.spec._asdict()
+        asked, held = self.spec._asdict(), content["config"]
         differ = [
             f"{key} {value}, not {asked[key]}"
             for key, value in content["spec"].items()
             if value != asked[key]
         ]
-        held, frozen = content["config"].get("freeze", ()), self.config.freeze
-        if sorted(held) != sorted(frozen):
-            differ.append(f"freeze {' '.join(held) or 'nothing'}, not {' '.join(frozen) or 'nothing'}")
+        parts, frozen = held.get("freeze", ()), self.config.freeze
+        if sorted(parts) != sorted(frozen):
+            differ.append(f"freeze {' '.join(parts) or 'nothing'}, not {' '.join(frozen) or 'nothing'}")
+        started, named = held.get("load_model", ""), self.config.load_model
+        if named and Path(started).absolute() != Path(named).absolute():
+            differ.append(f"load_model {started or 'nothing'}, not {named}")
         if differ:
             raise ValueError(f"{path} has {'; '.join(differ)}: a run goes on with the same.")
-        self._print_changes(path, content["config"])
+        self._print_changes(path, held)
         self._restore_weights(content)
         self.optimizer.load_state_dict(content["optimizer"])
         for group in self.optimizer.param_groups:
@@ -154,8 +157,9 @@ class TrainingState:
 
     def _print_changes(self, path: Path, held: dict[str, Any]) -> None:
         """The settings win over the checkpoint's; a person should know where they differ."""
+        compared = ("resume", "load_model", "freeze", *self.spec._fields)  # or what a loaded network brought
         for name, value in asdict(self.config).items():
-            if name not in ("resume", "load_model") and name in held and held[name] != value:
+            if name not in compared and name in held and held[name] != value:
                 self.processes.print(f"{path} was trained with {name} {held[name]}, from here on {value}.")
 
     def _shared_and_compiled(self) -> nn.Module:
