@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, also where the disk is full or the place takes none."""
 
 import contextlib
+import os
 import resource
 from contextlib import contextmanager
 from pathlib import Path
@@ -129,6 +130,31 @@ def test_a_place_that_takes_no_files_is_named_before_the_work(name):
         pytest.fail("the work began")
     assert raised.value.filename == str(SYSTEM / name)
     assert raised.value.strerror
+
+
+def test_a_link_stays_one(tmp_path):
+    target, link = tmp_path / "disk" / "best.txt", tmp_path / "best.txt"
+    target.parent.mkdir()
+    target.write_text("before")
+    link.symlink_to(target)
+    with written_whole(link) as temporary:
+        temporary.write_text("after")
+    assert link.is_symlink()
+    assert target.read_text() == "after"
+    assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_a_pipe_is_written_to_as_it_is(tmp_path):
+    pipe = tmp_path / "poses.jsonl"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with written_whole(pipe) as place:
+        place.write_text("a pose")
+    assert os.read(reader, 100) == b"a pose"
+    os.close(reader)
+    assert list(tmp_path.iterdir()) == [pipe]
+    assert not pipe.is_file()
 
 
 def test_what_was_there_stays_until_the_block_succeeded(tmp_path):

@@ -25,11 +25,16 @@ def written_whole(path: Path) -> Iterator[Path]:
     """Give a temporary name to write to, and rename it to `path` once the block succeeded.
 
     The temporary file keeps the ending, since libraries choose the format by it. It is there from the
-    start, empty: a place that takes no file shows before the work, not after it.
+    start, empty: a place that takes no file shows before the work, not after it. A link stays one, its file
+    is replaced; a pipe or device is written to as it is.
 
     Raises:
         OSError: naming `path`, if it is a folder, or if its folder takes no files or the disk is full.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        yield path
+        return
+    path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
