@@ -1,7 +1,10 @@
 """Every broken input ends in one sentence and exit code 2, and leaves nothing half-written behind."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import zlib
 from typing import NamedTuple
 
@@ -12,6 +15,7 @@ import torch
 from scipy.io import savemat
 
 from config import NYU_CAMERA, Config
+from tests.conftest import PROJECT
 from tests.nyu_folder import ball_hand, encode_depth, open_hand, write_nyu_folder
 from util.checkpoint import ModelSpec, save_checkpoint
 from util.cli import run
@@ -266,6 +270,32 @@ def test_the_healthy_folder_is_healthy(folder, run_script):
 def test_frames_hold_what_they_show():
     depth = np.array([[0, 255, 256, 65535]])
     assert (encode_depth(depth)[..., 1].astype(int) * 256 + encode_depth(depth)[..., 0] == depth).all()
+
+
+def test_a_mistyped_flag_is_a_sentence_on_any_terminal():
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "test.py", "--epochs", "3"]
+    ran = subprocess.run(command, cwd=PROJECT, env=env, capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("error: ")
+    assert "--epochs" in ran.stderr
+    assert ran.stderr.endswith("; --help lists the settings.\n")
+    assert ran.stderr.count("\n") == 1
+
+
+def test_a_compiler_that_fails_is_a_sentence(monkeypatch, capsys):
+    def train(_: Config) -> None:
+        raise type("InductorError", (RuntimeError,), {"__module__": "torch._dynamo.exc"})(
+            "no g++ found.\nMore"
+        )
+
+    monkeypatch.setattr("sys.argv", ["train.py"])
+    with pytest.raises(SystemExit) as stop:
+        run(train, "Train.")
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: torch.compile does not work here: no g++ found; do without it.\n"
+    )
 
 
 def test_a_full_gpu_is_a_sentence(monkeypatch, capsys):

@@ -5,6 +5,7 @@ import io
 import re
 import sys
 from collections.abc import Callable
+from itertools import dropwhile, takewhile
 from typing import Protocol, Self, TypeVar
 
 import torch
@@ -40,6 +41,14 @@ def run(script: Callable[[Settings], None], description: str, kind: type[Setting
     except torch.OutOfMemoryError:
         print("error: the GPU's memory is full: use smaller batches, bf16, or --device cpu.", file=sys.stderr)
         sys.exit(FAILED)
+    except RuntimeError as error:
+        # Its classes are in modules that take a second to import.
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        print(
+            f"error: torch.compile does not work here: {_first_line(error)}; do without it.", file=sys.stderr
+        )
+        sys.exit(FAILED)
     except KeyboardInterrupt:
         print("stopped.", file=sys.stderr)
         sys.exit(130)
@@ -70,11 +79,22 @@ def parse_settings(arguments: list[str], description: str, kind: type[Settings] 
 
 
 def _unboxed(message: str) -> str:
-    """tyro frames its complaint in a box and adds advice below a rule: keep the complaint."""
+    """tyro frames its complaint in a box and adds advice below a rule: keep the complaint.
+
+    Where the terminal is not in UTF-8 there is no box, and a rule below the title too.
+    """
     inside = [line.strip("│ ") for line in message.splitlines()[1:]]
-    rule = next(i for i, line in enumerate(inside) if set(line) == {"─"})
-    complaint = re.sub(r"\[/?[a-z ]*(\]|$)", "", " ".join(inside[:rule]))  # and its markup
+    framed = takewhile(lambda line: not _is_rule(line), dropwhile(_is_rule, inside))
+    complaint = re.sub(r"\[/?[a-z ]*(\]|$)", "", " ".join(framed))  # and its markup
     return complaint.rstrip(". ") + "; --help lists the settings."
+
+
+def _is_rule(line: str) -> bool:
+    return line != "" and set(line) <= set("─-")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".")
 
 
 def _sentence(error: Exception) -> str:
