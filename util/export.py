@@ -42,6 +42,12 @@ class ExportConfig(Config):
 
     out: str = "model.onnx"  # file to write: .onnx a graph, .pth weights
 
+    def resolved(self) -> "ExportConfig":
+        """See Config; also that `out` says what is to be written."""
+        if Path(self.out).suffix not in (".onnx", ".pth"):
+            raise ValueError(f"out is {self.out}: it must end in .onnx, for a graph, or .pth, for weights.")
+        return super().resolved()
+
 
 def main(config: ExportConfig) -> None:
     """Write the graph or the weights, and only if they compute what the network does."""
