@@ -33,6 +33,14 @@ def main(config: BenchmarkConfig) -> None:
     config = replace(config, precision=precision)
     if config.threads:
         torch.set_num_threads(config.threads)
+    path = Path(config.json or Path(config.output_dir, "benchmark.json"))
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(run_rows(config, device), indent=1) + "\n")
+    print(f"Written to {path}")
+
+
+def run_rows(config: BenchmarkConfig, device: torch.device) -> dict:
+    """Measure, print, and return what goes into the JSON file."""
     machine = describe_machine(device)
     print(machine)
     print(f"{'row':38} {'plain':>12} {'ours':>12} {'ratio':>8}  unit")
@@ -48,10 +56,7 @@ def main(config: BenchmarkConfig) -> None:
         print(describe_curves(content["curves"]))
     elif not rows:
         raise ValueError(f"No row starts with {config.rows!r}: README.md lists them.")
-    path = Path(config.json or Path(config.output_dir, "benchmark.json"))
-    with written_whole(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
-    print(f"Written to {path}")
+    return content
 
 
 def measure(config: BenchmarkConfig, device: torch.device) -> Iterator[Row]:
