@@ -2,7 +2,8 @@
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,8 +48,7 @@ def quantize_onnx(content: bytes, crops: np.ndarray) -> bytes:
         Operation(node.name, node.op_type, [makers.get(value, value) for value in node.input])
         for node in graph.node
     ]
-    logging.getLogger().setLevel(logging.ERROR)  # it advises to prepare the graph, which is prepared
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _quiet(logging.getLogger()):
         plain, small = Path(folder, "plain.onnx"), Path(folder, "int8.onnx")
         plain.write_bytes(content)
         quantization.quantize_static(
@@ -63,6 +63,17 @@ def quantize_onnx(content: bytes, crops: np.ndarray) -> bytes:
             reduce_range=not sums_int8_in_32_bits(),
         )
         return small.read_bytes()
+
+
+@contextmanager
+def _quiet(logger: logging.Logger) -> Iterator[None]:
+    """Errors alone: the quantizer advises to prepare the graph, which is prepared."""
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def quantize_openvino(model: Any, crops: np.ndarray) -> Any:
