@@ -36,9 +36,11 @@ def build_index(config: Config) -> FrameIndex:
     if config.centers:
         frames = frames._replace(center_path=Path(config.centers))
     fold = f" --test_subject {config.test_subject}" if DATASETS[config.dataset].subject_scales else ""
+    # hands17's val takes its centres from among those of train.
+    split = "train" if frames.center_path.name.startswith("center_train") else config.split
     make_centers = (
         f"python -m util.centers --dataset {config.dataset} --data_dir {config.data_dir} "
-        f"--split {config.split}{fold} --method depth --out {frames.center_path}"
+        f"--split {split}{fold} --method depth --out {frames.center_path}"
     )
     index = place_centers(frames, config.split, make_centers)
     return index._replace(joint_xyz=_targets(index.joint_xyz, config))

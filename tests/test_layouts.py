@@ -127,8 +127,12 @@ def test_a_subject_is_left_out_and_has_its_cube(written):
     ]
 
 
-def test_hands17_validates_on_training_frames(written):
+def test_hands17_validates_on_training_frames(written, tmp_path):
     assert len(build_index(settings(written[0], "hands17", "val")).joint_xyz) == 1
+    shutil.copytree(written[0] / "hands17", tmp_path / "hands17")
+    (tmp_path / "hands17" / "center_train_refined.txt").unlink()
+    with pytest.raises(FileNotFoundError, match="--split train --method depth"):  # val's alone would not do
+        build_index(settings(tmp_path, "hands17", "val"))
 
 
 @pytest.mark.parametrize("dataset", ["icvl", "hands17"])
