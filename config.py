@@ -96,10 +96,6 @@ class Config:
         if self.test_subject != "all" and not 0 <= self.test_subject <= 8:
             raise ValueError(f"test_subject is {self.test_subject}: use 0 to 8, or all.")
         info, center = DATASETS[self.dataset], self.target == "center"
-        fold = (f"P{self.test_subject}",) if info.subject_scales else ()
-        network = ("center_" if center else "") + self.net
-        # Not where a network of ours leaves its own predictions.
-        folder = f"scored_{Path(self.predictions).stem}" if self.predictions else network
         return replace(
             self,
             cube=self.cube or tuple(edge * (CENTER_CUBE if center else 1) for edge in info.cube),
@@ -107,8 +103,17 @@ class Config:
             kernel_size=self.kernel_size or network_family(self.net).kernel_size,
             max_epoch=self.max_epoch or info.max_epoch,
             step=self.step or info.step,
-            output_dir=self.output_dir or str(Path("output", self.dataset, folder, *fold)),
+            output_dir=self.output_dir or self.usual_output_dir,
         )
+
+    @property
+    def usual_output_dir(self) -> str:
+        """Where results go if nothing else is said."""
+        fold = (f"P{self.test_subject}",) if DATASETS[self.dataset].subject_scales else ()
+        network = ("center_" if self.target == "center" else "") + self.net
+        # Not where a network of ours leaves its own predictions.
+        folder = f"scored_{Path(self.predictions).stem}" if self.predictions else network
+        return str(Path("output", self.dataset, folder, *fold))
 
     @property
     def info(self) -> "DatasetInfo":
@@ -131,8 +136,6 @@ class Config:
                 raise ValueError(f"{name} is {getattr(self, name)}: it cannot be negative.")
         if not self.lr > 0:
             raise ValueError(f"lr is {self.lr}: it must be positive.")
-        if self.freeze and not (self.load_model or self.resume):
-            raise ValueError("freeze keeps weights as loaded: say with --load_model which.")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema is {self.ema}: a decay lies in [0, 1).")
 

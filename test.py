@@ -22,13 +22,17 @@ from util.metrics import as_json, as_table, joint_errors, score
 def main(config: Config) -> None:
     """Predict or read joints, compare them with the labels, and write figures and pictures."""
     info, folder = config.info, Path(config.output_dir)
-    compared = [named_file(entry, folder) for entry in config.compare]
+    compared = [named_file(entry) for entry in config.compare]
+    keep_compared(compared, folder)
     if config.predictions:
         name, dataset, true_xyz = Path(config.predictions).stem, None, read_labels(config)
         joint_uvd = read_predictions(Path(config.predictions), *true_xyz.shape[:2])
     else:
         dataset, name, joint_uvd = predict(config)
         true_xyz = dataset.index.joint_xyz
+        if config.output_dir == config.usual_output_dir:
+            folder = Path(replace(config, net=name).usual_output_dir)  # the checkpoint's own network wins
+            keep_compared(compared, folder)
         if not dataset.index.labelled:
             write_table(folder / "predictions.txt", joint_uvd.reshape(len(joint_uvd), -1))
             joint_xyz = info.camera.uvd_to_xyz(joint_uvd)
@@ -94,14 +98,19 @@ def tiles_if_there(
         return None
 
 
-def named_file(entry: str, folder: Path) -> tuple[str, Path]:
-    """`NAME=FILE` of --compare; not the file that is to be written into `folder`."""
+def named_file(entry: str) -> tuple[str, Path]:
+    """`NAME=FILE` of --compare."""
     name, equals, file = entry.partition("=")
     if not (name and equals and file):
         raise ValueError(f"--compare {entry!r} is not NAME=FILE.")
-    if Path(file).resolve() == (folder / "predictions.txt").resolve():
-        raise ValueError(f"--compare {entry} would be overwritten: choose another --output_dir.")
     return name, Path(file)
+
+
+def keep_compared(compared: list[tuple[str, Path]], folder: Path) -> None:
+    """Raise ValueError if one of the compared files is what is to be written into `folder`."""
+    for name, file in compared:
+        if file.resolve() == (folder / "predictions.txt").resolve():
+            raise ValueError(f"--compare {name}={file} would be overwritten: choose another --output_dir.")
 
 
 if __name__ == "__main__":

@@ -109,6 +109,20 @@ def test_every_output_is_written_and_reproducible(hands, tmp_path, run_script):
     assert "same" in again.out
 
 
+def test_another_networks_results_have_a_folder_of_their_own(hands, tmp_path, run_script, monkeypatch):
+    root, _ = hands
+    monkeypatch.chdir(tmp_path)
+    spec = ModelSpec("hourglass_1", 14, 2, 0.4, "nyu", 64)
+    save_checkpoint(tmp_path / "other.pth", build_network(*spec[:3]), spec)
+    common = ("test.py", "--dataset", "nyu", "--data_dir", root, "--load_model")
+    assert run_script(*common, root / "small.pth").code == 0
+    first = tmp_path / "output" / "nyu" / "resnet_18" / "predictions.txt"
+    before = first.read_bytes()
+    ran = run_script(*common, "other.pth")
+    assert "Written to output/nyu/hourglass_1/" in ran.out
+    assert first.read_bytes() == before
+
+
 @pytest.mark.parametrize(("net", "asked"), [("resnet_18", ()), ("hourglass_1", ("--net", "hourglass_1"))])
 def test_the_shipped_weights_print_the_shipped_figures(net, asked, tmp_path, run_script):
     ran = run_script("test.py", *asked, "--output_dir", tmp_path)
