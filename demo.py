@@ -121,7 +121,7 @@ def main(settings: DemoSettings) -> None:
 def load_predictor(settings: DemoSettings) -> HandPosePredictor:
     """The networks that the settings name."""
     assumed = asked_spec(Config(net=settings.net, dataset=settings.dataset).resolved())
-    return HandPosePredictor(
+    predictor = HandPosePredictor(
         settings.load_model,
         settings.device,
         settings.precision,
@@ -131,6 +131,9 @@ def load_predictor(settings: DemoSettings) -> HandPosePredictor:
         backend=settings.backend,
         depth_range=settings.depth_range,
     )
+    if predictor.precision != settings.precision:
+        print(f"{settings.precision} gains nothing on this {predictor.device}: using {predictor.precision}.")
+    return predictor
 
 
 def run_stream(source: Source, predictor: HandPosePredictor, settings: DemoSettings) -> None:

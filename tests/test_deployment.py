@@ -16,7 +16,7 @@ from tests.sphere_hands import write_sphere_hands
 from util.backends import calibration_crops, load_backend, prepare_backend, spread_crops
 from util.checkpoint import ModelSpec, load_network, prepare_network, save_checkpoint
 from util.deployment import fold_batch_norm, largest_difference_mm, moved_mm
-from util.device import sums_int8_in_32_bits, usable_precision
+from util.device import has_bf16, sums_int8_in_32_bits
 from util.export import plate_images, to_onnx
 from util.quantization import Operation, kept_in_float
 
@@ -124,8 +124,8 @@ def test_an_engine_gives_the_same_joints_for_any_batch(backend, network, load):
 def test_fewer_bits_move_the_shipped_networks_joints_little(net, backend, precision, most_mm):
     for package in (backend, "onnxscript", *["nncf"] * (backend == "openvino" and precision == "int8")):
         pytest.importorskip(package)
-    if usable_precision(torch.device("cpu"), precision) != precision:
-        pytest.skip(f"this processor has no {precision}")
+    if precision == "bf16" and not has_bf16():
+        pytest.skip("this processor has no bf16")
     if precision == "int8" and not sums_int8_in_32_bits():
         pytest.skip("on this processor int8 has weights of 7 bits")
     config = Config(net=net, backend=backend, precision=precision).resolved()
@@ -272,6 +272,14 @@ def test_exported_weights_are_half_as_large_and_say_where_they_come_from(export_
             torch.testing.assert_close(weight, expected, rtol=2**-11, atol=1e-7)
         else:
             assert torch.equal(weight, expected)  # batch norms and biases are kept as they are
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "weights.PTH", "model"])
+def test_an_ending_says_what_to_export(name, tmp_path, run_script):
+    ran = run_script("util.export", "--out", tmp_path / name)
+    assert ran.code == 2
+    assert "it must end in .onnx, for a graph, or .pth, for weights" in ran.err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_weights_too_large_for_fp16_are_not_written(export_weights, network, tmp_path):

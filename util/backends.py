@@ -13,6 +13,7 @@ from dataloader.base import HandDataset
 from model.awr import joints_and_confidence
 from util.checkpoint import ModelSpec
 from util.deployment import JointNetwork, deployed, joints_as_trained, last_dense, moved_mm
+from util.device import usable_precision
 from util.export import require, to_onnx
 from util.quantization import quantize_onnx, quantize_openvino
 
@@ -84,6 +85,8 @@ def prepare_backend(
         ValueError: see `load_backend`; also if int8 moves joints by more than MOST_MOVED_MM.
     """
     require_precision(config.backend, config.precision)
+    if best_precision(config.backend, config.precision, device) != config.precision:
+        print(f"{config.precision} gains nothing on this {device}; it is computed as asked for.")
     if config.precision != "int8":
         return load_backend(network, spec, config.backend, config.precision, device)
     calibration = calibration_crops(config, dataset)
@@ -132,6 +135,11 @@ def require_precision(backend: str, precision: str) -> None:
             f"backend {backend} has no precision {precision}: it has {there}; "
             f"{precision} is in {', '.join(others) or 'none'}."
         )
+
+
+def best_precision(backend: str, precision: str, device: torch.device) -> str:
+    """`precision`, or what PyTorch is faster with; the other engines say themselves what they lack."""
+    return usable_precision(device, precision) if backend in ("torch", "compile") else precision
 
 
 def _torch_backend(network: nn.Module, spec: ModelSpec, precision: str, compiled: bool) -> Backend:

@@ -16,13 +16,13 @@ from util.backends import (
     BACKENDS,
     CHECKED_FRAMES,
     Backend,
+    best_precision,
     calibration_crops,
     load_backend,
     spread_crops,
 )
 from util.checkpoint import ModelSpec, asked_spec, initial_network, load_network, shipped_weights
 from util.deployment import moved_mm
-from util.device import usable_precision
 from util.export import plate_images
 from util.measure import (
     BenchmarkConfig,
@@ -171,7 +171,7 @@ def usable_backends(
             continue
         for precision in precisions:
             try:
-                if backend in ("torch", "compile") and usable_precision(device, precision) != precision:
+                if best_precision(backend, precision, device) != precision:
                     raise ValueError(f"it gains nothing on this {device}.")
                 if precision == "int8" and calibration is None:
                     calibration = calibration_crops(config, build_dataset(config))

@@ -81,10 +81,19 @@ def _gains_by_bf16() -> bool:
     Not every one that has instructions for it: Intel's without AMX do half of what they do in fp32, and
     a training step took them 1.4 times as long.
     """
-    features = _cpu_features()
-    if "amx_bf16" in features:
+    if "amx_bf16" in _cpu_features():
         return True
-    return any("bf16" in name for name in features) and processor().get("vendor_id") != "GenuineIntel"
+    return has_bf16() and not _is_intel()
+
+
+def has_bf16() -> bool:
+    """Whether this processor has instructions for bf16; others only emulate it."""
+    return any("bf16" in name for name in _cpu_features())
+
+
+def _is_intel() -> bool:
+    told = getattr(torch.cpu, "get_capabilities", dict)().get("cpu_name", "")
+    return "Intel" in told or processor().get("vendor_id") == "GenuineIntel"
 
 
 def _cpu_features() -> set[str]:

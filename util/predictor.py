@@ -16,11 +16,11 @@ import torch
 from config import DATASETS, Config, network_family
 from dataloader.crop import Crop, crop_hand, normalize_depth
 from model.awr import adaptive_weights, joints_and_confidence
-from util.backends import load_backend, require_precision
+from util.backends import best_precision, load_backend, require_precision
 from util.camera import Camera, crop_to_uvd
 from util.checkpoint import RESULTS, ModelSpec, asked_spec, load_network
 from util.deployment import deployed, last_dense
-from util.device import pick_device, usable_precision
+from util.device import pick_device
 from util.find_hand import DEPTH_RANGE, center_from_depth, check_depth_range
 from util.frames import check_camera, in_millimetres, mirrored_camera
 from util.plausible import is_plausible
@@ -80,8 +80,8 @@ class HandPosePredictor:
         depth_range: tuple[float, float] = DEPTH_RANGE,
     ):
         self.device = pick_device(device)
-        self.precision = usable_precision(self.device, precision)
         require_precision(backend, precision)
+        self.precision = best_precision(backend, precision, self.device)
         if precision == "int8":
             raise ValueError("precision int8 is for test.py, which measures its ranges and what it costs.")
         network, self.spec = load_network(Path(checkpoint), assumed or asked_spec(Config().resolved()))
