@@ -199,20 +199,17 @@ def test_fine_tuning_takes_the_loaded_network_and_resumes(settings, undisturbed,
     assert torch.load(tmp_path / "last.pth", weights_only=True)["spec"]["net"] == "hourglass_1"
 
 
-def test_fine_tuning_cannot_resume_with_other_crops(settings, copied, capsys, monkeypatch):
+def test_fine_tuning_resumes_with_its_own_crops_and_weights(settings, copied, capsys, monkeypatch):
     arguments = [*settings, "--resume", "--load_model", "any.pth", "--output_dir", str(copied)]
     complaint = fails(capsys, monkeypatch, [*arguments, "--img_size", "96"])
-    assert "not 96: a run goes on with the same" in complaint
+    assert (
+        "has img_size 32, not 96; load_model nothing, not any.pth: a run goes on with the same" in complaint
+    )
 
 
 def test_initial_weights_are_not_frozen(settings, tmp_path, capsys, monkeypatch):
     arguments = [*settings, "--freeze", "pre", "--output_dir", str(tmp_path)]
     assert "say with --load_model which" in fails(capsys, monkeypatch, arguments)
-
-
-def test_a_run_from_other_weights_cannot_resume(settings, copied, capsys, monkeypatch):
-    arguments = [*settings, "--resume", "--load_model", "any.pth", "--output_dir", str(copied)]
-    assert "has load_model nothing, not any.pth" in fails(capsys, monkeypatch, arguments)
 
 
 def test_centres_of_a_file_are_not_for_training(settings, tmp_path, capsys, monkeypatch):
