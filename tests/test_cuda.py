@@ -1,0 +1,146 @@
+"""A GPU gives the processor's numbers, in every precision. Skipped where there is none."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import default_collate
+
+from config import Config
+from dataloader import build_dataset
+from dataloader.sampler import ShuffledBatches
+from tests.sphere_hands import write_sphere_hands
+from util.backends import load_backend
+from util.benchmark import run_rows
+from util.checkpoint import asked_spec, initial_network, prepare_network
+from util.device import pick_device, usable_precision
+from util.distributed import Processes
+from util.engine import (
+    evaluate,
+    make_loader,
+    make_training_loader,
+    predict_with,
+    settle_batch_norm,
+    to_device,
+    train_step,
+)
+from util.measure import BenchmarkConfig
+from util.predictor import HandPosePredictor
+from util.training_state import TrainingState
+
+if not torch.cuda.is_available():
+    pytest.skip("there is no GPU", allow_module_level=True)
+
+PROJECT = Path(__file__).parents[1]
+GPU, CPU = torch.device("cuda"), torch.device("cpu")
+FRAMES = 16
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> Config:
+    data_dir = tmp_path_factory.mktemp("data")
+    for split in ("train", "val"):
+        write_sphere_hands(data_dir / "synth", split, FRAMES)
+    settings = Config(data_dir=str(data_dir), split="train", net="hourglass_1", img_size=32, num_workers=0)
+    return replace(settings, batch_size=FRAMES, max_epoch=10, step=100, output_dir="unused").resolved()
+
+
+@pytest.fixture
+def exact(monkeypatch):
+    """Convolutions in fp32 proper, not the 10 bits of PyTorch's default."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+def start(config: Config, device: torch.device, **changes) -> TrainingState:
+    config = replace(config, **changes)
+    state = TrainingState(initial_network(config), asked_spec(config), config, Processes(device))
+    state.network.train()
+    return state
+
+
+def test_steps_are_those_of_the_processor(config, exact):
+    dataset = build_dataset(config)
+    batch = default_collate([dataset[i] for i in range(FRAMES)])
+    losses = []
+    for device in (CPU, GPU):
+        state, sample = start(config, device), to_device(batch, device)
+        losses.append([train_step(state, sample, dataset, 1e-3) for _ in range(2)])
+    expected, found = losses
+    assert found[0] == pytest.approx(expected[0], rel=1e-4)
+    # Adam's first step is as long for the smallest gradients, which are rounding, as for the largest.
+    assert found[1] == pytest.approx(expected[1], rel=0.05)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_learns_16_frames_by_heart(config, precision):
+    dataset = build_dataset(config)
+    assert usable_precision(GPU, precision) == precision
+    batch = to_device(default_collate([dataset[i] for i in range(FRAMES)]), GPU)
+    state = start(config, GPU, precision=precision, coord_weight=10.0, ema=0.5)
+    assert state.scaler.is_enabled() == (precision == "fp16")
+    loader = make_training_loader(dataset, ShuffledBatches(FRAMES, FRAMES, seed=0), 0, GPU)
+    errors_mm = []
+    for step in range(240):
+        state.network.train()
+        train_step(state, batch, dataset, min(step / 5, 1) * 1e-3 * 0.1 ** (step // 100) + 1e-6)
+        if step >= 55 and step % 8 == 7:
+            settle_batch_norm(state, loader)
+            errors_mm.append(evaluate(state, dataset).metrics.mpe_mm)
+            if errors_mm[-1] < 2.0:
+                return
+    pytest.fail(f"16 frames are not learnt to 2 mm: {errors_mm}")
+
+
+@pytest.mark.parametrize(("precision", "most_mm"), [("fp32", 0.1), ("bf16", 0.4), ("fp16", 0.1)])
+def test_shipped_weights_give_the_processors_joints(precision, most_mm):
+    config = Config(net="resnet_18", num_workers=0).resolved()
+    dataset = build_dataset(config)
+    network, spec = prepare_network(config)
+    joints = []
+    for device, kind in ((CPU, "fp32"), (GPU, precision)):
+        backend = load_backend(network, spec, "torch", kind, device)
+        loader = make_loader(dataset, 16, 0, device, range(32))
+        joints.append(dataset.camera.uvd_to_xyz(predict_with(backend, loader, device, kind)))
+    moved = np.linalg.norm(joints[1] - joints[0], axis=-1)
+    print(f"{precision}: joints move by {moved.mean():.4f} mm in the mean, {moved.max():.3f} at most")
+    assert moved.mean() < most_mm
+
+
+def test_predictor_finds_the_processors_hand():
+    dataset = build_dataset(Config(num_workers=0).resolved())
+    depth, camera = dataset.index.read_depth(dataset.index.frame_path(0)), dataset.camera
+    path = PROJECT / "results/resnet_18_synth.pth"
+    poses = [HandPosePredictor(path, device).predict(depth, camera) for device in ("cpu", "cuda")]
+    np.testing.assert_allclose(poses[1].joints_xyz, poses[0].joints_xyz, atol=1.0)
+    np.testing.assert_allclose(poses[1].confidence, poses[0].confidence, atol=0.02)
+
+
+def test_trains_and_goes_on(config, tmp_path):
+    """Two processes of one's number: torchrun's nccl for the first epoch, one alone for the second."""
+    command = ["train.py", "--dataset", "synth", "--data_dir", config.data_dir, "--net", "hourglass_1"]
+    command += ["--img_size", "32", "--batch_size", "4", "--num_workers", "1", "--precision", "fp16"]
+    command += ["--output_dir", str(tmp_path), "--device", "cuda", "--ema", "0.9", "--clip_grad", "1"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=1", "--standalone"]
+    for begin, rest in (
+        (torchrun, ["--max_epoch", "1"]),
+        ([sys.executable], ["--max_epoch", "2", "--resume"]),
+    ):
+        whole = [*begin, *command, *rest]
+        done = subprocess.run(whole, cwd=PROJECT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert "cuda" in done.stdout
+    assert torch.load(tmp_path / "last.pth", weights_only=True, map_location="cpu")["epoch"] == 2
+
+
+def test_benchmark_measures_its_memory(config):
+    rows = "head,memory_head,train,memory_train"
+    held = {**vars(config), "precision": "bf16"}
+    config = BenchmarkConfig(**held, rows=rows, nets="hourglass_1", steps=1, repeats=3, pool=16)
+    rows = {row["name"]: row for row in run_rows(config.resolved(), pick_device("cuda"))["rows"]}
+    for name in ("head_decode", "memory_head_decode", "train_hourglass_1", "memory_train_hourglass_1"):
+        assert rows[name]["ours"] > 0
+    assert rows["memory_head_decode"]["ratio"] > 1
