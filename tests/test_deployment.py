@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -245,13 +246,12 @@ def test_a_graph_that_differs_is_not_written(exported, graph, tmp_path):
 
 @pytest.fixture
 def export_weights(network, tmp_path, run_script):
-    def run(weight=None):
+    def run(*arguments, weight=None):
         if weight is not None:
             network.final1.weight.data[0, 0] = weight
         save_checkpoint(tmp_path / "best.pth", network, SPEC, optimizer={"state": {}}, step=7, revision="abc")
-        return run_script(
-            "util.export", "--load_model", tmp_path / "best.pth", "--out", tmp_path / "weights.pth"
-        )
+        files = ("--load_model", tmp_path / "best.pth", "--out", tmp_path / "weights.pth")
+        return run_script("util.export", *files, *arguments)
 
     return run
 
@@ -272,6 +272,28 @@ def test_exported_weights_are_half_as_large_and_say_where_they_come_from(export_
             torch.testing.assert_close(weight, expected, rtol=2**-11, atol=1e-7)
         else:
             assert torch.equal(weight, expected)  # batch norms and biases are kept as they are
+
+
+def test_weights_with_a_shorter_mantissa_pack_smaller(export_weights, network, tmp_path):
+    packed = {}
+    for bits in (10, 5):
+        ran = export_weights("--mantissa", bits)
+        assert ran.code == 0, ran.err
+        packed[bits] = len(zlib.compress((tmp_path / "weights.pth").read_bytes()))
+        for key, weight in load_network(tmp_path / "weights.pth", SPEC)[0].state_dict().items():
+            if weight.dim() > 1:
+                expected = network.state_dict()[key]
+                # Half a step beside what is asked for; the smallest are fp16's subnormal numbers.
+                torch.testing.assert_close(weight, expected, rtol=2.0 ** -(bits + 1), atol=1e-7)
+    assert packed[5] < 0.8 * packed[10]
+
+
+@pytest.mark.parametrize("bits", [0, 11])
+def test_a_mantissa_that_fp16_does_not_have(export_weights, tmp_path, bits):
+    ran = export_weights("--mantissa", bits)
+    assert ran.code == 2
+    assert f"mantissa is {bits}: fp16 has 1 to 10 bits to keep" in ran.err
+    assert not (tmp_path / "weights.pth").exists()
 
 
 @pytest.mark.parametrize("name", ["weights.pt", "weights.PTH", "model"])

@@ -31,6 +31,7 @@ from util.cli import run
 from util.deployment import JointNetwork, joints_as_trained, largest_difference_mm
 from util.files import written_whole
 
+FP16_MANTISSA = 10  # bits
 TOLERANCE_MM = 0.05  # how far a joint may move by becoming a graph
 HALF_TOLERANCE_MM = 2.0  # and by fp16 weights: rounding moves it by tenths, an overflow by centimetres
 REQUIREMENTS = "requirements-deploy.txt"
@@ -41,11 +42,14 @@ class ExportConfig(Config):
     """Settings of the export, beside config.py's: `load_model`, `net` and the data set count."""
 
     out: str = "model.onnx"  # file to write: .onnx a graph, .pth weights
+    mantissa: int = FP16_MANTISSA  # bits that a .pth keeps of each; with 5, git and zip store a quarter less
 
     def resolved(self) -> "ExportConfig":
-        """See Config; also that `out` says what is to be written."""
+        """See Config; also that `out` says what is to be written, and `mantissa` what there is of it."""
         if Path(self.out).suffix not in (".onnx", ".pth"):
             raise ValueError(f"out is {self.out}: it must end in .onnx, for a graph, or .pth, for weights.")
+        if not 1 <= self.mantissa <= FP16_MANTISSA:
+            raise ValueError(f"mantissa is {self.mantissa}: fp16 has 1 to {FP16_MANTISSA} bits to keep.")
         return super().resolved()
 
 
@@ -67,12 +71,14 @@ def write_weights(config: ExportConfig, network: nn.Module, spec: ModelSpec) -> 
     halved = copy.deepcopy(network)
     for weight in halved.parameters():
         if weight.dim() > 1:  # all but a fraction of a per cent; batch norms are no place to save
-            weight.data = weight.data.half()
+            weight.data = round_mantissa(weight.data, config.mantissa).half()
     rounded = JointNetwork(copy.deepcopy(halved).float(), spec.kernel_size)
     moved = largest_move(lambda image: rounded(image)[0], network, spec, max(config.cube))
-    if not moved <= HALF_TOLERANCE_MM:
+    # Rounding doubles with every bit less. These are no hands, on which joints move far less.
+    most = HALF_TOLERANCE_MM * 2 ** (FP16_MANTISSA - config.mantissa)
+    if not moved <= most:
         raise ValueError(
-            f"fp16 weights move joints by up to {moved:.3f} mm, more than {HALF_TOLERANCE_MM} mm: "
+            f"fp16 weights move joints by up to {moved:.3f} mm, more than {most} mm: "
             f"nothing was written to {config.out}."
         )
     held = read_checkpoint(Path(config.load_model)) if config.load_model else {}
@@ -80,6 +86,13 @@ def write_weights(config: ExportConfig, network: nn.Module, spec: ModelSpec) -> 
     save_checkpoint(Path(config.out), halved, spec, **about)
     size = Path(config.out).stat().st_size / 1e6
     print(f"{spec.net}, {size:.1f} MB, in {config.out}: joints within {moved:.5f} mm of the fp32 weights'")
+
+
+def round_mantissa(weight: Tensor, bits: int) -> Tensor:
+    """Round numbers to so many bits after the leading one: zeros at the end of each pack well."""
+    fraction, exponent = torch.frexp(weight)  # the fraction lies in [0.5, 1)
+    steps = 2.0 ** (bits + 1)
+    return torch.ldexp(torch.round(fraction * steps) / steps, exponent)
 
 
 def write_graph(config: ExportConfig, network: nn.Module, spec: ModelSpec) -> None:
