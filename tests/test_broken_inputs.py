@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import zlib
 from typing import NamedTuple
 
@@ -19,6 +21,7 @@ from tests.conftest import PROJECT
 from tests.nyu_folder import ball_hand, encode_depth, open_hand, write_nyu_folder
 from util.checkpoint import ModelSpec, save_checkpoint
 from util.cli import run
+from util.files import written_whole
 
 FRAMES = 3
 
@@ -281,6 +284,22 @@ def test_a_mistyped_flag_is_a_sentence_on_any_terminal():
     assert "--epochs" in ran.stderr
     assert ran.stderr.endswith("; --help lists the settings.\n")
     assert ran.stderr.count("\n") == 1
+
+
+def test_a_terminated_script_leaves_nothing_half_written(monkeypatch, capsys, tmp_path):
+    def write(_: Config) -> None:
+        with written_whole(tmp_path / "metrics.json"):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("sys.argv", ["test.py"])
+    with pytest.raises(SystemExit) as stop:
+        run(write, "Write.")
+    signal.signal(signal.SIGTERM, before)
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == "stopped.\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_compiler_that_fails_is_a_sentence(monkeypatch, capsys):

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+import signal
 import sys
 from collections.abc import Callable
 from itertools import dropwhile, takewhile
@@ -33,6 +34,8 @@ def run(script: Callable[[Settings], None], description: str, kind: type[Setting
         description: shown by --help.
         kind: the settings: config.py's, or a command's own.
     """
+    # `timeout` and clusters end a process by it: what cleans up after Ctrl-C does so here.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         script(parse_settings(sys.argv[1:], description, kind))
     except (ValueError, OSError) as error:
