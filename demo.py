@@ -37,7 +37,7 @@ class DemoSettings:
     camera: str = ""  # nyu, kinect1, kinect2, azure, sr300, sr305, d415, d435, d455, l515, or fx,fy,cx,cy
     depth_scale: float | None = None  # mm a unit: 1000 for metres; None: the camera's, else 1
     handedness: Literal["right", "left"] = "right"
-    track: bool | None = None  # a pose says where to look in the next frame; None: not in files and folders
+    track: bool | None = None  # a pose says where to look in the next frame; None: not in PNG files
     smooth: bool = False  # One-Euro filter over time; with tracking only
 
     show: bool = False  # a window; q or Esc ends it

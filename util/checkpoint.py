@@ -24,9 +24,9 @@ class ModelSpec(NamedTuple):
     """What weights must carry to be decoded rightly.
 
     `net`: name; `num_joints`: J; `downsample`: crop edge / map edge; `kernel_size`: K of SPEC §5;
-    `dataset`: what the network was trained on, None where the file does not say; `img_size`: edge of
-    the crops it was trained on; `target`: joints, or center for a network that refines centres; `cube`:
-    edges (mm) of what it was trained on where they are not the data set's own, else None.
+    `dataset`: what the network was trained on, the settings' where a file does not say; `img_size`: edge
+    of the crops it was trained on; `target`: joints, or center for a network that refines centres;
+    `cube`: edges (mm) of what it was trained on where they are not the data set's own, else None.
     """
 
     net: str

@@ -1,6 +1,6 @@
 """A trained network for others to use: with its head as one ONNX graph, or its weights in half the bytes.
 
-python -m util.export --load_model results/hourglass_1.pth --net hourglass_1 --out model.onnx
+python -m util.export --dataset nyu --net hourglass_1 --load_model results/hourglass_1.pth --out model.onnx
 python -m util.export --load_model output/synth/resnet_18/best.pth --out results/resnet_18_synth.pth
 
 A graph's input is `image` (batch, 1, S, S) float32, normalised as SPEC §4; its outputs are `joint_uvd`
