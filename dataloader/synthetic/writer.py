@@ -24,6 +24,7 @@ import scipy.io
 import torch
 from tqdm import tqdm
 
+from dataloader.base import start_worker
 from dataloader.nyu import FRAME_NAME
 from dataloader.synthetic.hand import HandModel
 from dataloader.synthetic.scene import Scene, sample_scene
@@ -163,6 +164,11 @@ def _one_thread() -> None:
     cv2.setNumThreads(0)
 
 
+def _begin_worker() -> None:
+    start_worker(0)
+    _one_thread()
+
+
 def _run(
     model: HandModel, settings: SplitSettings, folder: Path, chunks: list[int], workers: int
 ) -> Iterator[tuple[int, float]]:
@@ -186,7 +192,7 @@ def _run(
     # Spawned, not forked: torch and OpenCV have threads by now.
     # They inherit deafness to Ctrl-C, which is for this process to answer.
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    pool = multiprocessing.get_context("spawn").Pool(min(workers, len(chunks)), _one_thread)
+    pool = multiprocessing.get_context("spawn").Pool(min(workers, len(chunks)), _begin_worker)
     signal.signal(signal.SIGINT, interrupt)
     with pool:
         try:
