@@ -289,15 +289,18 @@ def test_a_mistyped_flag_is_a_sentence_on_any_terminal():
 def test_a_terminated_script_leaves_nothing_half_written(monkeypatch, capsys, tmp_path):
     def write(_: Config) -> None:
         with written_whole(tmp_path / "metrics.json"):
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(10)
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(10)
+            finally:
+                os.kill(os.getpid(), signal.SIGTERM)  # as `timeout` does, to the process and to its group
 
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr("sys.argv", ["test.py"])
     with pytest.raises(SystemExit) as stop:
         run(write, "Write.")
-    signal.signal(signal.SIGTERM, before)
     assert stop.value.code == 130
+    assert signal.getsignal(signal.SIGTERM) is before
     assert capsys.readouterr().err == "stopped.\n"
     assert list(tmp_path.iterdir()) == []
 

@@ -34,8 +34,7 @@ def run(script: Callable[[Settings], None], description: str, kind: type[Setting
         description: shown by --help.
         kind: the settings: config.py's, or a command's own.
     """
-    # `timeout` and clusters end a process by it: what cleans up after Ctrl-C does so here.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, _stop)
     try:
         script(parse_settings(sys.argv[1:], description, kind))
     except (ValueError, OSError) as error:
@@ -55,6 +54,14 @@ def run(script: Callable[[Settings], None], description: str, kind: type[Setting
     except KeyboardInterrupt:
         print("stopped.", file=sys.stderr)
         sys.exit(130)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stop(*_: object) -> None:
+    """SIGTERM, by which `timeout` and clusters end a process: clean up as after Ctrl-C, once."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # some send it twice
+    raise KeyboardInterrupt
 
 
 def parse_settings(arguments: list[str], description: str, kind: type[Settings] = Config) -> Settings:
