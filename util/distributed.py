@@ -1,6 +1,7 @@
 """Processes that train together, started by `torchrun`; without it, one process alone."""
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,6 +72,8 @@ def joined_processes(device: torch.device) -> Iterator[Processes]:
     if "LOCAL_RANK" not in os.environ:  # torchrun's; clusters set WORLD_SIZE and RANK for all programs
         yield Processes(device)
         return
+    # In joining, which runs in C++, no handler of Python's would be heard.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     rank, local_rank, world_size = (int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"))
     if device.type == "cuda":
         device = torch.device("cuda", local_rank)
