@@ -21,6 +21,7 @@ def pick_device(name: str) -> torch.device:
 
     Raises:
         ValueError: if it is not.
+        torch.OutOfMemoryError: if its memory is full.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -29,9 +30,11 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()  # what is there can also be read back
+    except torch.OutOfMemoryError:
+        raise
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(
-            f"Device {name!r} is not available here: use auto, cpu, or cuda where there is one."
+            f"Device {name!r} is not available here: use --device cpu, or cuda where PyTorch can use one."
         ) from error
     return device
 
@@ -50,7 +53,8 @@ def usable_precision(device: torch.device, asked: str) -> str:
     if asked != "bf16":
         return asked
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        with torch.cuda.device(device):  # the question has no argument
+            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     if device.type == "cpu" and _cpu_features():
         return "bf16" if _gains_by_bf16() else "fp32"
     return "bf16"
