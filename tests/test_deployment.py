@@ -296,6 +296,13 @@ def test_a_mantissa_that_fp16_does_not_have(export_weights, tmp_path, bits):
     assert not (tmp_path / "weights.pth").exists()
 
 
+def test_a_graph_has_no_mantissa(tmp_path, run_script):
+    ran = run_script("util.export", "--mantissa", 5, "--out", tmp_path / "model.onnx")
+    assert ran.code == 2
+    assert "name a .pth" in ran.err
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", ["weights.pt", "weights.PTH", "model"])
 def test_an_ending_says_what_to_export(name, tmp_path, run_script):
     ran = run_script("util.export", "--out", tmp_path / name)

@@ -34,6 +34,7 @@ from util.files import written_whole
 FP16_MANTISSA = 10  # bits
 TOLERANCE_MM = 0.05  # how far a joint may move by becoming a graph
 HALF_TOLERANCE_MM = 2.0  # and by fp16 weights: rounding moves it by tenths, an overflow by centimetres
+ROUNDED_TOLERANCE_MM = 50.0  # and by a shorter mantissa, on crops that show no hand; on hands far less
 REQUIREMENTS = "requirements-deploy.txt"
 
 
@@ -50,6 +51,8 @@ class ExportConfig(Config):
             raise ValueError(f"out is {self.out}: it must end in .onnx, for a graph, or .pth, for weights.")
         if not 1 <= self.mantissa <= FP16_MANTISSA:
             raise ValueError(f"mantissa is {self.mantissa}: fp16 has 1 to {FP16_MANTISSA} bits to keep.")
+        if self.mantissa != FP16_MANTISSA and Path(self.out).suffix != ".pth":
+            raise ValueError(f"mantissa is of weights, and out is {self.out}: name a .pth.")
         return super().resolved()
 
 
@@ -68,24 +71,30 @@ def write_weights(config: ExportConfig, network: nn.Module, spec: ModelSpec) -> 
     Raises:
         ValueError: if a joint moves by it, as where a weight is too large for fp16.
     """
-    halved = copy.deepcopy(network)
-    for weight in halved.parameters():
-        if weight.dim() > 1:  # all but a fraction of a per cent; batch norms are no place to save
-            weight.data = round_mantissa(weight.data, config.mantissa).half()
-    rounded = JointNetwork(copy.deepcopy(halved).float(), spec.kernel_size)
-    moved = largest_move(lambda image: rounded(image)[0], network, spec, max(config.cube))
-    # Rounding doubles with every bit less. These are no hands, on which joints move far less.
-    most = HALF_TOLERANCE_MM * 2 ** (FP16_MANTISSA - config.mantissa)
-    if not moved <= most:
-        raise ValueError(
-            f"fp16 weights move joints by up to {moved:.3f} mm, more than {most} mm: "
-            f"nothing was written to {config.out}."
-        )
+    limits = {FP16_MANTISSA: HALF_TOLERANCE_MM}
+    limits.setdefault(config.mantissa, ROUNDED_TOLERANCE_MM)
+    for bits, limit in limits.items():
+        halved = _halved(network, bits)
+        as_read = JointNetwork(copy.deepcopy(halved).float(), spec.kernel_size)
+        moved = largest_move(lambda image, module=as_read: module(image)[0], network, spec, max(config.cube))
+        if not moved <= limit:
+            raise ValueError(
+                f"fp16 weights move joints by up to {moved:.3f} mm with a mantissa of {bits}, more than "
+                f"{limit} mm: nothing was written to {config.out}."
+            )
     held = read_checkpoint(Path(config.load_model)) if config.load_model else {}
     about = {name: held[name] for name in ("config", "revision", "step", "best_mpe_mm") if name in held}
     save_checkpoint(Path(config.out), halved, spec, **about)
     size = Path(config.out).stat().st_size / 1e6
     print(f"{spec.net}, {size:.1f} MB, in {config.out}: joints within {moved:.5f} mm of the fp32 weights'")
+
+
+def _halved(network: nn.Module, bits: int) -> nn.Module:
+    halved = copy.deepcopy(network)
+    for weight in halved.parameters():
+        if weight.dim() > 1:  # all but a fraction of a per cent; batch norms are no place to save
+            weight.data = round_mantissa(weight.data, bits).half()
+    return halved
 
 
 def round_mantissa(weight: Tensor, bits: int) -> Tensor:
