@@ -64,6 +64,7 @@ def together(config) -> Path:
         "log_every",
     )
     flags = [text for name in (*names, "output_dir") for text in (f"--{name}", str(getattr(config, name)))]
+    flags += ["--device", "cpu"]  # also where there are GPUs, which do not repeat sums exactly
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     done = subprocess.run(
         [*command, str(Path(__file__).with_name("train_together.py")), *flags],

@@ -33,7 +33,7 @@ def settings(tmp_path_factory) -> list[str]:
         *("--data_dir", str(data_dir), "--net", "hourglass_1", "--img_size", "32", "--batch_size", "2"),
         *("--num_workers", "1", "--max_epoch", "2", "--scheduler", "cosine", "--warmup_epochs", "0.5"),
         *("--ema", "0.9", "--bn_batches", "2", "--clip_grad", "0.1", "--dense_epochs", "1"),
-        *("--save_minutes", "0.012", "--log_every", "1"),
+        *("--save_minutes", "0.012", "--log_every", "1", "--device", "cpu"),
     ]
 
 
