@@ -76,8 +76,8 @@ def network_rows(config: BenchmarkConfig, device: torch.device, kind: str) -> It
         kind: frame, a single one, or batch32.
     """
     network = benchmark_network(config)[0].to(device)
-    image = plate_images(BATCH if kind == "batch32" else 1, config.img_size)
-    way = plain_way(network, config.kernel_size, image.to(device))
+    image = plate_images(BATCH if kind == "batch32" else 1, config.img_size).to(device)
+    way = plain_way(network, config.kernel_size, image)
     backends = dict(usable_backends(network, config, device))
     names, runs = list(backends), [lambda run=run: run(image) for run in backends.values()]
     repeats = max(config.repeats // 3, 3) if kind == "batch32" else config.repeats

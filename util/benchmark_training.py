@@ -18,7 +18,7 @@ from util.checkpoint import asked_spec, initial_network
 from util.device import keep_freed_memory
 from util.distributed import Processes
 from util.engine import to_device, train_step
-from util.measure import BenchmarkConfig, Row, memory_rows
+from util.measure import BenchmarkConfig, Row, memory_rows, synchronize
 from util.training_state import TrainingState
 
 # Steps that a loss curve is averaged over before two are compared: single batches differ by more.
@@ -103,8 +103,7 @@ def compare_training(
         for way, times in zip(ways, seconds, strict=True):
             start = time.perf_counter()
             way(batches[i % len(batches)])
-            if processes.device.type == "cuda":
-                torch.cuda.synchronize()
+            synchronize(processes.device)
             times.append(time.perf_counter() - start)
     plain, ours = (len(batches[0].image) / median(times[2:]) for times in seconds)
     yield Row(f"train_{config.net}", plain, ours, ours / plain, "images/s")
