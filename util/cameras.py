@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from config import NYU_CAMERA
 from util.camera import Camera
 
 
@@ -16,7 +17,7 @@ class DepthCamera(NamedTuple):
 # Defaults, not a calibration: nominal values of the model, published or from its field of view. Two cameras
 # of one model differ by a percent or two, and so will the joints; a calibrated `fx,fy,cx,cy` is better.
 CAMERAS = {
-    "nyu": DepthCamera(Camera(588.03, 587.07, 320, 240, flip=-1), (480, 640), 1.0),
+    "nyu": DepthCamera(NYU_CAMERA, (480, 640), 1.0),
     "kinect1": DepthCamera(Camera(571.26, 571.26, 320, 240), (480, 640), 1.0),  # Microsoft's nominal
     "kinect2": DepthCamera(Camera(365.46, 365.46, 254.88, 205.40), (424, 512), 1.0),  # libfreenect2's
     "azure": DepthCamera(Camera(504.0, 504.0, 320, 332), (576, 640), 1.0),  # narrow, unbinned

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 import tyro
 
 from config import NYU_CAMERA
 from util.camera import Camera
 from util.cli import run
+from util.frames import check_camera
 
 SMALLEST_EDGE = 64  # pixels
 
@@ -52,9 +52,7 @@ class Arguments:
             raise ValueError("--frames and --workers must be at least 1, --seed at least 0.")
         if min(self.width, self.height) < SMALLEST_EDGE:
             raise ValueError(f"--width and --height must be at least {SMALLEST_EDGE}: no hand fits in less.")
-        camera = self.camera
-        if not (min(camera.fx, camera.fy) > 0 and np.isfinite(camera).all() and abs(camera.flip) == 1):
-            raise ValueError("--camera needs finite numbers, fx and fy above 0, and flip 1 or -1.")
+        check_camera(self.camera)
         return self
 
 
