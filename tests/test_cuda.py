@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,30 +11,26 @@ from torch.utils.data import default_collate
 
 from config import Config
 from dataloader import build_dataset
-from dataloader.sampler import ShuffledBatches
+from tests.conftest import PROJECT
+from tests.small_training import BY_HEART, learn_by_heart, start
 from tests.sphere_hands import write_sphere_hands
 from util.backends import load_backend
 from util.benchmark import run_rows
-from util.checkpoint import asked_spec, initial_network, prepare_network
+from util.checkpoint import prepare_network
 from util.device import pick_device, usable_precision
 from util.distributed import Processes
 from util.engine import (
-    evaluate,
     make_loader,
-    make_training_loader,
     predict_with,
-    settle_batch_norm,
     to_device,
     train_step,
 )
 from util.measure import BenchmarkConfig
 from util.predictor import HandPosePredictor
-from util.training_state import TrainingState
 
 if not torch.cuda.is_available():
     pytest.skip("there is no GPU", allow_module_level=True)
 
-PROJECT = Path(__file__).parents[1]
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
 FRAMES = 16
 
@@ -55,19 +50,12 @@ def exact(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
-def start(config: Config, device: torch.device, **changes) -> TrainingState:
-    config = replace(config, **changes)
-    state = TrainingState(initial_network(config), asked_spec(config), config, Processes(device))
-    state.network.train()
-    return state
-
-
 def test_steps_are_those_of_the_processor(config, exact):
     dataset = build_dataset(config)
     batch = default_collate([dataset[i] for i in range(FRAMES)])
     losses = []
     for device in (CPU, GPU):
-        state, sample = start(config, device), to_device(batch, device)
+        state, sample = start(config, Processes(device)), to_device(batch, device)
         losses.append([train_step(state, sample, dataset, 1e-3) for _ in range(2)])
     expected, found = losses
     assert found[0] == pytest.approx(expected[0], rel=1e-4)
@@ -81,19 +69,9 @@ def test_learns_16_frames_by_heart(config, precision):
     if usable_precision(GPU, precision) != precision:
         pytest.skip(f"this GPU gains nothing by {precision}")
     batch = to_device(default_collate([dataset[i] for i in range(FRAMES)]), GPU)
-    state = start(config, GPU, precision=precision, coord_weight=10.0, ema=0.5)
+    state = start(config, Processes(GPU), precision=precision, **BY_HEART)
     assert state.scaler.is_enabled() == (precision == "fp16")
-    loader = make_training_loader(dataset, ShuffledBatches(FRAMES, FRAMES, seed=0), 0, GPU)
-    errors_mm = []
-    for step in range(240):
-        state.network.train()
-        train_step(state, batch, dataset, min(step / 5, 1) * 1e-3 * 0.1 ** (step // 100) + 1e-6)
-        if step >= 55 and step % 8 == 7:
-            settle_batch_norm(state, loader)
-            errors_mm.append(evaluate(state, dataset).metrics.mpe_mm)
-            if errors_mm[-1] < 2.0:
-                return
-    pytest.fail(f"16 frames are not learnt to 2 mm: {errors_mm}")
+    learn_by_heart(state, batch, dataset, steps=240)
 
 
 @pytest.mark.parametrize(("precision", "most_mm"), [("fp32", 0.1), ("bf16", 0.4), ("fp16", 0.1)])
@@ -121,7 +99,7 @@ def test_predictor_finds_the_processors_hand():
 
 
 def test_trains_and_goes_on(config, tmp_path):
-    """Two processes of one's number: torchrun's nccl for the first epoch, one alone for the second."""
+    """The first epoch by torchrun with nccl, the second without, from where the first ended."""
     command = ["train.py", "--dataset", "synth", "--data_dir", config.data_dir, "--net", "hourglass_1"]
     command += ["--img_size", "32", "--batch_size", "4", "--num_workers", "1", "--precision", "fp16"]
     command += ["--output_dir", str(tmp_path), "--device", "cuda", "--ema", "0.9", "--clip_grad", "1"]

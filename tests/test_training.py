@@ -17,12 +17,13 @@ from config import Config
 from dataloader import build_dataset
 from dataloader.base import HandDataset, Sample
 from dataloader.sampler import ShuffledBatches
+from tests import small_training
+from tests.small_training import BY_HEART, learn_by_heart
 from tests.sphere_hands import write_sphere_hands
 from util.benchmark_training import compare_curves, compare_training, curve_difference, draw_batches
-from util.checkpoint import asked_spec, initial_network
 from util.device import pick_device, usable_precision
 from util.distributed import Processes
-from util.engine import evaluate, make_training_loader, settle_batch_norm, train_one_epoch, train_step
+from util.engine import make_training_loader, settle_batch_norm, train_one_epoch, train_step
 from util.measure import BenchmarkConfig
 from util.schedule import learning_rate, loss_weights
 from util.training_state import TrainingState
@@ -54,10 +55,7 @@ def first_frames(batch: Sample, count: int) -> Sample:
 
 
 def start(config: Config, **changes) -> TrainingState:
-    config = replace(config, **changes)
-    state = TrainingState(initial_network(config), asked_spec(config), config, CPU)
-    state.network.train()
-    return state
+    return small_training.start(config, CPU, **changes)
 
 
 def test_each_of_several_processes_has_a_gpu_of_its_own(monkeypatch):
@@ -102,18 +100,7 @@ def test_memory_that_is_freed_is_not_handed_out_anew():
 
 def test_learns_16_frames_by_heart(config, dataset, batch):
     """Seeds 0 to 2 take 72 to 120 steps; how many depends on rounding, so the limit is far off."""
-    state = start(config, coord_weight=10.0, step=100, warmup_epochs=5, ema=0.5)
-    loader = make_training_loader(dataset, ShuffledBatches(FRAMES, FRAMES, seed=0), 0, CPU.device)
-    errors_mm = []
-    for step in range(160):
-        state.network.train()
-        train_step(state, batch, dataset, learning_rate(state.config, step))
-        if step >= 55 and step % 8 == 7:
-            settle_batch_norm(state, loader)
-            errors_mm.append(evaluate(state, dataset).metrics.mpe_mm)
-            if errors_mm[-1] < 2.0:
-                return
-    pytest.fail(f"16 frames are not learnt to 2 mm: {errors_mm}")
+    learn_by_heart(start(config, **BY_HEART), batch, dataset, steps=160)
 
 
 def test_step_schedule(config):
