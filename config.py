@@ -20,7 +20,7 @@ class Config:
     img_size: int = 128  # edge of the depth crop, pixels; what the published weights were trained on
     cube: tuple[float, float, float] | None = None  # edges of the cropped volume, mm; None: the data set's
     centers: str = ""  # file of hand centres that test.py crops around; empty: the data set's own
-    center_noise: float | None = None  # mm an axis, spread of crops around centres; None: 0, target center 40
+    center_noise: float | None = None  # mm an axis, spread of crops; None: 0, for target center CENTER_NOISE
     augment_para: tuple[float, float, float] = (10.0, 0.1, 180.0)  # translation mm, scale, rotation degrees
     cache: bool = False  # keep what crops are made from on disk: only the first pass decodes frames
     num_workers: int = 2  # processes that prepare samples beside the network; 0: none

@@ -220,7 +220,7 @@ class HandDataset(Dataset):
 
 
 def start_worker(_: int) -> None:
-    """Begin a process that prepares samples: the `worker_init_fn` of every loader."""
+    """Begin a process that prepares samples or frames: the `worker_init_fn` of every loader."""
     # Ctrl-C and `timeout` reach a whole group: in one of their own, workers end when the main process says.
     # To ignore signals instead would make them deaf to that word too.
     if hasattr(os, "setpgid"):

@@ -165,6 +165,7 @@ def _one_thread() -> None:
 
 
 def _begin_worker() -> None:
+    # In a group of its own: one that a signal ends while it waits would hold the pool's lock for good.
     start_worker(0)
     _one_thread()
 
