@@ -274,8 +274,8 @@ class Family(NamedTuple):
 
 
 # Of the shipped networks, 1 of 100 hands of the bundled test split has less confidence than about `least`,
-# 1 of 20 to 30 less than `sure`. On forearms, walls and bodies beside those hands, 6 of 100 were above resnet's
-# `least`, with weights of before; hourglass_1 gave none of 32 more than 0.13.
+# 1 of 20 to 30 less than `sure`. On forearms, walls and bodies beside those hands, 6 of 100 were above
+# resnet's `least`, with weights of before; hourglass_1 gave none of 32 more than 0.13.
 FAMILIES = {"resnet": Family(1.0, 0.58, 0.64), "hourglass": Family(0.4, 0.3, 0.4)}
 
 
