@@ -56,7 +56,7 @@ class Config:
     clip_grad: float = 0.0  # largest norm of all gradients together; 0: no limit
     ema: float = 0.0  # decay a step of the averaged weights that are scored and saved, say 0.999; 0: none
     bn_batches: int = 50  # batches that measure the averaged weights' batch-norm statistics; 0: averaged too
-    compile: bool = False  # torch.compile: minutes at the start, faster steps after
+    compile: bool = False  # torch.compile: up to minutes at the start; faster steps on a GPU, not on a CPU
     resume: bool = False  # go on from <output_dir>/last.pth, from the start where there is none yet
     save_minutes: float = 10.0  # time between checkpoints within an epoch: what a crash may cost
     log_every: int = 50  # steps a line of log.jsonl and a point of the curves

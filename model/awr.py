@@ -66,14 +66,26 @@ def _encode(dense: Tensor, joint_uvd: Tensor, image: Tensor, kernel_size: float)
     # u differs along columns only and v along rows only: these two stay (B, J, F) in size.
     back_u, back_v, back_d = u - joint_u, v - joint_v, d - joint_d
     distance = (back_u.square() + (back_v.square() + 1e-8)).addcmul_(back_d, back_d).sqrt_()
-    torch.mul(distance, -1 / kernel_size, out=dense[:, 3 * joints :]).add_(1).clamp_min_(0)
+    _multiply_into(dense[:, 3 * joints :], distance, -1 / kernel_size).add_(1).clamp_min_(0)
     # -1/distance within the kernel and 0 beyond it. A mask of booleans would say the same, but
     # to make and to apply one costs more than all the rest.
-    beyond = torch.nextafter(torch.tensor(kernel_size), torch.tensor(torch.inf)).item()
-    scale = threshold_(distance.neg_(), -beyond, -torch.inf).reciprocal_()
-    torch.mul(back_u, scale, out=dense[:, 0 : 3 * joints : 3])
-    torch.mul(back_v, scale, out=dense[:, 1 : 3 * joints : 3])
-    torch.mul(back_d, scale, out=dense[:, 2 : 3 * joints : 3])
+    scale = threshold_(distance.neg_(), -_just_beyond(kernel_size), -torch.inf).reciprocal_()
+    _multiply_into(dense[:, 0 : 3 * joints : 3], back_u, scale)
+    _multiply_into(dense[:, 1 : 3 * joints : 3], back_v, scale)
+    _multiply_into(dense[:, 2 : 3 * joints : 3], back_d, scale)
+
+
+@torch.compiler.assume_constant_result
+def _just_beyond(kernel_size: float) -> float:
+    """The next larger float32."""
+    return torch.nextafter(torch.tensor(kernel_size), torch.tensor(torch.inf)).item()
+
+
+def _multiply_into(part: Tensor, factor: Tensor, other: Tensor | float) -> Tensor:
+    """Write a product into a part of a larger tensor, and return the part."""
+    if torch.compiler.is_compiling():  # which makes one pass of both, but knows no `out` with gaps
+        return part.copy_(factor * other)
+    return torch.mul(factor, other, out=part)
 
 
 def dense_to_joints(dense: Tensor, image: Tensor, kernel_size: float) -> Tensor:
@@ -173,7 +185,9 @@ def _adaptive_weights(dense: Tensor, image: Tensor) -> AdaptiveWeights:
 
 def _pixel_uvd(image: Tensor, feature_size: int) -> tuple[Tensor, Tensor, Tensor]:
     """Normalised u (1, 1, 1, F), v (1, 1, F, 1) and d (B, 1, F, F) of every pixel of the maps."""
-    centers = _pixel_centers(feature_size, image.device)
+    # A compiler sees through the cache, and would warn of it.
+    centers_of = _pixel_centers.__wrapped__ if torch.compiler.is_compiling() else _pixel_centers
+    centers = centers_of(feature_size, image.device)
     stride = image.shape[-1] // feature_size  # every stride-th pixel: nearest, S is a multiple of F
     depth = image[:, :, ::stride, ::stride].float()
     return centers.view(1, 1, 1, -1), centers.view(1, 1, -1, 1), depth

@@ -50,12 +50,13 @@ def exact(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
-def test_steps_are_those_of_the_processor(config, exact):
+@pytest.mark.parametrize("compiled", [False, True])
+def test_steps_are_those_of_the_processor(config, exact, compiled):
     dataset = build_dataset(config)
     batch = default_collate([dataset[i] for i in range(FRAMES)])
     losses = []
-    for device in (CPU, GPU):
-        state, sample = start(config, Processes(device)), to_device(batch, device)
+    for device, compile in ((CPU, False), (GPU, compiled)):
+        state, sample = start(config, Processes(device), compile=compile), to_device(batch, device)
         losses.append([train_step(state, sample, dataset, 1e-3) for _ in range(2)])
     expected, found = losses
     assert found[0] == pytest.approx(expected[0], rel=1e-4)
@@ -63,13 +64,15 @@ def test_steps_are_those_of_the_processor(config, exact):
     assert found[1] == pytest.approx(expected[1], rel=0.05)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_learns_16_frames_by_heart(config, precision):
+@pytest.mark.parametrize(
+    ("precision", "compiled"), [("fp32", False), ("bf16", False), ("bf16", True), ("fp16", False)]
+)
+def test_learns_16_frames_by_heart(config, precision, compiled):
     dataset = build_dataset(config)
     if usable_precision(GPU, precision) != precision:
         pytest.skip(f"this GPU gains nothing by {precision}")
     batch = to_device(default_collate([dataset[i] for i in range(FRAMES)]), GPU)
-    state = start(config, Processes(GPU), precision=precision, **BY_HEART)
+    state = start(config, Processes(GPU), precision=precision, compile=compiled, **BY_HEART)
     assert state.scaler.is_enabled() == (precision == "fp16")
     learn_by_heart(state, batch, dataset, steps=240)
 
@@ -99,14 +102,14 @@ def test_predictor_finds_the_processors_hand():
 
 
 def test_trains_and_goes_on(config, tmp_path):
-    """The first epoch by torchrun with nccl, the second without, from where the first ended."""
+    """The first epoch by torchrun with nccl, the second without and compiled, from where the first ended."""
     command = ["train.py", "--dataset", "synth", "--data_dir", config.data_dir, "--net", "hourglass_1"]
     command += ["--img_size", "32", "--batch_size", "4", "--num_workers", "1", "--precision", "fp16"]
     command += ["--output_dir", str(tmp_path), "--device", "cuda", "--ema", "0.9", "--clip_grad", "1"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=1", "--standalone"]
     for begin, rest in (
         (torchrun, ["--max_epoch", "1"]),
-        ([sys.executable], ["--max_epoch", "2", "--resume"]),
+        ([sys.executable], ["--max_epoch", "2", "--resume", "--compile"]),
     ):
         whole = [*begin, *command, *rest]
         done = subprocess.run(whole, cwd=PROJECT, capture_output=True, text=True)

@@ -131,6 +131,19 @@ def test_loss_is_the_sum_over_stages():
     torch.testing.assert_close(both.total, both.dense + 2 * both.coord)
 
 
+@pytest.mark.parametrize("kernel_size", [0.4, 1.0])
+def test_loss_compiles_in_one_piece(kernel_size):
+    image = torch.where(torch.rand(3, 1, 64, 64) < 0.5, torch.rand(3, 1, 64, 64) * 2 - 1, 1.0)
+    joint_uvd, dense = torch.rand(3, 14, 3) * 2 - 1, torch.randn(3, 56, 32, 32, requires_grad=True)
+    torch.compiler.reset()
+    compiled = torch.compile(awr_loss, fullgraph=True, dynamic=False, backend="aot_eager")
+    results = []
+    for loss in (awr_loss, compiled):
+        terms = loss([dense], image, joint_uvd, kernel_size, 1.0, 2.0)
+        results.append((*terms, *torch.autograd.grad(terms.total, dense)))
+    torch.testing.assert_close(results[1], results[0])
+
+
 @pytest.mark.parametrize(
     ("name", "millions", "gflops"),
     [

@@ -73,7 +73,8 @@ def uvd_to_crop(uvd: Points, center_z: Points, cube_z: Points, M: Points, img_si
 
 def crop_to_uvd(uvd: Points, center_z: Points, cube_z: Points, M: Points, img_size: int) -> Points:
     """Normalised uvd of the crop -> full-frame uvd, the inverse of `uvd_to_crop` (SPEC §10)."""
-    inverse = torch.linalg.inv(M) if isinstance(M, torch.Tensor) else np.linalg.inv(M)
+    # inv would make the processor wait for the GPU to hear that M, a crop's, is not singular.
+    inverse = torch.linalg.inv_ex(M).inverse if isinstance(M, torch.Tensor) else np.linalg.inv(M)
     pixels = (uvd[..., :2] + 1) * (img_size / 2)
     u, v = _apply_to_pixels(inverse, pixels)
     d = uvd[..., 2] * (cube_z[..., None] / 2) + center_z[..., None]

@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from dataloader.base import HandDataset, Sample, start_worker
 from dataloader.sampler import ShuffledBatches
-from model.loss import awr_loss
 from util.backends import Backend, load_backend
 from util.camera import Camera, crop_to_uvd
 from util.device import autocast
@@ -95,11 +94,8 @@ def train_one_epoch(
 
 def train_step(state: TrainingState, sample: Sample, dataset: HandDataset, rate: float) -> StepMeans | None:
     """One step of the optimizer at a learning rate; None, and no change, where something is not finite."""
-    config, device = state.config, state.processes.device
-    with autocast(device, config.precision):
-        stages = state.forward(sample.image)
-    weights = loss_weights(config, state.epoch)
-    loss = awr_loss(stages, sample.image, sample.joint_uvd, state.spec.kernel_size, *weights)
+    config = state.config
+    loss = state.forward(sample.image, sample.joint_uvd, *loss_weights(config, state.epoch))
     state.optimizer.zero_grad()
     state.scaler.scale(loss.total).backward()
     state.scaler.unscale_(state.optimizer)

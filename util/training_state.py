@@ -1,6 +1,7 @@
 """Everything that changes while a network trains, and its way to disk and back."""
 
 import subprocess
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from config import Config
+from model.loss import Loss, awr_loss
 from util.checkpoint import ModelSpec, read_checkpoint, save_checkpoint
+from util.device import autocast
 from util.distributed import Processes
 
 
@@ -46,8 +49,8 @@ class TrainingState:
 
     `epoch`: epochs completed; `frames`: frames of the current one that all processes have taken;
     `step`: optimizer steps in all; `best_mpe_mm`: lowest validation error; `running`: means since
-    the last line of the log. `forward` is the network as the step calls it: compiled, and shared
-    between processes.
+    the last line of the log. `forward` is the network and its loss as the step calls them, (image,
+    joint_uvd, dense_weight, coord_weight) -> Loss: compiled, and shared between processes.
 
     Args:
         network: with the weights to start from.
@@ -63,7 +66,7 @@ class TrainingState:
         # Convolutions run fastest with channels last; the weights decide what the activations are.
         self.network = network.to(processes.device, memory_format=torch.channels_last)
         _freeze(self.network, config.freeze)
-        self.forward = self._shared_and_compiled()
+        self.forward = self._forward()
         trained = [weight for weight in self.network.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.Adam(trained, lr=config.lr, weight_decay=config.weight_decay, fused=True)
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=config.precision == "fp16")
@@ -162,12 +165,24 @@ class TrainingState:
             if name not in compared and name in held and held[name] != value:
                 self.processes.print(f"{path} was trained with {name} {held[name]}, from here on {value}.")
 
-    def _shared_and_compiled(self) -> nn.Module:
-        module = self.network
-        if self.processes.world_size > 1:
+    def _forward(self) -> Callable[..., Loss]:
+        network, processes = self.network, self.processes
+        if processes.world_size > 1:
             # Each process keeps its own batch-norm statistics until they are averaged (see Processes).
-            module = DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
-        return torch.compile(module) if self.config.compile else module
+            network = DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+        precision, kernel_size = self.config.precision, self.spec.kernel_size
+
+        def forward(image: Tensor, joint_uvd: Tensor, dense_weight: float, coord_weight: float) -> Loss:
+            with autocast(processes.device, precision):
+                stages = network(image)
+            return awr_loss(stages, image, joint_uvd, kernel_size, dense_weight, coord_weight)
+
+        if not self.config.compile:
+            return forward
+        # As a CUDA graph, a GPU's many small kernels start at once: one by one they take a processor longer
+        # than they run. Not between processes, whose exchange of gradients divides the network.
+        graph = processes.device.type == "cuda" and processes.world_size == 1
+        return torch.compile(forward, dynamic=False, mode="reduce-overhead" if graph else None)
 
 
 def _freeze(network: nn.Module, parts: tuple[str, ...]) -> None:
