@@ -77,7 +77,7 @@ def _encode(dense: Tensor, joint_uvd: Tensor, image: Tensor, kernel_size: float)
 
 @torch.compiler.assume_constant_result
 def _just_beyond(kernel_size: float) -> float:
-    """The next larger float32."""
+    """The next larger float32; a compiler, which cannot take a number out of a tensor, asks for it once."""
     return torch.nextafter(torch.tensor(kernel_size), torch.tensor(torch.inf)).item()
 
 
