@@ -1,48 +1,60 @@
 """Every setting once. Edit this file or pass the same name as a flag: `python test.py --net hourglass_1`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from util.camera import Camera
+from util.camera import CAMERAS, Camera
 
 
 @dataclass
-class Config:
-    """Settings of test.py and train.py. What is None follows from the tables below."""
+class DataSettings:
+    """What is read, and where results go."""
 
-    # -- data
     dataset: str = "synth"  # a row of DATASETS; lies in <data_dir>/<dataset>
     data_dir: str = "data"  # folder that holds the data sets, or the data set's own
-    split: Literal["train", "val", "test"] = "test"  # what test.py scores; val exists for synth and hands17
-    test_subject: int | Literal["all"] = 0  # msra: who is left out of training, 0 to 8; all: nine folds
+    test_subject: int | Literal["all"] = 0  # msra: the subject left out of training, 0 to 8; all: nine folds
     img_size: int = 128  # edge of the depth crop, pixels; what the published weights were trained on
     cube: tuple[float, float, float] | None = None  # edges of the cropped volume, mm; None: the data set's
-    centers: str = ""  # file of hand centres that test.py crops around; empty: the data set's own
     center_noise: float | None = None  # mm an axis, spread of crops; None: 0, for target center CENTER_NOISE
-    augment_para: tuple[float, float, float] = (10.0, 0.1, 180.0)  # translation mm, scale, rotation degrees
-    cache: bool = False  # keep what crops are made from on disk: only the first pass decodes frames
+    batch_size: int = 32  # frames a step
     num_workers: int = 2  # processes that prepare samples beside the network; 0: none
+    output_dir: str | None = None  # where results go; None: output/<dataset>/<net>
 
-    # -- network
+
+@dataclass
+class NetworkSettings:
+    """Which network, its weights, and how it is computed."""
+
     target: Literal["joints", "center"] = "joints"  # center: one joint, the mean of all; crops are wider
     net: str = "resnet_18"  # resnet_18, resnet_50, resnet_101, resnet_152, or hourglass_N
     downsample: Literal[1, 2, 4] = 2  # crop edge / edge of the dense maps; an hourglass has 2
-    kernel_size: float | None = None  # K of the closeness, in half cubes; None: the network's own, see below
-    load_model: str = ""  # checkpoint; empty: test.py takes results/<net>_<dataset>.pth, train.py starts anew
+    kernel_size: float | None = None  # K of the closeness, in half cubes; None: the network's own
+    load_model: str = ""  # checkpoint; empty: test.py takes results/<net>_<dataset>.pth, train.py none
     device: str = "auto"  # auto: CUDA where there is one, else the CPU; or cpu, cuda, cuda:1
-    backend: Literal["torch", "compile", "onnxruntime", "openvino"] = "torch"  # what test.py runs it with
-    precision: Literal["fp32", "bf16", "fp16", "int8"] = "fp32"  # the head always sums in fp32; see backends
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the network; the head always sums in fp32
     seed: int = 0  # reaches every random draw
 
-    # -- scoring
-    batch_size: int = 32  # frames a step
+
+@dataclass
+class ScoringSettings:
+    """What test.py scores."""
+
+    split: Literal["train", "val", "test"] = "test"  # what is scored; val exists for synth and hands17
+    centers: str = ""  # file of hand centres to crop around; empty: the data set's own
+    backend: Literal["torch", "compile", "onnxruntime", "openvino"] = "torch"  # what runs the network
     predictions: str = ""  # score this file of predictions instead of running a network
     compare: tuple[str, ...] = ()  # NAME=FILE of further predictions, drawn into the same curves
-    output_dir: str | None = None  # where results go; None: output/<dataset>/<net>, see README
 
-    # -- training
+
+@dataclass
+class TrainingSettings:
+    """How train.py trains."""
+
+    augment_para: tuple[float, float, float] = (10.0, 0.1, 180.0)  # translation mm, scale, rotation degrees
+    cache: bool = False  # keep what crops are made from on disk: only the first epoch decodes frames
     max_epoch: int | None = None  # None: the data set's
     lr: float = 1e-3  # Adam's usual rate; also the released recipe's
     weight_decay: float = 0.0  # the networks are small for the data: none in the released recipe
@@ -61,38 +73,40 @@ class Config:
     save_minutes: float = 10.0  # time between checkpoints within an epoch: what a crash may cost
     log_every: int = 50  # steps a line of log.jsonl and a point of the curves
 
+
+# What a number must be; None, which the tables fill, is always allowed.
+AT_LEAST_ONE = ("img_size", "batch_size", "max_epoch", "step", "log_every")
+POSITIVE = ("kernel_size", "lr", "cube")
+NOT_NEGATIVE = (
+    *("num_workers", "seed", "center_noise", "augment_para", "weight_decay", "warmup_epochs", "dense_weight"),
+    *("coord_weight", "dense_epochs", "clip_grad", "ema", "bn_batches", "save_minutes"),
+)
+
+
+@dataclass
+class Config(TrainingSettings, ScoringSettings, NetworkSettings, DataSettings):
+    """All settings together. What is None follows from the tables below."""
+
     def resolved(self) -> "Config":
         """Check the settings and fill what is None from the tables.
 
         Raises:
             ValueError: in one sentence, for a setting that cannot work.
         """
-        if self.dataset not in DATASETS:
-            raise ValueError(f"There is no data set {self.dataset!r}: use one of {', '.join(DATASETS)}.")
-        for name in ("img_size", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1.")
+        find_dataset(self.dataset)
+        check_numbers(self, AT_LEAST_ONE, lambda value: 1 <= value < inf, "at least 1")
+        check_numbers(self, POSITIVE, lambda value: 0 < value < inf, "positive and finite")
+        check_numbers(self, NOT_NEGATIVE, lambda value: 0 <= value < inf, "0 or more, and finite")
+        if self.ema >= 1:
+            raise ValueError(f"ema is {self.ema}: a decay lies in [0, 1).")
         if self.img_size % 32:
             raise ValueError(
                 f"img_size is {self.img_size}: the networks halve it 5 times, use a multiple of 32."
             )
-        if self.center_noise is not None and not 0 <= self.center_noise < inf:
-            raise ValueError(f"center_noise is {self.center_noise}: it cannot be negative.")
         if self.cache and (self.center_noise or (self.target == "center" and self.center_noise is None)):
             raise ValueError(
                 "cache keeps crops around fixed centres and center_noise moves them: leave one of them out."
             )
-        if self.num_workers < 0:
-            raise ValueError(f"num_workers is {self.num_workers}: it cannot be negative.")
-        if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}: it cannot be negative.")
-        if self.kernel_size is not None and not 0 < self.kernel_size < inf:
-            raise ValueError(f"kernel_size is {self.kernel_size}: it must be positive and finite.")
-        if not all(0 <= strength < inf for strength in self.augment_para):
-            raise ValueError(f"augment_para is {self.augment_para}: none of the three can be negative.")
-        self._check_training()
-        if self.cube is not None and not all(0 < edge < inf for edge in self.cube):
-            raise ValueError(f"cube is {self.cube}: its three edges in mm must be positive and finite.")
         if self.test_subject != "all" and not 0 <= self.test_subject <= 8:
             raise ValueError(f"test_subject is {self.test_subject}: use 0 to 8, or all.")
         info, center = DATASETS[self.dataset], self.target == "center"
@@ -100,14 +114,14 @@ class Config:
             self,
             cube=self.cube or tuple(edge * (CENTER_CUBE if center else 1) for edge in info.cube),
             center_noise=self.center_noise if self.center_noise is not None else CENTER_NOISE * center,
-            kernel_size=self.kernel_size or network_family(self.net).kernel_size,
+            kernel_size=self.kernel_size or find_network(self.net).kernel_size,
             max_epoch=self.max_epoch or info.max_epoch,
             step=self.step or info.step,
-            output_dir=self.output_dir or self.usual_output_dir,
+            output_dir=self.output_dir or self.default_output_dir,
         )
 
     @property
-    def usual_output_dir(self) -> str:
+    def default_output_dir(self) -> str:
         """Where results go if nothing else is said."""
         fold = (f"P{self.test_subject}",) if DATASETS[self.dataset].subject_scales else ()
         network = ("center_" if self.target == "center" else "") + self.net
@@ -123,27 +137,30 @@ class Config:
             return info
         return replace(info, joint_names=("center",), chains=((0,),))
 
-    def _check_training(self) -> None:
-        for name in ("max_epoch", "step", "log_every"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}: it must be at least 1.")
-        for name in (
-            *("weight_decay", "warmup_epochs", "dense_weight", "coord_weight"),
-            *("dense_epochs", "clip_grad", "bn_batches", "save_minutes"),
-        ):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: it cannot be negative.")
-        if not self.lr > 0:
-            raise ValueError(f"lr is {self.lr}: it must be positive.")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"ema is {self.ema}: a decay lies in [0, 1).")
+
+def check_numbers(
+    settings: object, names: tuple[str, ...], allowed: Callable[[float], bool], wanted: str
+) -> None:
+    """Raise ValueError where a named setting, or one of its numbers, is not allowed.
+
+    Args:
+        settings: a dataclass; what is None counts as allowed.
+        names: of its fields: numbers, or tuples of them.
+        allowed: number -> bool.
+        wanted: what the sentence says that it must be.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not all(number is None or allowed(number) for number in numbers):
+            raise ValueError(f"{name} is {value}: it must be {wanted}.")
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is fixed for a data set (SPEC §1, §9)."""
+    """What is fixed for a data set (docs/spec.md §1, §9)."""
 
+    layout: str  # module of dataloader/ that reads its files
     joint_names: tuple[str, ...]
     chains: tuple[tuple[int, ...], ...]  # joints from pinky to thumb, then wrist or knuckles, for drawing
     camera: Camera
@@ -151,7 +168,7 @@ class DatasetInfo:
     cube: tuple[float, float, float]  # mm
     max_epoch: int
     step: int  # epochs between cuts of the learning rate
-    source: str  # where it comes from, for the error when it is missing; see `origin`
+    source: str  # where it comes from, for the error when it is missing
     val_split: str = "val"  # scored after every epoch; best.pth is picked by it
     smaller_hand_from: int | None = None  # first test frame of a subject whose cube is × 5/6
     subject_scales: tuple[float, ...] = ()  # of the cube by subject, where subjects are left out in turn
@@ -166,7 +183,7 @@ NYU_JOINTS = (
     *("thumb tip", "thumb IP", "thumb MCP", "wrist ulnar", "wrist radial", "palm"),
 )
 NYU_CHAINS = ((13, 1, 0), (13, 3, 2), (13, 5, 4), (13, 7, 6), (13, 10, 9, 8), (11, 13, 12))
-NYU_CAMERA = Camera(fx=588.03, fy=587.07, cx=320, cy=240, flip=-1)
+NYU_CAMERA = CAMERAS["nyu"].camera
 
 ICVL_JOINTS = (
     *("palm", "thumb root", "thumb mid", "thumb tip", "index root", "index mid", "index tip"),
@@ -198,10 +215,11 @@ HANDS17_CHAINS = (
 )
 
 NYU = DatasetInfo(
+    layout="nyu",
     joint_names=NYU_JOINTS,
     chains=NYU_CHAINS,
     camera=NYU_CAMERA,
-    frame_size=(480, 640),
+    frame_size=CAMERAS["nyu"].frame_size,
     cube=(300, 300, 300),
     max_epoch=40,
     step=30,
@@ -220,10 +238,11 @@ DATASETS = {
         smaller_hand_from=None,
     ),
     "icvl": DatasetInfo(
+        layout="icvl",
         joint_names=ICVL_JOINTS,
         chains=ICVL_CHAINS,
-        camera=Camera(fx=240.99, fy=240.96, cx=160, cy=120),
-        frame_size=(240, 320),
+        camera=CAMERAS["icvl"].camera,
+        frame_size=CAMERAS["icvl"].frame_size,
         cube=(200, 200, 200),
         max_epoch=40,
         step=10,
@@ -231,10 +250,11 @@ DATASETS = {
         source="the ICVL Hand Posture Dataset is at https://labicvl.github.io/hand.html",
     ),
     "msra": DatasetInfo(
+        layout="msra",
         joint_names=MSRA_JOINTS,
         chains=MSRA_CHAINS,
-        camera=Camera(fx=241.42, fy=241.42, cx=160, cy=120, flip=-1),
-        frame_size=(240, 320),
+        camera=CAMERAS["msra"].camera,
+        frame_size=CAMERAS["msra"].frame_size,
         cube=(200, 200, 200),
         max_epoch=25,
         step=10,
@@ -243,10 +263,11 @@ DATASETS = {
         subject_scales=(1, 1, 1, 0.9, 0.9, 0.9, 0.85, 0.8, 0.75),
     ),
     "hands17": DatasetInfo(
+        layout="hands17",
         joint_names=HANDS17_JOINTS,
         chains=HANDS17_CHAINS,
-        camera=Camera(fx=475.065948, fy=475.065857, cx=315.944855, cy=245.287079),
-        frame_size=(480, 640),
+        camera=CAMERAS["hands17"].camera,
+        frame_size=CAMERAS["hands17"].frame_size,
         cube=(200, 200, 200),
         max_epoch=10,
         step=5,
@@ -260,32 +281,48 @@ CENTER_CUBE = 4 / 3  # of the data set's cube
 CENTER_NOISE = 40.0  # mm; networks for the joints get none
 
 
-class Family(NamedTuple):
-    """What goes with a kind of network.
+class NetworkInfo(NamedTuple):
+    """What goes with a kind of network, all sizes of it.
 
-    `kernel_size`: K of SPEC §5, that its published weights were trained with; decoding with another than
-    in training ruins the joints. `least`, `sure`: means of `joint_confidence`, at that K: below `least`
-    there is no hand, below `sure` perhaps none.
+    `builder`: "module:function" that takes the name's size, the number of joints and the downsampling, and
+    gives the network. `kernel_size`: K of docs/spec.md §5; decoding with another than in training ruins the
+    joints. Means of the joints' confidence at that K, where they were measured: below `min_confidence`
+    there is no hand, below `reacquire_below` a tracker looks for the hand anew.
     """
 
+    builder: str
     kernel_size: float
-    least: float
-    sure: float
+    min_confidence: float | None = None
+    reacquire_below: float | None = None
 
 
-# Of the shipped networks, 1 of 100 hands of the bundled test split has less confidence than about `least`,
-# 1 of 20 to 30 less than `sure`. On forearms, walls and bodies beside those hands, 6 of 100 were above
-# resnet's `least`, with weights of before; hourglass_1 gave none of 32 more than 0.13.
-FAMILIES = {"resnet": Family(1.0, 0.58, 0.64), "hourglass": Family(0.4, 0.3, 0.4)}
+# By the name's part before `_`. Of the shipped networks, 1 of 100 hands of the bundled test split has less
+# confidence than `min_confidence`, 1 of 20 to 30 less than `reacquire_below`.
+NETWORKS = {
+    "resnet": NetworkInfo("model.resnet_deconv:build", 1.0, 0.58, 0.64),
+    "hourglass": NetworkInfo("model.hourglass:build", 0.4, 0.3, 0.4),
+}
 
 
-def network_family(net: str) -> Family:
+def find_network(net: str) -> NetworkInfo:
     """The row of a network's name.
 
     Raises:
-        ValueError: for a network of no known family.
+        ValueError: for a network of no known kind.
     """
-    family = net.partition("_")[0]
-    if family not in FAMILIES:
-        raise ValueError(f"There is no network {net!r}: use resnet_18/50/101/152 or hourglass_N with N ≥ 1.")
-    return FAMILIES[family]
+    kind = net.partition("_")[0]
+    if kind not in NETWORKS:
+        kinds = " or ".join(f"{name}_…" for name in NETWORKS)
+        raise ValueError(f"There is no network {net!r}: use {kinds}, or add a row to NETWORKS in config.py.")
+    return NETWORKS[kind]
+
+
+def find_dataset(dataset: str) -> DatasetInfo:
+    """The row of a data set's name.
+
+    Raises:
+        ValueError: for one of no row.
+    """
+    if dataset not in DATASETS:
+        raise ValueError(f"There is no data set {dataset!r}: use one of {', '.join(DATASETS)}.")
+    return DATASETS[dataset]

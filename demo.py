@@ -4,28 +4,11 @@ python demo.py --source frame.png --camera sr305 --save out
 python demo.py --source synthetic --serve
 """
 
-import time
-from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Literal
 
-from tqdm import tqdm
-
-from config import Config
-from util import recording
-from util.cameras import parse_camera
-from util.checkpoint import asked_spec
 from util.cli import run
-from util.find_hand import DEPTH_RANGE, check_depth_range
-from util.frames import in_millimetres
-from util.live_page import serve
-from util.overlay import draw_panel
-from util.predictor import DEFAULT_CHECKPOINT, HandPosePredictor
-from util.recording import record, window, write_poses
-from util.sources import Source, SourceOptions, open_source
-from util.tracker import make_poser
 
 
 @dataclass
@@ -47,10 +30,10 @@ class DemoSettings:
     json: str = ""  # out.jsonl: one pose a line
     weights: bool = False  # show every joint's adaptive weight map too
     min_confidence: float | None = None  # joints' mean, below which there is no hand; None: the network's
-    depth_range: tuple[float, float] = DEPTH_RANGE  # nearest and farthest depth of a hand to be found, mm
+    depth_range: tuple[float, float] = (100.0, 1500.0)  # nearest and farthest depth of a hand to be found, mm
     frames: int = 0  # stop after so many; 0: at the end, or at Ctrl-C
 
-    load_model: str = str(DEFAULT_CHECKPOINT)
+    load_model: str = ""  # checkpoint; empty: results/resnet_18_synth.pth
     net: str = "resnet_18"  # of a checkpoint that does not say, as published ones
     dataset: str = "synth"  # that it was trained on
     center_model: str = ""  # weights that refine found centres, 80 ms a frame; empty: depth alone
@@ -68,7 +51,7 @@ class DemoSettings:
             ValueError: in one sentence, for one that cannot work.
         """
         if not (self.show or self.serve or self.save or self.json):
-            raise ValueError("Nothing would come of it: pass --show, --serve, --save or --json.")
+            raise ValueError("No output selected: pass --show, --serve, --save or --json.")
         if self.serve and (self.show or self.save or self.json):
             raise ValueError("--serve shows poses in the browser alone: leave --show, --save, --json out.")
         if self.serve and (self.smooth or self.frames or self.track is not None):
@@ -98,89 +81,16 @@ class DemoSettings:
             raise ValueError(f"port is {self.port}: it must be 1 to 65535.")
         if self.depth_scale is not None and not 0 < self.depth_scale < float("inf"):
             raise ValueError(f"depth_scale is {self.depth_scale}: it must be positive and finite.")
-        check_depth_range(self.depth_range)
+        if not 0 <= self.depth_range[0] < self.depth_range[1]:
+            raise ValueError(f"depth_range is {self.depth_range}: the nearest depth comes first, in mm.")
         return self
 
 
 def main(settings: DemoSettings) -> None:
     """Predict and show."""
-    camera = parse_camera(settings.camera) if settings.camera else None
-    options = SourceOptions(camera, settings.depth_scale, settings.seed, settings.leaves, settings.body)
-    predictor = load_predictor(settings)
-    with ExitStack() as stack:
-        sources = []
-        for name in settings.source:
-            sources.append(open_source(name, options))
-            stack.callback(sources[-1].close)
-        if settings.serve:
-            serve(sources, predictor, settings.handedness, settings.port)
-        else:
-            run_stream(sources[0], predictor, settings)
+    from util.demo.stream import run_demo  # here, so that --help does not wait for PyTorch
 
-
-def load_predictor(settings: DemoSettings) -> HandPosePredictor:
-    """The networks that the settings name."""
-    assumed = asked_spec(Config(net=settings.net, dataset=settings.dataset).resolved())
-    predictor = HandPosePredictor(
-        settings.load_model,
-        settings.device,
-        settings.precision,
-        settings.center_model or None,
-        settings.min_confidence,
-        assumed=assumed,
-        backend=settings.backend,
-        depth_range=settings.depth_range,
-    )
-    if predictor.precision != settings.precision:
-        print(f"{settings.precision} gains nothing on this {predictor.device}: using {predictor.precision}.")
-    return predictor
-
-
-def run_stream(source: Source, predictor: HandPosePredictor, settings: DemoSettings) -> None:
-    """Every frame of a source through the network and to where the settings say."""
-    pose_of = make_poser(
-        source, predictor, settings.handedness, settings.track, settings.smooth, settings.weights
-    )
-    length = min(filter(None, (source.length, settings.frames)), default=None)
-    if settings.save.endswith(".png") and not 0 < (length or 0) <= recording.SHEET_PICTURES:
-        raise ValueError(f"A sheet holds {recording.SHEET_PICTURES} frames: pass --frames, or --save a film.")
-    done = seen = rate = 0
-    failure: ValueError | None = None
-    started = time.perf_counter()
-    with ExitStack() as stack:
-        pictures = stack.enter_context(record(Path(settings.save))) if settings.save else None
-        lines = stack.enter_context(write_poses(Path(settings.json))) if settings.json else None
-        show = stack.enter_context(window("AWR")) if settings.show else None
-        # Ctrl-C is how an endless stream ends: what was saved until then is kept.
-        stack.enter_context(suppress(KeyboardInterrupt))
-        for i in tqdm(range(length) if length else count(), desc="frames", unit="frame"):
-            try:
-                depth = source.read(i)
-            except ValueError as error:
-                if not (source.live and done):
-                    raise
-                failure = error  # a camera that was pulled out: what it has sent is kept
-                break
-            pose = pose_of(depth)
-            done, seen = i + 1, seen + (pose is not None)
-            elapsed = time.perf_counter() - started
-            rate, seconds = done / elapsed, elapsed if source.live else None
-            if lines:
-                lines(source.label(i), pose, seconds)
-            if pictures or show:
-                sure = f"confidence {pose.confidence.mean():.2f}" if pose is not None else "no hand"
-                headline = f"{source.label(i)}   {rate:.1f} frames/s   {sure}"
-                depth_mm = in_millimetres(depth, source.depth_scale)
-                picture = draw_panel(
-                    depth_mm, pose, predictor.info, source.camera, headline, settings.weights
-                )
-                if pictures:
-                    pictures(picture, seconds)
-                if show and show(picture):
-                    break
-    print(f"A hand in {seen} of {done} frames; {rate:.1f} frames a second from end to end.")
-    if failure is not None:
-        raise failure
+    run_demo(settings)
 
 
 if __name__ == "__main__":

@@ -3,40 +3,43 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from config import Config
-from dataloader import build_dataset, folds, hands17, join, read_labels
-from dataloader.base import HandDataset
-from util.backends import prepare_backend
-from util.checkpoint import prepare_network
+from config import Config, DataSettings, NetworkSettings, ScoringSettings
 from util.cli import run
-from util.device import pick_device
-from util.drawing import Tile, pick_tiles, save_gallery, save_joint_bars, save_pck_curve, save_success_curve
-from util.engine import make_loader, predict_with
-from util.files import read_predictions, write_table, written_whole
-from util.metrics import as_json, as_table, joint_errors, score
+
+if TYPE_CHECKING:
+    from dataloader.base import HandDataset
+    from util.plots import Tile
+
+# Most imports are inside the functions, so that --help does not wait for PyTorch.
 
 
 def main(config: Config) -> None:
     """Predict or read joints, compare them with the labels, and write figures and pictures."""
+    from dataloader import read_labels
+    from dataloader.hands17 import write_submission
+    from util import plots
+    from util.files import atomic_write, read_predictions, write_table
+    from util.metrics import as_json, as_table, joint_errors, score
+
     info, folder = config.info, Path(config.output_dir)
-    compared = [named_file(entry) for entry in config.compare]
-    keep_compared(compared, folder)
+    compared = [parse_named_file(entry) for entry in config.compare]
+    check_not_overwritten(compared, folder)
     if config.predictions:
         name, dataset, true_xyz = Path(config.predictions).stem, None, read_labels(config)
         joint_uvd = read_predictions(Path(config.predictions), *true_xyz.shape[:2])
     else:
         dataset, name, joint_uvd = predict(config)
         true_xyz = dataset.index.joint_xyz
-        if config.output_dir == config.usual_output_dir:
-            folder = Path(replace(config, net=name).usual_output_dir)  # the checkpoint's own network wins
-            keep_compared(compared, folder)
+        if config.output_dir == config.default_output_dir:
+            folder = Path(replace(config, net=name).default_output_dir)  # the checkpoint's own network wins
+            check_not_overwritten(compared, folder)
         if not dataset.index.labelled:
             write_table(folder / "predictions.txt", joint_uvd.reshape(len(joint_uvd), -1))
-            joint_xyz = info.camera.uvd_to_xyz(joint_uvd)
-            hands17.write_submission(folder / "submission.txt", dataset.index, joint_xyz)
+            write_submission(folder / "submission.txt", dataset.index, info.camera.uvd_to_xyz(joint_uvd))
             print(f"The labels are withheld: nothing to score. Written to {folder}/submission.txt")
             return
 
@@ -49,45 +52,54 @@ def main(config: Config) -> None:
     rows = {key: score(error) for key, error in errors.items()}
     print(as_table(rows, info.joint_names))
 
-    tiles = tiles_if_there(config, dataset, joint_uvd, errors[name].mean(axis=1))
+    tiles = gallery_tiles(config, dataset, joint_uvd, errors[name].mean(axis=1))
 
     # Everything that can fail is done: now write.
-    with written_whole(folder / "metrics.json") as temporary:
+    with atomic_write(folder / "metrics.json") as temporary:
         temporary.write_text(json.dumps(as_json(rows[name], info.joint_names), indent=1) + "\n")
     write_table(folder / "predictions.txt", joint_uvd.reshape(len(joint_uvd), -1))
-    save_pck_curve(folder / "pck.png", rows)
-    save_success_curve(folder / "success.png", rows)
-    save_joint_bars(folder / "joints.png", rows, info.joint_names)
+    plots.save_pck_curve(folder / "pck.png", rows)
+    plots.save_success_curve(folder / "success.png", rows)
+    plots.save_joint_bars(folder / "joints.png", rows, info.joint_names)
     if tiles is None:
         (folder / "gallery.png").unlink(missing_ok=True)  # it would show other predictions
     else:
-        save_gallery(folder / "gallery.png", tiles, info.chains)
+        plots.save_gallery(folder / "gallery.png", tiles, info.chains)
     print(f"Written to {folder}/")
 
 
-def predict(config: Config) -> tuple[HandDataset, str, np.ndarray]:
+def predict(config: Config) -> "tuple[HandDataset, str, np.ndarray]":
     """Run the network of every fold on its frames.
 
     Returns:
         The samples, the network's name, and (N, J, 3) full-frame uvd.
     """
+    from dataloader import build_dataset, folds, join
+    from util.checkpoint import load_or_init_network
+    from util.deployment.backends import prepare_backend
+    from util.device import pick_device
+    from util.training.engine import make_loader, predict_frames
+
     device = pick_device(config.device)
     datasets, parts = [], []
     for fold in folds(config):
-        network, spec = prepare_network(fold)
+        network, spec = load_or_init_network(fold)
         fold = replace(fold, img_size=spec.img_size, cube=spec.cube or fold.cube)
         dataset = build_dataset(fold)
         loader = make_loader(dataset, config.batch_size, config.num_workers, device)
         backend = prepare_backend(network, spec, fold, device, dataset)
-        parts.append(predict_with(backend, loader, device, config.precision))
+        parts.append(predict_frames(lambda image, run=backend: run(image)[0], loader, device, fold.precision))
         datasets.append(dataset)
     return join(datasets, config), spec.net, np.concatenate(parts)
 
 
-def tiles_if_there(
-    config: Config, dataset: HandDataset | None, joint_uvd: np.ndarray, frame_errors: np.ndarray
-) -> dict[str, list[Tile]] | None:
+def gallery_tiles(
+    config: Config, dataset: "HandDataset | None", joint_uvd: np.ndarray, frame_errors: np.ndarray
+) -> "dict[str, list[Tile]] | None":
     """The gallery's frames. Predictions are scored against labels alone: their frames may be missing."""
+    from dataloader import build_dataset, folds, join
+    from util.plots import pick_tiles
+
     if dataset is not None:
         return pick_tiles(dataset, joint_uvd, frame_errors)
     try:
@@ -98,7 +110,7 @@ def tiles_if_there(
         return None
 
 
-def named_file(entry: str) -> tuple[str, Path]:
+def parse_named_file(entry: str) -> tuple[str, Path]:
     """`NAME=FILE` of --compare."""
     name, equals, file = entry.partition("=")
     if not (name and equals and file):
@@ -106,7 +118,7 @@ def named_file(entry: str) -> tuple[str, Path]:
     return name, Path(file)
 
 
-def keep_compared(compared: list[tuple[str, Path]], folder: Path) -> None:
+def check_not_overwritten(compared: list[tuple[str, Path]], folder: Path) -> None:
     """Raise ValueError if one of the compared files is what is to be written into `folder`."""
     for name, file in compared:
         if file.resolve() == (folder / "predictions.txt").resolve():
@@ -114,4 +126,4 @@ def keep_compared(compared: list[tuple[str, Path]], folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    run(main, __doc__)
+    run(main, __doc__, Config, (DataSettings, NetworkSettings, ScoringSettings))

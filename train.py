@@ -1,18 +1,22 @@
 """Train, resume or fine-tune a network; in one process, or in many started by torchrun."""
 
-from config import Config
+from config import Config, DataSettings, NetworkSettings, TrainingSettings
 from util.cli import run
-from util.device import pick_device
-from util.distributed import joined_processes
-from util.training import train
+
+GROUPS = (DataSettings, NetworkSettings, TrainingSettings)
 
 
 def main(config: Config) -> None:
     """Train to the settings' last epoch."""
-    with joined_processes(pick_device(config.device)) as processes:
+    # Here, so that --help does not wait for PyTorch.
+    from util.device import pick_device
+    from util.training.distributed import init_distributed
+    from util.training.trainer import train
+
+    with init_distributed(pick_device(config.device)) as processes:
         train(config, processes)
         processes.print(f"Written to {config.output_dir}/")
 
 
 if __name__ == "__main__":
-    run(main, __doc__)
+    run(main, __doc__, Config, GROUPS)

@@ -2,19 +2,23 @@
 
 import errno
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
 from config import DATASETS, Config
-from dataloader import hands17, icvl, msra, nyu
+from dataloader import msra
 from dataloader.base import FrameIndex, HandDataset
-from dataloader.crop_cache import CropCache
-from dataloader.index import Frames, concatenate, place_centers
+from dataloader.cache.crop_cache import CropCache
+from dataloader.index import Frames, attach_centers, concatenate
 from dataloader.labels import user_cache
 
-# The synthetic hands are written in NYU's layout.
-MODULES = {"nyu": nyu, "synth": nyu, "icvl": icvl, "msra": msra, "hands17": hands17}
+
+def layout_of(config: Config) -> ModuleType:
+    """The module that reads the data set's files: `split_folder`, `find_frames` and `read_labels`."""
+    return import_module(f"dataloader.{DATASETS[config.dataset].layout}")
 
 
 def find_frames(config: Config) -> Frames:
@@ -23,7 +27,7 @@ def find_frames(config: Config) -> Frames:
     Raises:
         FileNotFoundError, ValueError: in one sentence, if the data set is not there or damaged.
     """
-    return MODULES[config.dataset].find_frames(_root(config), config)
+    return layout_of(config).find_frames(_root(config), config)
 
 
 def build_index(config: Config) -> FrameIndex:
@@ -39,10 +43,10 @@ def build_index(config: Config) -> FrameIndex:
     # hands17's val takes its centres from among those of train.
     split = "train" if frames.center_path.name.startswith("center_train") else config.split
     make_centers = (
-        f"python -m util.centers --dataset {config.dataset} --data_dir {config.data_dir} "
+        f"python -m util.inference.centers --dataset {config.dataset} --data_dir {config.data_dir} "
         f"--split {split}{fold} --method depth --out {frames.center_path}"
     )
-    index = place_centers(frames, config.split, make_centers)
+    index = attach_centers(frames, config.split, make_centers)
     return index._replace(joint_xyz=_targets(index.joint_xyz, config))
 
 
@@ -58,7 +62,7 @@ def build_dataset(config: Config, augment: bool = False) -> HandDataset:
 
 def read_labels(config: Config) -> np.ndarray:
     """True joints of every frame of the split, (N, J, 3) mm, without looking for frames or centres."""
-    return _targets(MODULES[config.dataset].read_labels(_root(config), config), config)
+    return _targets(layout_of(config).read_labels(_root(config), config), config)
 
 
 def folds(config: Config) -> list[Config]:
@@ -131,7 +135,7 @@ def _targets(joint_xyz: np.ndarray, config: Config) -> np.ndarray:
 
 def _root(config: Config) -> Path:
     """The data set's folder: `<data_dir>/<dataset>`, or `data_dir` where that has the layout itself."""
-    split_folder = MODULES[config.dataset].split_folder
+    split_folder = layout_of(config).split_folder
     usual, itself = Path(config.data_dir, config.dataset), Path(config.data_dir)
     for root in (usual, itself):
         if split_folder(root, config).is_dir():

@@ -1,4 +1,4 @@
-"""The four augmentations of training (SPEC §3): translate, scale, rotate, none. Pure functions on arrays."""
+"""The augmentations of training (docs/spec.md §3): translate, scale, rotate, none. Functions on arrays."""
 
 from typing import NamedTuple
 

@@ -10,8 +10,8 @@ import torch
 from torch.utils.data import Dataset
 
 from dataloader.augment import Augmentation, apply_augmentation, draw_augmentation
+from dataloader.cache.crop_cache import CropCache
 from dataloader.crop import cut_window, finish_crop, normalize_depth
-from dataloader.crop_cache import CropCache
 from util.camera import Camera, uvd_to_crop
 
 
@@ -59,7 +59,7 @@ def make_sample(
     img_size: int,
     augmentation: Augmentation | None = None,
 ) -> Sample:
-    """Crop, augment and normalise one frame (SPEC §2-§4).
+    """Crop, augment and normalise one frame (docs/spec.md §2-§4).
 
     Args:
         depth: (H, W) frame, mm.
@@ -159,7 +159,7 @@ class HandDataset(Dataset):
         augmentation = None
         if self.augment_strength is not None:
             # A stream of its own per sample and epoch: the draw depends neither on the worker
-            # that happens to make it nor on what was drawn before (SPEC §11).
+            # that happens to make it nor on what was drawn before (docs/spec.md §11).
             rng = np.random.default_rng((self.seed, int(self._epoch), i))
             augmentation = draw_augmentation(rng, self.augment_strength)
         center_xyz = self._center(i)
@@ -219,7 +219,7 @@ class HandDataset(Dataset):
         return center_xyz + self.center_noise * noise
 
 
-def start_worker(_: int) -> None:
+def init_worker(_: int) -> None:
     """Begin a process that prepares samples or frames: the `worker_init_fn` of every loader."""
     # Ctrl-C and `timeout` reach a whole group: in one of their own, workers end when the main process says.
     # To ignore signals instead would make them deaf to that word too.

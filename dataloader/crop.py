@@ -1,4 +1,4 @@
-"""Cut the cube around the hand's centre out of a depth frame (SPEC §2, §4). Pure functions on arrays."""
+"""Cut the cube around the hand out of a depth frame (docs/spec.md §2, §4). Pure functions on arrays."""
 
 from math import floor
 from typing import NamedTuple
@@ -40,7 +40,7 @@ class Window(NamedTuple):
 def crop_hand(
     depth: np.ndarray, camera: Camera, center_xyz: np.ndarray, cube: np.ndarray, img_size: int
 ) -> Crop:
-    """Cut, limit in depth, and resize to a square (SPEC §2).
+    """Cut, limit in depth, and resize to a square (docs/spec.md §2).
 
     Args:
         depth: (H, W) depth frame, mm, 0 where nothing was measured; any integer or float dtype.
@@ -84,7 +84,7 @@ def finish_crop(cut: np.ndarray, camera: Camera, center_xyz: np.ndarray, cube: n
 
 
 def find_window(camera: Camera, center_xyz: np.ndarray, cube: np.ndarray, img_size: int) -> Window:
-    """Project the cube's edges at the centre's depth and fit them into the crop (SPEC §2.1, §2.3, §2.4)."""
+    """Project the cube's edges at the centre's depth and fit them into the crop (docs/spec.md §2)."""
     # Plain numbers: of arrays with two entries, NumPy's calls would take five times as long.
     *center_uv, center_z = camera.xyz_to_uvd(np.asarray(center_xyz, np.float64)).tolist()
     start, end = [], []
@@ -109,7 +109,7 @@ def find_window(camera: Camera, center_xyz: np.ndarray, cube: np.ndarray, img_si
 
 
 def limit_depth(image: np.ndarray, center_z: float, cube_z: float) -> np.ndarray:
-    """Nearer than the cube: onto its front face. Beyond it: no reading (SPEC §2.2).
+    """Nearer than the cube: onto its front face. Beyond it: no reading (docs/spec.md §2.2).
 
     Args:
         image: (..., W) float32, mm.
@@ -131,7 +131,7 @@ def limit_depth(image: np.ndarray, center_z: float, cube_z: float) -> np.ndarray
 
 
 def normalize_depth(image: np.ndarray, farthest: float, center_z: float, cube_z: float) -> np.ndarray:
-    """Map depth to [-1, 1] with the background at +1 (SPEC §4).
+    """Map depth to [-1, 1] with the background at +1 (docs/spec.md §4).
 
     Args:
         image: (S, S) crop, mm.

@@ -1,4 +1,4 @@
-"""HANDS 2017's layout on disk (SPEC §1), that of the frame-based task.
+"""HANDS 2017's layout on disk (docs/spec.md §1), that of the frame-based task.
 
 <root>/training/Training_Annotation.txt           `image_D%08d.png`, then 21 × (x y z) mm, tab separated
 <root>/training/images/image_D%08d.png            depth frames, 16 bit, mm
@@ -18,7 +18,7 @@ from config import DATASETS, Config
 from dataloader.base import FrameIndex
 from dataloader.index import Frames, center_file, named_path
 from dataloader.labels import read_label_files, require_labels
-from util.files import read_depth_png, written_whole
+from util.files import atomic_write, read_depth_png
 
 FOLDERS = {"train": "training", "val": "training", "test": "frame"}
 VAL_STEP = 50
@@ -93,7 +93,7 @@ def write_submission(path: Path, index: FrameIndex, joint_xyz: np.ndarray) -> No
         index: the test frames.
         joint_xyz: (N, 21, 3) predicted joints, mm.
     """
-    with written_whole(path) as temporary, temporary.open("w") as file:
+    with atomic_write(path) as temporary, temporary.open("w") as file:
         for i, joints in enumerate(joint_xyz):
             numbers = "\t".join(f"{value:.4f}" for value in joints.ravel())
             file.write(f"{index.frame_path(i).name}\t{numbers}\n")

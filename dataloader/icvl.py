@@ -1,4 +1,4 @@
-"""ICVL's layout on disk (SPEC §1).
+"""ICVL's layout on disk (docs/spec.md §1).
 
 <root>/Training/labels.txt                         `<sequence>/image_%04d.png`, then 16 × (u v d), a line
 <root>/Training/Depth/<sequence>/image_%04d.png    depth frames, 16 bit, mm

@@ -35,7 +35,7 @@ def center_file(root: Path, split: str, test_subject: int | None = None) -> Path
     return root / f"center_{split}_{fold}refined.txt"
 
 
-def place_centers(frames: Frames, split: str, how_to_make: str) -> FrameIndex:
+def attach_centers(frames: Frames, split: str, how_to_make: str) -> FrameIndex:
     """Give every frame its centre.
 
     A frame whose centre is `invalid` is left out of training. In testing it stays, so that its error

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from util.files import written_whole
+from util.files import atomic_write
 
 NAME_LENGTH = 40  # bytes; ICVL's longest, an angle's folder before the sequence's, has 34
 CHUNK_BYTES = 1 << 20  # text parsed at a time: small enough for the processor's cache
@@ -244,7 +244,7 @@ def _load(cache: Path, dtype: np.dtype, key: bytes) -> np.ndarray | None:
 
 def _save(cache: Path, parts: Iterator[np.ndarray], key: bytes) -> None:
     """Write records as they come: a million of them never lie in memory together."""
-    with written_whole(cache) as temporary, temporary.open("wb") as file:
+    with atomic_write(cache) as temporary, temporary.open("wb") as file:
         for records in parts:
             file.write(records.data)
         file.write(key)

@@ -1,4 +1,4 @@
-"""MSRA15's layout on disk (SPEC §1); one of nine subjects is left out of training and tested on.
+"""MSRA15's layout on disk (docs/spec.md §1); one of nine subjects is left out of training and tested on.
 
 <root>/P?/<gesture>/joint.txt                  number of frames, then 21 × (x y z) mm a line, z negative
 <root>/P?/<gesture>/%06d_depth.bin             depth frames, counted from 0

@@ -1,4 +1,4 @@
-"""NYU's layout on disk (SPEC §1), which the synthetic hands share.
+"""NYU's layout on disk (docs/spec.md §1), which the synthetic hands share.
 
 <root>/{train,test}/depth_1_%07d.png     depth frames of camera 0, counted from 1
 <root>/{train,test}/joint_data.mat       labels

@@ -1,12 +1,13 @@
-"""Stacked hourglass: repeated down- and upsampling, a dense map after every stack (SPEC §8).
+"""Stacked hourglass: repeated down- and upsampling, a dense map after every stack (docs/spec.md §8).
 
 Attribute names are those of the published weights.
 """
 
+import re
+
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
-
-from model.heads import dense_map
 
 CHANNELS = 256
 HOURGLASS_DEPTH = 4
@@ -44,10 +45,23 @@ class StackedHourglass(nn.Module):
         denses = []
         for stack, hourglass in enumerate(self.hgs):
             feature = self.features[stack](hourglass(x))
-            denses.append(dense_map(feature, self.outs_1[stack], self.outs_2[stack]))
+            denses.append(torch.cat([self.outs_1[stack](feature), self.outs_2[stack](feature)], dim=1))
             if stack < len(self.merge_preds):
                 x = x + self.merge_preds[stack](denses[-1]) + self.merge_features[stack](feature)
         return denses
+
+
+def build(num_stacks: str, num_joints: int, downsample: int) -> StackedHourglass:
+    """The network `hourglass_<num_stacks>`.
+
+    Raises:
+        ValueError: for a number of stacks or a downsample that does not exist.
+    """
+    if not re.fullmatch("[1-9][0-9]*", num_stacks):
+        raise ValueError(f"There is no network hourglass_{num_stacks}: use hourglass_1, hourglass_2, …")
+    if downsample != 2:
+        raise ValueError(f"downsample {downsample} does not exist for an hourglass: use 2.")
+    return StackedHourglass(int(num_stacks), num_joints)
 
 
 class Hourglass(nn.Module):

@@ -1,4 +1,4 @@
-"""The training loss: Huber on the dense maps and on the joints, summed over stages (SPEC §7)."""
+"""The training loss: Huber on the dense maps and on the joints, summed over stages (docs/spec.md §7)."""
 
 from typing import NamedTuple
 
@@ -40,7 +40,7 @@ def awr_loss(
         stages: dense maps (B, 4J, F, F), one a stage, as the network returns them.
         image: (B, 1, S, S) normalised depth crop.
         joint_uvd: (B, J, 3) true joints, normalised uvd.
-        kernel_size: K of SPEC §5.
+        kernel_size: K of docs/spec.md §5.
         dense_weight: weight of the dense term.
         coord_weight: weight of the joint term.
     """

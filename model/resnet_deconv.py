@@ -1,13 +1,12 @@
-"""ResNet with deconvolutions: an encoder, upsampling, and two 1×1 heads (SPEC §8)."""
+"""ResNet with deconvolutions: an encoder, upsampling, and two 1×1 heads (docs/spec.md §8)."""
 
 from math import log2, prod
 
+import torch
 from torch import Tensor, nn
 from torchvision.models import resnet
 
-from model.heads import dense_map
-
-DEPTHS = (18, 50, 101, 152)
+DEPTHS = ("18", "50", "101", "152")
 DECONV_CHANNELS = 256
 
 
@@ -43,7 +42,20 @@ class ResNetDeconv(nn.Module):
         x = self.pre(image)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         x = self.deconv_layers(x)
-        return [dense_map(x, self.final1, self.final2)]
+        return [torch.cat([self.final1(x), self.final2(x)], dim=1)]
+
+
+def build(depth: str, num_joints: int, downsample: int) -> ResNetDeconv:
+    """The network `resnet_<depth>`.
+
+    Raises:
+        ValueError: for a depth or a downsample that does not exist.
+    """
+    if depth not in DEPTHS:
+        raise ValueError(f"There is no network resnet_{depth}: a ResNet has depth {', '.join(DEPTHS)}.")
+    if downsample not in (1, 2, 4):
+        raise ValueError(f"downsample {downsample} does not exist for resnet_{depth}: use 1, 2 or 4.")
+    return ResNetDeconv(int(depth), num_joints, downsample)
 
 
 def _deconvolutions(in_channels: int, count: int) -> nn.Sequential:

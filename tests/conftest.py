@@ -2,13 +2,12 @@
 
 import runpy
 import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
 
-PROJECT = Path(__file__).parents[1]
+from tests.helpers.project import PROJECT
 
 
 class Ran(NamedTuple):
@@ -19,12 +18,6 @@ class Ran(NamedTuple):
     err: str
 
 
-def need_synthetic_hand() -> None:
-    """Skip the test, or the module, where what renders hands is not installed."""
-    for package in ("anny", "embreex"):
-        pytest.importorskip(package, reason="the synthetic hand needs requirements-synth.txt")
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     """Sums in one order on every machine, and no fight over cores with the processes that tests start."""
@@ -33,7 +26,7 @@ def _one_thread():
 
 @pytest.fixture
 def run_script(monkeypatch, capfd):
-    """Run a script (`test.py`) or module (`util.drawing`) as its user would, sparing each time's imports."""
+    """Run a script (`test.py`) or module (`util.plots`) as its user would, sparing each time's imports."""
 
     def run(script, *arguments):
         monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])

@@ -10,11 +10,10 @@ import torch
 from config import NYU_CAMERA
 from dataloader.crop import crop_hand, normalize_depth
 from model.awr import dense_to_joints, joints_to_dense
-from tests.nyu_folder import ball_hand, open_hand
-from util import benchmark_networks, plain
-from util.checkpoint import asked_spec, save_checkpoint
-from util.export import plate_images
-from util.measure import (
+from tests.helpers.nyu_folder import ball_hand, open_hand
+from util.benchmark import baseline
+from util.benchmark import networks as benchmark_networks
+from util.benchmark.measure import (
     BenchmarkConfig,
     Row,
     duration_row,
@@ -23,6 +22,8 @@ from util.measure import (
     rate_row,
     time_in_turn,
 )
+from util.checkpoint import save_checkpoint, spec_from_config
+from util.deployment.export import plate_images
 from util.metrics import joint_errors, score
 
 
@@ -32,9 +33,9 @@ def test_the_plain_head_computes_the_same(kernel_size):
     joint_uvd = torch.rand(3, 5, 3, generator=torch.Generator().manual_seed(0)) - 0.5
     dense = joints_to_dense(joint_uvd, image, kernel_size, 32)
     torch.testing.assert_close(
-        plain.dense_of_joints(joint_uvd, image, kernel_size, 32), dense, rtol=0, atol=1e-5
+        baseline.dense_of_joints(joint_uvd, image, kernel_size, 32), dense, rtol=0, atol=1e-5
     )
-    found = plain.joints_of_dense(dense, image, kernel_size)
+    found = baseline.joints_of_dense(dense, image, kernel_size)
     torch.testing.assert_close(found, dense_to_joints(dense, image, kernel_size), rtol=0, atol=1e-5)
 
 
@@ -42,7 +43,7 @@ def test_the_plain_metrics_are_the_metrics():
     rng = np.random.default_rng(0)
     true_xyz = rng.uniform(-100, 100, (20, 14, 3))
     predicted = true_xyz + rng.normal(0, 10, true_xyz.shape)
-    found, expected = plain.metrics(predicted, true_xyz), score(joint_errors(predicted, true_xyz))
+    found, expected = baseline.metrics(predicted, true_xyz), score(joint_errors(predicted, true_xyz))
     assert found["mpe"] == pytest.approx(expected.mpe_mm)
     np.testing.assert_allclose(found["pck"], expected.pck)
     assert found["median"] == pytest.approx(expected.median_mm)
@@ -56,7 +57,7 @@ def test_the_plain_crop_is_the_crop(center):
     depth = ball_hand(open_hand(center))
     made = crop_hand(depth, NYU_CAMERA, center, cube, 128)
     expected = normalize_depth(made.image, made.image.max(), center[2], cube[2])
-    found = plain.crop(depth, NYU_CAMERA, center, cube, 128)
+    found = baseline.crop(depth, NYU_CAMERA, center, cube, 128)
     assert (found != 1).any()
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
@@ -119,8 +120,8 @@ def test_engines_that_are_missing_are_named_and_left_out(run_script, tmp_path, m
         raise ValueError(f"{name} is not installed: pip install -r requirements-deploy.txt.")
 
     monkeypatch.setitem(benchmark_networks.MATRICES, "cpu", 256)
-    monkeypatch.setattr("util.export.require", missing)
-    monkeypatch.setattr("util.backends.require", missing)
+    monkeypatch.setattr("util.deployment.export.require", missing)
+    monkeypatch.setattr("util.deployment.backends.require", missing)
     flags = (
         "--rows",
         "frame,memory_frame,limit,moved",
@@ -144,11 +145,11 @@ def test_engines_that_are_missing_are_named_and_left_out(run_script, tmp_path, m
 
 def test_a_checkpoints_own_k_and_cube_reach_the_rows(tmp_path):
     config = BenchmarkConfig(nets="resnet_18", load_model=str(tmp_path / "own.pth")).resolved()
-    spec = asked_spec(config)._replace(kernel_size=0.6, cube=(200.0, 200.0, 200.0))
+    spec = spec_from_config(config)._replace(kernel_size=0.6, cube=(200.0, 200.0, 200.0))
     save_checkpoint(tmp_path / "own.pth", spec.build(), spec)
     settings = benchmark_networks.as_trained(config)
     assert (settings.kernel_size, settings.cube) == (0.6, (200.0, 200.0, 200.0))
-    assert asked_spec(settings) == spec
+    assert spec_from_config(settings) == spec
 
 
 @pytest.mark.parametrize(

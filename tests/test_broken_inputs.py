@@ -17,11 +17,11 @@ import torch
 from scipy.io import savemat
 
 from config import NYU_CAMERA, Config
-from tests.conftest import PROJECT
-from tests.nyu_folder import ball_hand, encode_depth, open_hand, write_nyu_folder
+from tests.helpers.nyu_folder import ball_hand, encode_depth, open_hand, write_nyu_folder
+from tests.helpers.project import PROJECT
 from util.checkpoint import ModelSpec, save_checkpoint
 from util.cli import run
-from util.files import written_whole
+from util.files import atomic_write
 
 FRAMES = 3
 
@@ -288,7 +288,7 @@ def test_a_mistyped_flag_is_a_sentence_on_any_terminal():
 
 def test_a_terminated_script_leaves_nothing_half_written(monkeypatch, capsys, tmp_path):
     def write(_: Config) -> None:
-        with written_whole(tmp_path / "metrics.json"):
+        with atomic_write(tmp_path / "metrics.json"):
             try:
                 os.kill(os.getpid(), signal.SIGTERM)
                 time.sleep(10)

@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader
 from config import NYU_CAMERA, Config
 from dataloader import build_dataset
 from dataloader.base import FrameIndex, HandDataset
-from dataloader.crop_cache import ENTRY_BYTES, CropCache
-from tests.nyu_folder import ball_hand, open_hand, write_nyu_folder
+from dataloader.cache.crop_cache import ENTRY_BYTES, CropCache
+from tests.helpers.nyu_folder import ball_hand, open_hand, write_nyu_folder
 
 FRAMES = 6
 NAMES = ("crops_train_128.bin", "crops_train_128.index")
@@ -207,7 +207,7 @@ def test_workers_share_one_cache(config, method):
 def test_a_cache_that_can_only_be_read_is_read(config, monkeypatch):
     samples(build_dataset(config))
     touch_frame(Path(config.data_dir, "nyu"))
-    monkeypatch.setattr("dataloader.crop_cache._open_for_writing", lambda path: -1)
+    monkeypatch.setattr("dataloader.cache.crop_cache._open_for_writing", lambda path: -1)
     cached = build_dataset(config)
     reads = count_reads(cached)
     expected = samples(build_dataset(replace(config, cache=False)))
@@ -238,7 +238,7 @@ def test_the_command_fills_what_is_missing(config, run_script):
 def test_a_build_that_is_killed_goes_on(config):
     root = Path(config.data_dir, "nyu")
     code = (
-        "import sys, time; from dataloader import base, cache; from util.cli import run; "
+        "import sys, time; from dataloader import base; from dataloader.cache import __main__ as cache; from util.cli import run; "
         "fill = base.HandDataset.fill_cache; "
         "base.HandDataset.fill_cache = lambda self, i: fill(self, i) or True if i < 4 else time.sleep(60); "
         "run(cache.main, '', cache.CacheSettings)"

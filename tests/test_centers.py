@@ -13,11 +13,11 @@ from tqdm import tqdm
 from config import NYU_CAMERA, Config
 from dataloader import build_index, find_frames
 from dataloader.nyu import read_depth
-from tests.layout_folders import spread_hands, write_hands17_folder, write_icvl_folder
+from tests.helpers.layout_folders import spread_hands, write_hands17_folder, write_icvl_folder
 from util.camera import Camera
-from util.centers import center_errors, centers_from_labels, find_centers
 from util.files import read_centers, write_centers
-from util.find_hand import DEPTH_RANGE, center_from_depth
+from util.inference.centers import center_errors, centers_from_labels, find_centers
+from util.inference.find_hand import DEPTH_RANGE, center_from_depth
 
 SHARED = Path(__file__).parents[2] / "shared"
 SR305 = Camera(fx=476.007, fy=476.007, cx=313.683, cy=242.755)
@@ -200,7 +200,7 @@ def test_the_command_writes_centres_that_the_loader_reads(written, method, tmp_p
     out = written / "icvl" / "center_test_refined.txt"
     out.unlink(missing_ok=True)  # what the command is for
     common = ("--dataset", "icvl", "--data_dir", written, "--method", method)
-    ran = run_script("util/centers.py", *common, "--out", out, "--json", tmp_path / "errors.json")
+    ran = run_script("util.inference.centers", *common, "--out", out, "--json", tmp_path / "errors.json")
     assert ran.code == 0, ran.err
     report = json.loads((tmp_path / "errors.json").read_text())
     assert report["frames"] == 4
@@ -220,8 +220,10 @@ def test_every_batch_has_its_centres_where_bars_are_switched_off(written, monkey
     config = Config(dataset="icvl", data_dir=str(written)).resolved()
     frames, camera = find_frames(config), config.info.camera
     expected = find_centers(frames, camera, DEPTH_RANGE)
-    monkeypatch.setattr("util.centers.BATCH_SIZE", 3)  # of 4 frames
-    monkeypatch.setattr("util.centers.tqdm", partial(tqdm, disable=True))  # what TQDM_DISABLE=1 does
+    monkeypatch.setattr("util.inference.centers.BATCH_SIZE", 3)  # of 4 frames
+    monkeypatch.setattr(
+        "util.inference.centers.tqdm", partial(tqdm, disable=True)
+    )  # what TQDM_DISABLE=1 does
     assert np.isfinite(expected).all()
     np.testing.assert_array_equal(find_centers(frames, camera, DEPTH_RANGE), expected)
 
@@ -233,17 +235,25 @@ def test_damaged_frames_get_no_centre_and_cost_the_others_nothing(written, tmp_p
     out = tmp_path / "centers.txt"
     flags = ("--dataset", "icvl", "--data_dir", tmp_path, "--out", out, "--workers")
     for workers in (1, 2):
-        ran = run_script("util/centers.py", *flags, workers)
+        ran = run_script("util.inference.centers", *flags, workers)
         assert ran.code == 0, ran.err
         assert f"{frame} is damaged" in ran.out + ran.err
         assert np.isnan(read_centers(out)[:, 0]).sum() == 1
     before = out.read_bytes()
-    assert run_script("util/centers.py", *flags, 1, "--json", tmp_path).code == 2  # it is a folder
+    assert run_script("util.inference.centers", *flags, 1, "--json", tmp_path).code == 2  # it is a folder
     assert out.read_bytes() == before
 
 
 def test_the_command_without_labels(written, tmp_path, run_script):
-    common = ("util/centers.py", "--dataset", "hands17", "--data_dir", written, "--json", tmp_path / "e.json")
+    common = (
+        "util.inference.centers",
+        "--dataset",
+        "hands17",
+        "--data_dir",
+        written,
+        "--json",
+        tmp_path / "e.json",
+    )
     assert run_script(*common).code == 0
     report = json.loads((tmp_path / "e.json").read_text())
     assert report["frames"] == 2
@@ -263,6 +273,6 @@ def test_the_command_without_labels(written, tmp_path, run_script):
     ],
 )
 def test_settings_that_cannot_work(written, flags, sentence, run_script):
-    ran = run_script("util/centers.py", "--data_dir", written, *flags)
+    ran = run_script("util.inference.centers", "--data_dir", written, *flags)
     assert ran.code == 2
     assert sentence in ran.err.strip().splitlines()[-1]

@@ -13,11 +13,11 @@ import torch
 from config import Config
 from util.checkpoint import (
     ModelSpec,
-    asked_spec,
-    initial_network,
+    init_network,
     load_network,
-    prepare_network,
+    load_or_init_network,
     save_checkpoint,
+    spec_from_config,
 )
 
 SPEC = ModelSpec("resnet_18", 14, 2, 1.0, "nyu")
@@ -48,7 +48,7 @@ def test_our_checkpoint_says_what_it_is(tmp_path, network):
 def test_the_checkpoint_wins_over_the_settings_with_a_printed_line(tmp_path, network, capsys):
     save_checkpoint(tmp_path / "a.pth", network, SPEC._replace(kernel_size=0.7))
     config = Config(dataset="nyu", net="hourglass_1", load_model=str(tmp_path / "a.pth")).resolved()
-    _, spec = prepare_network(config)
+    _, spec = load_or_init_network(config)
     assert (spec.net, spec.kernel_size) == ("resnet_18", 0.7)
     lines = capsys.readouterr().out.splitlines()
     assert any("net resnet_18" in line and "hourglass_1" in line for line in lines)
@@ -58,15 +58,15 @@ def test_the_checkpoint_wins_over_the_settings_with_a_printed_line(tmp_path, net
 def test_weights_in_results_are_taken_where_none_are_named(tmp_path, network, capsys, monkeypatch):
     monkeypatch.setattr("util.checkpoint.RESULTS", tmp_path)
     config = Config(dataset="nyu").resolved()
-    prepare_network(config)
+    load_or_init_network(config)
     assert "resnet_18 has initial weights" in capsys.readouterr().out
     save_checkpoint(tmp_path / "resnet_18_nyu.pth", network, SPEC)
-    loaded, spec = prepare_network(config)
+    loaded, spec = load_or_init_network(config)
     assert_same_weights(loaded, network)
     assert spec == SPEC
     assert str(tmp_path / "resnet_18_nyu.pth") in capsys.readouterr().out
     for other in ({"dataset": "synth"}, {"net": "hourglass_1"}, {"target": "center"}):
-        prepare_network(Config(**{"dataset": "nyu"} | other).resolved())
+        load_or_init_network(Config(**{"dataset": "nyu"} | other).resolved())
         assert "initial weights" in capsys.readouterr().out
 
 
@@ -130,49 +130,49 @@ def test_fine_tuning_on_other_joints_starts_the_last_layers_anew(
     else:
         save_checkpoint(path, network, SPEC)
     config = Config(load_model=str(path), seed=5, **change).resolved()
-    loaded, spec = prepare_network(config, training=True)
+    loaded, spec = load_or_init_network(config, training=True)
     joints = 16 if config.target == "joints" else 1
     assert (spec.num_joints, spec.target, spec.dataset) == (joints, config.target, config.dataset)
     assert f"predicts 14 joints: the last layers start anew for {joints}." in capsys.readouterr().out
-    fresh = prepare_network(Config(seed=5, **change).resolved())[0].state_dict()
+    fresh = load_or_init_network(Config(seed=5, **change).resolved())[0].state_dict()
     for key, value in loaded.state_dict().items():
         expected = fresh if key.startswith("final") else network.state_dict()
         assert torch.equal(value, expected[key]), key
     with pytest.raises(ValueError, match=r"14 joints|for the joints"):
-        prepare_network(config)
+        load_or_init_network(config)
 
 
 def test_as_many_joints_in_another_order_are_others(tmp_path, capsys):
     msra, hands17 = (Config(dataset=name, net="hourglass_2").resolved() for name in ("msra", "hands17"))
-    network = initial_network(msra)
-    save_checkpoint(tmp_path / "a.pth", network, asked_spec(msra))
+    network = init_network(msra)
+    save_checkpoint(tmp_path / "a.pth", network, spec_from_config(msra))
     config = replace(hands17, load_model=str(tmp_path / "a.pth"), seed=5)
     with pytest.raises(ValueError, match="the joints of msra, data set hands17 has those of hands17"):
-        prepare_network(config)
+        load_or_init_network(config)
     held = network.state_dict()
-    loaded, spec = prepare_network(config, training=True)
+    loaded, spec = load_or_init_network(config, training=True)
     assert (spec.num_joints, spec.dataset) == (21, "hands17")
     assert "the last layers start anew for those of hands17" in capsys.readouterr().out
     heads = {"outs_1", "outs_2", "merge_preds"}
     changed = {key for key, value in loaded.state_dict().items() if not torch.equal(value, held[key])}
     assert {key.split(".")[0] for key in changed} == heads
-    same, _ = prepare_network(replace(msra, load_model=config.load_model), training=True)
+    same, _ = load_or_init_network(replace(msra, load_model=config.load_model), training=True)
     assert all(torch.equal(value, held[key]) for key, value in same.state_dict().items())
 
 
 def test_a_cube_of_ones_own_wins_over_the_settings(tmp_path, network, capsys):
     config = Config(dataset="nyu", net="resnet_18", load_model=str(tmp_path / "a.pth")).resolved()
-    assert asked_spec(config).cube is None
-    own = asked_spec(replace(config, cube=(200.0, 200.0, 200.0)))
+    assert spec_from_config(config).cube is None
+    own = spec_from_config(replace(config, cube=(200.0, 200.0, 200.0)))
     save_checkpoint(tmp_path / "a.pth", network, own)
-    assert prepare_network(config)[1] == own
+    assert load_or_init_network(config)[1] == own
     assert "cube (200.0, 200.0, 200.0): this wins over the data set's own" in capsys.readouterr().out
-    assert prepare_network(config, training=True)[1].cube is None
+    assert load_or_init_network(config, training=True)[1].cube is None
     # Checkpoints that say nothing of it leave it to the settings.
     save_checkpoint(tmp_path / "a.pth", network, SPEC)
     asked = replace(config, cube=(300.0, 300.0, 300.0))
     capsys.readouterr()
-    assert prepare_network(asked)[1].cube is None
+    assert load_or_init_network(asked)[1].cube is None
     assert "cube" not in capsys.readouterr().out
 
 

@@ -11,22 +11,22 @@ from torch.utils.data import default_collate
 
 from config import Config
 from dataloader import build_dataset
-from tests.conftest import PROJECT
-from tests.small_training import BY_HEART, learn_by_heart, start
-from tests.sphere_hands import write_sphere_hands
-from util.backends import load_backend
-from util.benchmark import run_rows
-from util.checkpoint import prepare_network
+from tests.helpers.project import PROJECT
+from tests.helpers.small_training import BY_HEART, learn_by_heart, start
+from tests.helpers.sphere_hands import write_sphere_hands
+from util.benchmark.__main__ import run_rows
+from util.benchmark.measure import BenchmarkConfig
+from util.checkpoint import load_or_init_network
+from util.deployment.backends import load_backend
 from util.device import pick_device, usable_precision
-from util.distributed import Processes
-from util.engine import (
+from util.inference.predictor import HandPosePredictor
+from util.training.distributed import Processes
+from util.training.engine import (
     make_loader,
-    predict_with,
+    predict_frames,
     to_device,
     train_step,
 )
-from util.measure import BenchmarkConfig
-from util.predictor import HandPosePredictor
 
 if not torch.cuda.is_available():
     pytest.skip("there is no GPU", allow_module_level=True)
@@ -81,12 +81,14 @@ def test_learns_16_frames_by_heart(config, precision, compiled):
 def test_shipped_weights_give_the_processors_joints(precision, most_mm):
     config = Config(net="resnet_18", num_workers=0).resolved()
     dataset = build_dataset(config)
-    network, spec = prepare_network(config)
+    network, spec = load_or_init_network(config)
     joints = []
     for device, kind in ((CPU, "fp32"), (GPU, precision)):
         backend = load_backend(network, spec, "torch", kind, device)
         loader = make_loader(dataset, 16, 0, device, range(32))
-        joints.append(dataset.camera.uvd_to_xyz(predict_with(backend, loader, device, kind)))
+        joints.append(
+            dataset.camera.uvd_to_xyz(predict_frames(lambda image: backend(image)[0], loader, device, kind))
+        )
     moved = np.linalg.norm(joints[1] - joints[0], axis=-1)
     print(f"{precision}: joints move by {moved.mean():.4f} mm in the mean, {moved.max():.3f} at most")
     assert moved.mean() < most_mm

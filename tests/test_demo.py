@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 from config import DATASETS, NYU_CAMERA
-from tests.blob_network import CAMERA, blob_predictor, stand_in
-from tests.conftest import PROJECT, need_synthetic_hand
-from tests.nyu_folder import ball_hand, open_hand
-from util import recording
-from util.overlay import MAX_POINTS, cube_points, draw_panel, joint_colors, weight_sheet
-from util.sources import Source
-from util.tracker import HandTracker
+from tests.helpers.blob_network import CAMERA, blob_predictor, stand_in
+from tests.helpers.nyu_folder import ball_hand, open_hand
+from tests.helpers.project import PROJECT, need_synthetic_hand
+from util.demo import recording
+from util.demo.overlay import MAX_POINTS, cube_points, draw_panel, joint_colors, weight_sheet
+from util.demo.sources import Source
+from util.inference.tracker import HandTracker
 
 FRAMES = 8
 
@@ -136,7 +136,7 @@ def test_a_camera_that_stops_keeps_what_was_saved(demo, tmp_path, stack, monkeyp
         return frames[i]
 
     camera = Source("camera", read, None, CAMERA, 1.0, live=True)
-    monkeypatch.setattr("util.sources.open_source", lambda *_: camera)
+    monkeypatch.setattr("util.demo.stream.open_source", lambda *_: camera)
     ran = demo("--save", tmp_path / "pictures", "--json", tmp_path / "out.jsonl")
     assert ran.code == 2
     assert "The camera stopped sending frames." in ran.err

@@ -12,14 +12,15 @@ from torch import nn
 
 from config import Config
 from dataloader import build_dataset
-from model.awr import dense_to_joints, joint_confidence
-from tests.sphere_hands import write_sphere_hands
-from util.backends import calibration_crops, load_backend, prepare_backend, spread_crops
-from util.checkpoint import ModelSpec, load_network, prepare_network, save_checkpoint
-from util.deployment import fold_batch_norm, largest_difference_mm, moved_mm
-from util.device import has_bf16, sums_int8_in_32_bits
-from util.export import plate_images, to_onnx
-from util.quantization import Operation, kept_in_float
+from model.awr import dense_to_joints
+from model.confidence import joint_confidence
+from tests.helpers.sphere_hands import write_sphere_hands
+from util.checkpoint import ModelSpec, load_network, load_or_init_network, save_checkpoint
+from util.deployment.backends import calibration_crops, load_backend, prepare_backend, spread_crops
+from util.deployment.export import plate_images, to_onnx
+from util.deployment.folding import fuse_conv_bn, largest_difference_mm, moved_mm
+from util.deployment.int8 import Operation, kept_in_float
+from util.device import has_fast_bf16, has_vnni
 
 SIZE = 64
 SPEC = ModelSpec("resnet_18", 14, 4, 1.0, "synth", SIZE)
@@ -54,7 +55,7 @@ def expected_of(network, image, kernel_size=SPEC.kernel_size):
 def test_folding_changes_nothing_but_the_number_of_layers(net, left):
     network = trained(ModelSpec(net, 3, 2, 1.0))
     keys, image = list(network.state_dict()), plate_images(2, 64)
-    folded = fold_batch_norm(network)
+    folded = fuse_conv_bn(network)
     assert sum(isinstance(module, nn.BatchNorm2d) for module in folded.modules()) == left
     assert list(network.state_dict()) == keys
     with torch.inference_mode():
@@ -71,7 +72,7 @@ def network():
 @pytest.fixture(scope="module")
 def graph(network):
     pytest.importorskip("onnxscript")
-    from util.deployment import JointNetwork
+    from util.deployment.folding import JointNetwork
 
     return to_onnx(JointNetwork(network, SPEC.kernel_size), SPEC)
 
@@ -79,7 +80,7 @@ def graph(network):
 @pytest.fixture
 def load(network, graph, monkeypatch):
     """Load a backend on the graph that is there: to export it takes seconds."""
-    monkeypatch.setattr("util.backends.to_onnx", lambda *_: graph)
+    monkeypatch.setattr("util.deployment.backends.to_onnx", lambda *_: graph)
 
     def load(backend):
         pytest.importorskip(backend)
@@ -125,12 +126,12 @@ def test_an_engine_gives_the_same_joints_for_any_batch(backend, network, load):
 def test_fewer_bits_move_the_shipped_networks_joints_little(net, backend, precision, most_mm):
     for package in (backend, "onnxscript", *["nncf"] * (backend == "openvino" and precision == "int8")):
         pytest.importorskip(package)
-    if precision == "bf16" and not has_bf16():
+    if precision == "bf16" and not has_fast_bf16():
         pytest.skip("this processor has no bf16")
-    if precision == "int8" and not sums_int8_in_32_bits():
+    if precision == "int8" and not has_vnni():
         pytest.skip("on this processor int8 has weights of 7 bits")
     config = Config(net=net, backend=backend, precision=precision).resolved()
-    network, spec = prepare_network(config)
+    network, spec = load_or_init_network(config)
     dataset = build_dataset(config)
     run = prepare_backend(network, spec, config, torch.device("cpu"), dataset)
     crops = spread_crops(dataset, 48)
@@ -187,7 +188,7 @@ def test_broken_int8_is_refused(network, monkeypatch):
     frames = [type("Frame", (), {"image": image.numpy()}) for image in plate_images(4, SIZE)]
     config = Config(precision="int8", backend="onnxruntime", img_size=SIZE, split="train").resolved()
     far = (torch.full((4, 14, 3), 0.5), torch.ones(4, 14))
-    monkeypatch.setattr("util.backends.load_backend", lambda *_: lambda image: far)
+    monkeypatch.setattr("util.deployment.backends.load_backend", lambda *_: lambda image: far)
     with pytest.raises(ValueError, match="on this processor: use another backend or precision"):
         prepare_backend(network, SPEC, config, torch.device("cpu"), frames)
 
@@ -216,7 +217,7 @@ def exported(network, graph, monkeypatch, tmp_path, run_script):
             "torch.onnx.export", lambda *_, **__: type("Program", (), {"model_proto": content})
         )
         common = ("--load_model", tmp_path / "model.pth", "--downsample", "4", "--img_size", SIZE)
-        return run_script("util.export", *common, "--out", tmp_path / "model.onnx")
+        return run_script("util.deployment.export", *common, "--out", tmp_path / "model.onnx")
 
     return run
 
@@ -251,7 +252,7 @@ def export_weights(network, tmp_path, run_script):
             network.final1.weight.data[0, 0] = weight
         save_checkpoint(tmp_path / "best.pth", network, SPEC, optimizer={"state": {}}, step=7, revision="abc")
         files = ("--load_model", tmp_path / "best.pth", "--out", tmp_path / "weights.pth")
-        return run_script("util.export", *files, *arguments)
+        return run_script("util.deployment.export", *files, *arguments)
 
     return run
 
@@ -297,7 +298,7 @@ def test_a_mantissa_that_fp16_does_not_have(export_weights, tmp_path, bits):
 
 
 def test_a_graph_has_no_mantissa(tmp_path, run_script):
-    ran = run_script("util.export", "--mantissa", 5, "--out", tmp_path / "model.onnx")
+    ran = run_script("util.deployment.export", "--mantissa", 5, "--out", tmp_path / "model.onnx")
     assert ran.code == 2
     assert "name a .pth" in ran.err
     assert list(tmp_path.iterdir()) == []
@@ -305,7 +306,7 @@ def test_a_graph_has_no_mantissa(tmp_path, run_script):
 
 @pytest.mark.parametrize("name", ["weights.pt", "weights.PTH", "model"])
 def test_an_ending_says_what_to_export(name, tmp_path, run_script):
-    ran = run_script("util.export", "--out", tmp_path / name)
+    ran = run_script("util.deployment.export", "--out", tmp_path / name)
     assert ran.code == 2
     assert "it must end in .onnx, for a graph, or .pth, for weights" in ran.err
     assert list(tmp_path.iterdir()) == []

@@ -12,14 +12,14 @@ from torch.utils.data import default_collate
 
 from config import Config
 from dataloader import build_dataset
-from dataloader.sampler import ShuffledBatches
 from model.loss import awr_loss
-from tests.processes import read_log
-from tests.sphere_hands import write_sphere_hands
-from util.checkpoint import initial_network, load_network
-from util.distributed import Processes, joined_processes
-from util.engine import evaluate
-from util.training_state import TrainingState
+from tests.helpers.processes import read_log
+from tests.helpers.sphere_hands import write_sphere_hands
+from util.checkpoint import init_network, load_network
+from util.training.distributed import Processes, init_distributed
+from util.training.engine import evaluate
+from util.training.sampler import ShuffledBatches
+from util.training.state import TrainingState
 
 REPOSITORY = Path(__file__).parents[1]
 VALIDATION_FRAMES = 101
@@ -82,7 +82,7 @@ def one_process(config: Config) -> tuple[dict[str, torch.Tensor], list[float]]:
     """Parameters and losses after the same steps, each shard through the network by itself."""
     dataset = build_dataset(Config(**{**vars(config), "split": "train"}), augment=True)
     # The same layout, Adam and thread: with few values a channel, batch norm magnifies rounding.
-    network = initial_network(config).to(memory_format=torch.channels_last).train()
+    network = init_network(config).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=config.lr, fused=True)
     shards = [ShuffledBatches(len(dataset), config.batch_size, config.seed, rank, 2) for rank in range(2)]
     losses = []
@@ -111,7 +111,7 @@ def test_what_a_cluster_says_of_its_own_jobs_starts_no_processes(monkeypatch):
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("RANK", "1")
-    with joined_processes(CPU.device) as processes:
+    with init_distributed(CPU.device) as processes:
         assert processes == CPU
 
 

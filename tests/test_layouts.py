@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from config import DATASETS, Config
 from dataloader import build_dataset, build_index, read_labels
-from tests.layout_folders import (
+from tests.helpers.layout_folders import (
     spread_hands,
     write_bin,
     write_center_file,
@@ -256,7 +256,11 @@ FRAME = "Testing/Depth/test_seq_2/image_0001.png"
 DAMAGES = {
     "icvl gone": ("icvl", remove("Testing"), "icvl/Testing is missing"),
     "icvl labels gone": ("icvl", remove("Testing/test_seq_2.txt"), "test_seq_2.txt is missing: labels"),
-    "icvl centres gone": ("icvl", remove("center_test_refined.txt"), "python -m util.centers --dataset icvl"),
+    "icvl centres gone": (
+        "icvl",
+        remove("center_test_refined.txt"),
+        "python -m util.inference.centers --dataset icvl",
+    ),
     "icvl frame gone": ("icvl", remove(FRAME), "4 depth frames, 5 labels and 5 centres"),
     "icvl centre gone": ("icvl", edit("center_test_refined.txt", drop_last_line), "5 labels and 4 centres"),
     "icvl label short": (

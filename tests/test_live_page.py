@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.blob_network import CAMERA, blob_predictor, stand_in
-from tests.browser import CHROMIUM, Browser, wait_until
-from tests.conftest import need_synthetic_hand
-from tests.nyu_folder import ball_hand, open_hand
-from util.live_page import ALL_JOINTS, LOOP, LivePage, serve
-from util.sources import Source, SourceOptions, open_source
+from tests.helpers.blob_network import CAMERA, blob_predictor, stand_in
+from tests.helpers.browser import CHROMIUM, Browser, wait_until
+from tests.helpers.nyu_folder import ball_hand, open_hand
+from tests.helpers.project import need_synthetic_hand
+from util.demo.live_page import ALL_JOINTS, LOOP, LivePage, serve
+from util.demo.sources import Source, SourceOptions, open_source
 
 needs_viser = pytest.mark.skipif(
     importlib.util.find_spec("viser") is None,
@@ -122,7 +122,7 @@ def test_the_scene_is_the_hand_seen_from_the_camera(page):
 @needs_viser
 def test_a_camera_is_tracked_without_end(tmp_path, monkeypatch):
     frame = ball_hand(open_hand([0.0, 0, 600]))[::2, ::2]
-    monkeypatch.setattr("util.live_page.LOOP", 2)
+    monkeypatch.setattr("util.demo.live_page.LOOP", 2)
     page = LivePage(
         [Source("camera", lambda _: frame, None, CAMERA, 1.0, live=True)],
         blob_predictor(tmp_path),

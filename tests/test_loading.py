@@ -13,7 +13,7 @@ from dataloader import build_dataset
 from dataloader.augment import Augmentation, draw_augmentation
 from dataloader.base import make_sample
 from dataloader.crop import crop_hand, find_window, limit_depth, normalize_depth
-from tests.nyu_folder import ball_hand, open_hand, write_nyu_folder
+from tests.helpers.nyu_folder import ball_hand, open_hand, write_nyu_folder
 from util.camera import Camera, crop_to_uvd, uvd_to_crop
 
 CUBE = np.array([300.0, 300.0, 300.0])

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from config import DATASETS, network_family
+from config import DATASETS, find_network
 from dataloader.augment import Augmentation
 from dataloader.base import make_sample
 from model import build_network
@@ -188,4 +188,4 @@ def test_loader_on_the_real_frame(operation):
 def test_default_kernel_sizes_are_those_of_the_reference():
     for tag in TRAIN_STEPS["losses"]:
         name, kernel_size, *_ = tag.rsplit("_", 3)
-        assert network_family(name).kernel_size == float(kernel_size.removeprefix("ks"))
+        assert find_network(name).kernel_size == float(kernel_size.removeprefix("ks"))

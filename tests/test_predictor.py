@@ -6,22 +6,22 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from util.inference.frames import to_millimetres
 
 from config import NYU_CAMERA, Config
 from dataloader import build_dataset
 from dataloader.nyu import read_depth
-from tests.blob_network import CAMERA, blob_predictor
-from tests.conftest import PROJECT
-from tests.nyu_folder import ball_hand, open_hand
+from tests.helpers.blob_network import CAMERA, blob_predictor
+from tests.helpers.nyu_folder import ball_hand, open_hand
+from tests.helpers.project import PROJECT
 from tests.test_centers import PALMS, SR305
 from tests.test_deployment import SPEC
 from tests.test_deployment import trained as trained_alike
-from util import predictor as predictor_module
 from util.camera import Camera, uvd_to_crop
 from util.checkpoint import RESULTS, ModelSpec, save_checkpoint
-from util.find_hand import center_from_depth
-from util.frames import in_millimetres, mirrored_camera
-from util.predictor import HandPosePredictor, next_center
+from util.inference import predictor as predictor_module
+from util.inference.find_hand import center_from_depth
+from util.inference.predictor import HandPosePredictor, next_center
 
 SHARED = PROJECT.parent / "shared"
 needs_nyu = pytest.mark.skipif(not (SHARED / "nyu").is_dir(), reason="the NYU frame is not here")
@@ -77,7 +77,7 @@ def test_a_batch_gives_what_single_frames_give(blob, hand):
 
 
 def test_a_left_hand_is_the_mirrored_right_hand(blob, hand):
-    mirrored, camera = np.ascontiguousarray(hand[:, ::-1]), mirrored_camera(NYU_CAMERA, 640)
+    mirrored, camera = np.ascontiguousarray(hand[:, ::-1]), NYU_CAMERA.mirrored(640)
     assert camera.cx == 639 - NYU_CAMERA.cx
     right = blob.predict(hand, NYU_CAMERA, weights=True)
     left = blob.predict(mirrored, camera, handedness="left", weights=True)
@@ -102,7 +102,7 @@ def test_a_left_hand_is_the_mirrored_right_hand(blob, hand):
 def test_the_trained_network_mirrors_the_real_frame(trained):
     depth = read_depth(SHARED / "nyu" / "depth_1_0000001.png")
     right = trained.predict(depth, NYU_CAMERA)
-    left = trained.predict(depth[:, ::-1].copy(), mirrored_camera(NYU_CAMERA, 640), handedness="left")
+    left = trained.predict(depth[:, ::-1].copy(), NYU_CAMERA.mirrored(640), handedness="left")
     assert np.abs(left.joints_xyz * (-1, 1, 1) - right.joints_xyz).max() < 0.1
 
 
@@ -171,7 +171,7 @@ def test_a_centre_with_nothing_around_gives_none(blob, center):
 
 @pytest.mark.parametrize(("edge", "taken"), [(6, False), (60, True)])
 def test_what_is_smaller_than_a_hand_is_none_even_at_a_given_centre(blob, edge, taken):
-    # Sloped: the farthest reading of a crop counts as background (SPEC §4). The network is sure of both.
+    # Sloped: the farthest reading of a crop counts as background (docs/spec.md §4). The network is sure of both.
     patch = np.pad(500 + np.arange(edge)[:, None] / 3 + np.zeros(edge), 100)
     middle = 99.5 + edge / 2
     pose = blob.predict(patch, CAMERA, CAMERA.uvd_to_xyz(np.array([middle, middle, 500.0])))
@@ -225,7 +225,7 @@ def test_the_centre_network_corrects_what_was_found(hand, tmp_path, monkeypatch)
     monkeypatch.setattr(predictor_module, "refine_centers", refine)
     with_center = blob_predictor(tmp_path, center_checkpoint="center.pth")
     plain = blob_predictor(tmp_path)
-    frames = [in_millimetres(frame) for frame in (nothing(480, 640), hand)]
+    frames = [to_millimetres(frame) for frame in (nothing(480, 640), hand)]
     rough = plain.find_centers(frames, NYU_CAMERA)
     refined = with_center.find_centers(frames, NYU_CAMERA)
     assert rough[0] is None
@@ -363,8 +363,8 @@ def test_500_damaged_frames(blob):
 
 def test_millimetres_keep_what_was_measured():
     raw = np.array([[0, 1, 4000, 65534, 65535]], np.uint16)
-    np.testing.assert_array_equal(in_millimetres(raw, 0.125), [[0, 0.125, 500, 8191.75, 0]])
-    np.testing.assert_array_equal(in_millimetres(np.float32([[0.7254]]), 1000), [[725.40625]])  # to 1/64 mm
+    np.testing.assert_array_equal(to_millimetres(raw, 0.125), [[0, 0.125, 500, 8191.75, 0]])
+    np.testing.assert_array_equal(to_millimetres(np.float32([[0.7254]]), 1000), [[725.40625]])  # to 1/64 mm
 
 
 @needs_nyu

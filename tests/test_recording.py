@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from util import recording
-from util.files import written_whole
+from util.demo import recording
+from util.files import atomic_write
 
 NOISE = np.random.default_rng(0).integers(0, 256, (20, 240, 321, 3)).astype(np.uint8)
 SYSTEM = Path("/sys")  # takes no files, root's neither
@@ -116,7 +116,7 @@ def test_a_film_that_lost_a_picture_is_none(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["film.mp4", "film.gif", "sheet.png", "poses.jsonl"])
 def test_a_folder_in_the_way_is_named_before_the_work(tmp_path, name):
     (tmp_path / name).mkdir()
-    with pytest.raises(IsADirectoryError) as raised, written_whole(tmp_path / name):
+    with pytest.raises(IsADirectoryError) as raised, atomic_write(tmp_path / name):
         pytest.fail("the work began")
     assert raised.value.filename == str(tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == [name]
@@ -137,7 +137,7 @@ def test_a_link_stays_one(tmp_path):
     target.parent.mkdir()
     target.write_text("before")
     link.symlink_to(target)
-    with written_whole(link) as temporary:
+    with atomic_write(link) as temporary:
         temporary.write_text("after")
     assert link.is_symlink()
     assert target.read_text() == "after"
@@ -149,7 +149,7 @@ def test_a_pipe_is_written_to_as_it_is(tmp_path):
     pipe = tmp_path / "poses.jsonl"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    with written_whole(pipe) as place:
+    with atomic_write(pipe) as place:
         place.write_text("a pose")
     assert os.read(reader, 100) == b"a pose"
     os.close(reader)
@@ -162,14 +162,14 @@ def test_what_was_there_stays_until_the_block_succeeded(tmp_path):
     path.write_text("before")
 
     def write_half():
-        with written_whole(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text("half")
             raise ValueError("enough")
 
     with pytest.raises(ValueError, match="enough"):
         write_half()
     assert path.read_text() == "before"
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("after")
         assert path.read_text() == "before"
     assert path.read_text() == "after"

@@ -12,12 +12,18 @@ from config import NYU_CAMERA, Config
 from dataloader import build_dataset, find_frames, read_labels
 from dataloader.nyu import read_depth
 from model.awr import joints_to_dense
-from tests.nyu_folder import ball_hand, open_hand
-from tests.sphere_hands import write_sphere_hands
-from util.centers import center_errors, find_centers
+from tests.helpers.nyu_folder import ball_hand, open_hand
+from tests.helpers.sphere_hands import write_sphere_hands
 from util.checkpoint import ModelSpec, save_checkpoint
-from util.find_hand import DEPTH_RANGE, center_from_depth
-from util.refine import CENTER_CHECKPOINT, PASSES, CenterNetwork, load_center_network, refine_centers
+from util.inference.center_network import (
+    CENTER_CHECKPOINT,
+    PASSES,
+    CenterNetwork,
+    load_center_network,
+    refine_centers,
+)
+from util.inference.centers import center_errors, find_centers
+from util.inference.find_hand import DEPTH_RANGE, center_from_depth
 
 PROJECT = Path(__file__).parents[1]
 NYU = PROJECT.parent / "shared" / "nyu"
@@ -119,7 +125,7 @@ def test_train_score_and_find_centres(data_dir, tmp_path, run_script):
 
     out = tmp_path / "center_test_refined.txt"
     found = run_script(
-        *("util/centers.py", "--data_dir", data_dir, "--method", "refined", "--load_model", weights),
+        *("util.inference.centers", "--data_dir", data_dir, "--method", "refined", "--load_model", weights),
         *("--out", out, "--json", tmp_path / "e.json"),
     )
     assert found.code == 0, found.err
@@ -136,13 +142,13 @@ def test_networks_for_joints_and_for_centres_are_not_confused(data_dir, tmp_path
     assert wrong.code == 2
     assert "is a network for the center: use --target center" in wrong.err
     wrong = run_script(
-        *("util/centers.py", "--data_dir", data_dir, "--method", "refined"),
+        *("util.inference.centers", "--data_dir", data_dir, "--method", "refined"),
         *("--load_model", tmp_path / "joints.pth"),
     )
     assert wrong.code == 2
     assert "is a network for the joints" in wrong.err
     missing = run_script(
-        "util/centers.py", "--data_dir", data_dir, "--method", "refined", "--load_model", "no.pth"
+        "util.inference.centers", "--data_dir", data_dir, "--method", "refined", "--load_model", "no.pth"
     )
     assert missing.code == 2
     assert "no.pth is missing" in missing.err

@@ -14,9 +14,9 @@ import torch
 
 import train
 from config import Config
-from tests.processes import read_log, start_training, wait_for_step
-from tests.sphere_hands import write_sphere_hands
-from util.checkpoint import asked_spec, load_network
+from tests.helpers.processes import read_log, start_training, wait_for_step
+from tests.helpers.sphere_hands import write_sphere_hands
+from util.checkpoint import load_network, spec_from_config
 from util.cli import run
 
 STEPS = 12
@@ -113,7 +113,7 @@ def fails(capsys, monkeypatch, arguments: list[str]) -> str:
     """Run train.py here; it must end with exit code 2 and one sentence, which is returned."""
     monkeypatch.setattr("sys.argv", ["train.py", *arguments])
     with pytest.raises(SystemExit) as stop:
-        run(train.main, train.__doc__)
+        run(train.main, train.__doc__, train.Config, train.GROUPS)
     assert stop.value.code == 2
     complaint = capsys.readouterr().err.strip()
     assert len(complaint.splitlines()) == 1
@@ -129,7 +129,7 @@ def copied(undisturbed, tmp_path) -> Path:
 def test_full_disk(settings, copied, capsys, monkeypatch):
     before = (copied / "last.pth").read_bytes()
     full = copied / f".last.{os.getpid()}.part.pth"
-    monkeypatch.setattr("util.training.remove_leftovers", lambda folder: full.symlink_to("/dev/full"))
+    monkeypatch.setattr("util.training.log.remove_leftovers", lambda folder: full.symlink_to("/dev/full"))
     arguments = [*settings, "--resume", "--max_epoch", "3", "--output_dir", str(copied)]
     complaint = fails(capsys, monkeypatch, arguments)
     assert "last.pth" in complaint
@@ -173,7 +173,7 @@ def test_a_run_is_not_overwritten(settings, copied, capsys, monkeypatch):
 
 
 def test_machines_that_share_no_disk_cannot_resume(settings, copied, capsys, monkeypatch):
-    monkeypatch.setattr("util.distributed.Processes.gather", lambda _, value: [value, (0, 0, 0)])
+    monkeypatch.setattr("util.training.distributed.Processes.gather", lambda _, value: [value, (0, 0, 0)])
     arguments = [*settings, "--resume", "--max_epoch", "3", "--output_dir", str(copied)]
     assert "not the same for all processes" in fails(capsys, monkeypatch, arguments)
 
@@ -234,6 +234,6 @@ def test_checkpoint_is_plain_and_whole(undisturbed):
 
 
 def test_best_checkpoint_predicts(undisturbed):
-    assumed = asked_spec(Config(net="resnet_18").resolved())
+    assumed = spec_from_config(Config(net="resnet_18").resolved())
     _, spec = load_network(undisturbed / "best.pth", assumed)
     assert (spec.net, spec.kernel_size, spec.dataset) == ("hourglass_1", 0.4, "synth")

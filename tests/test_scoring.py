@@ -12,8 +12,8 @@ import torch
 
 from config import NYU_CAMERA
 from model import build_network
-from tests.conftest import PROJECT
-from tests.nyu_folder import ball_hand, open_hand, write_nyu_folder
+from tests.helpers.nyu_folder import ball_hand, open_hand, write_nyu_folder
+from tests.helpers.project import PROJECT
 from util.checkpoint import ModelSpec, save_checkpoint
 
 NYU_FOLDER = PROJECT.parent / "shared" / "nyu"

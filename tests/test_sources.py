@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from config import DATASETS, NYU_CAMERA
-from tests.conftest import need_synthetic_hand
-from tests.nyu_folder import encode_depth
-from util.camera import Camera
-from util.cameras import CAMERAS, camera_for_size, parse_camera
-from util.sources import SourceOptions, open_source
+from tests.helpers.nyu_folder import encode_depth
+from tests.helpers.project import need_synthetic_hand
+from util.camera import CAMERAS, Camera, parse_camera, scale_camera
+from util.demo.sources import SourceOptions, open_source
 
 RAW = np.random.default_rng(0).integers(0, 60000, (6, 48, 64)).astype(np.uint16)
 CAMERA = Camera(50, 50, 32, 24)
@@ -112,7 +111,7 @@ def test_the_table_scales_with_the_resolution_and_knows_the_unit(tmp_path):
         large = full.uvd_to_xyz(np.array([2 * u + 0.5, 2 * v + 0.5, 500.0]))
         np.testing.assert_allclose(small, large, atol=1e-9)
     for known in CAMERAS.values():
-        assert camera_for_size(known, known.frame_size) == known.camera
+        assert scale_camera(known, known.frame_size) == known.camera
         middle = (known.frame_size[1] / 2, known.frame_size[0] / 2)
         assert np.abs(np.subtract(known.camera[2:4], middle)).max() < 50
 

@@ -15,11 +15,11 @@ from config import NYU_CAMERA, Config
 from dataloader import build_index, nyu
 from dataloader.nyu import EVALUATED_JOINTS
 from dataloader.synthetic import writer
-from dataloader.synthetic.forearm import attach_forearm, sample_forearm
-from dataloader.synthetic.labels import label_joints
-from dataloader.synthetic.pose import overlap, sample_pose
+from dataloader.synthetic.hand.forearm import attach_forearm, sample_forearm
+from dataloader.synthetic.hand.landmarks import label_joints
+from dataloader.synthetic.hand.pose import overlap, sample_pose
+from dataloader.synthetic.hand.skeleton import HandPose, pose_joints, skin
 from dataloader.synthetic.scene import render_scene, sample_scene
-from dataloader.synthetic.skeleton import HandPose, pose_joints, skin
 from dataloader.synthetic.writer import SplitSettings, sample_frame, sample_person, write_split
 
 SLOTS = list(EVALUATED_JOINTS)

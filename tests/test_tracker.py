@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from config import NYU_CAMERA
-from tests.blob_network import CAMERA, blob_predictor
-from tests.conftest import need_synthetic_hand
-from util import tracker as tracker_module
-from util.predictor import DEFAULT_CHECKPOINT, HandPose, HandPosePredictor
-from util.sources import Source
-from util.tracker import HandTracker, OneEuro, make_poser
+from tests.helpers.blob_network import CAMERA, blob_predictor
+from tests.helpers.project import need_synthetic_hand
+from util.demo import stream
+from util.demo.sources import Source
+from util.inference.predictor import DEFAULT_CHECKPOINT, HandPose, HandPosePredictor
+from util.inference.tracker import HandTracker, OneEuro
 
 FRAMES = 300
 EVERY = 6  # of the clip, predicted on its own beside the tracked pose
@@ -118,7 +118,7 @@ class Call(NamedTuple):
 class ScriptedPredictor:
     """Answers from a list; remembers what it was asked."""
 
-    sure = 0.6
+    reacquire_below = 0.6
 
     def __init__(self, *answers):
         self.answers, self.calls = list(answers), []
@@ -160,7 +160,7 @@ def test_a_lost_hand_is_looked_for_in_the_same_frame():
 @pytest.mark.parametrize(("found", "expected"), [(0.8, 100), (0.1, 0), (None, 0)])
 def test_an_unsure_pose_is_compared_with_one_found_anew(found, expected):
     anew = None if found is None else pose_at(100, found)
-    predictor = ScriptedPredictor(pose_at(0), pose_at(0, ScriptedPredictor.sure - 0.1), anew)
+    predictor = ScriptedPredictor(pose_at(0), pose_at(0, ScriptedPredictor.reacquire_below - 0.1), anew)
     poses = track(predictor, 2)
     assert poses[1].joints_xyz[1, 0] == expected
 
@@ -205,11 +205,11 @@ def test_the_hand_leaves_once_a_period(moving_hand):
 
 def test_a_live_camera_is_smoothed_by_the_time_that_passed(tmp_path, monkeypatch):
     moments = iter([10.0, 10.2, 10.5])
-    monkeypatch.setattr(tracker_module.time, "perf_counter", lambda: next(moments))
+    monkeypatch.setattr(stream.time, "perf_counter", lambda: next(moments))
     waited = []
     monkeypatch.setattr(HandTracker, "update", lambda _, depth, seconds: waited.append(seconds))
     source = Source("camera", None, None, CAMERA, 1.0, live=True)
-    pose_of = make_poser(source, blob_predictor(tmp_path), smooth=True)
+    pose_of = stream.make_poser(source, blob_predictor(tmp_path), smooth=True)
     for _ in range(2):
         pose_of(np.zeros((240, 320)))
     assert waited == pytest.approx([0.2, 0.3])

@@ -16,17 +16,23 @@ from torch.utils.data import default_collate
 from config import Config
 from dataloader import build_dataset
 from dataloader.base import HandDataset, Sample
-from dataloader.sampler import ShuffledBatches
-from tests import small_training
-from tests.small_training import BY_HEART, learn_by_heart
-from tests.sphere_hands import write_sphere_hands
-from util.benchmark_training import compare_curves, compare_training, curve_difference, draw_batches
+from tests.helpers import small_training
+from tests.helpers.small_training import BY_HEART, learn_by_heart
+from tests.helpers.sphere_hands import write_sphere_hands
+from util.benchmark.measure import BenchmarkConfig
+from util.benchmark.training import compare_curves, compare_training, curve_difference, draw_batches
 from util.device import pick_device, usable_precision
-from util.distributed import Processes
-from util.engine import make_training_loader, settle_batch_norm, train_one_epoch, train_step
-from util.measure import BenchmarkConfig
-from util.schedule import learning_rate, loss_weights
-from util.training_state import TrainingState
+from util.training.distributed import Processes
+from util.training.engine import (
+    learning_rate,
+    loss_weights,
+    make_training_loader,
+    recalibrate_batch_norm,
+    train_one_epoch,
+    train_step,
+)
+from util.training.sampler import ShuffledBatches
+from util.training.state import TrainingState
 
 FRAMES = 16
 CPU = Processes(torch.device("cpu"))
@@ -174,7 +180,7 @@ def test_precision_falls_back_to_what_there_is():
 def test_bf16_is_taken_where_the_processor_gains_by_it(monkeypatch, vendor, flags, usable):
     """Here by an older PyTorch, which takes the system's word for what there is."""
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    monkeypatch.setattr("util.device.processor", lambda: {"vendor_id": vendor, "flags": flags})
+    monkeypatch.setattr("util.device.cpu_info", lambda: {"vendor_id": vendor, "flags": flags})
     assert usable_precision(CPU.device, "bf16") == usable
 
 
@@ -182,7 +188,7 @@ def test_bf16_is_taken_by_what_pytorch_tells(monkeypatch):
     told = {"avx512_bf16": True, "amx_bf16": False}
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: told, raising=False)
     for vendor, usable in (("GenuineIntel", "fp32"), ("AuthenticAMD", "bf16")):
-        monkeypatch.setattr("util.device.processor", lambda vendor=vendor: {"vendor_id": vendor})
+        monkeypatch.setattr("util.device.cpu_info", lambda vendor=vendor: {"vendor_id": vendor})
         assert usable_precision(CPU.device, "bf16") == usable
 
 
@@ -228,7 +234,7 @@ def test_averaged_weights_are_scored_and_measured_anew(config, dataset, batch):
     assert state.scored is not state.network
     before = {key: value.clone() for key, value in state.scored.state_dict().items()}
     loader = make_training_loader(dataset, ShuffledBatches(FRAMES, 8, seed=0), 0, CPU.device)
-    settle_batch_norm(state, loader)
+    recalibrate_batch_norm(state, loader)
     after = state.scored.state_dict()
     changed = {key for key, value in after.items() if not torch.equal(value, before[key])}
     assert changed

@@ -1,18 +1,26 @@
-"""Pinhole camera: camera space in millimetres <-> image space in pixels and millimetres."""
+"""Pinhole cameras: camera space in millimetres <-> image space in pixels and millimetres; models by name."""
 
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
-import torch
 
-Points = TypeVar("Points", np.ndarray, torch.Tensor)
+if TYPE_CHECKING:
+    import torch
+
+Points = TypeVar("Points", np.ndarray, "torch.Tensor")
+
+NO_READING = 65535  # what several cameras write beside 0
+FARTHEST_MM = 10_000.0  # no depth camera measures a hand beyond
+# Frames are rounded to this, far below any sensor's step, so that the same frame in metres and in
+# millimetres is the same to the last bit.
+STEP_MM = 1 / 64
 
 
 class Camera(NamedTuple):
-    """Intrinsics of a depth camera (SPEC §1).
+    """Intrinsics of a depth camera (docs/spec.md §1).
 
     `u = fx * x / z + cx` and `v = flip * fy * y / z + cy`, in pixels of the full frame;
-    `flip` is -1 where the data set's y axis points up, +1 where it points down.
+    `flip` is -1 where the y axis of camera space points up, +1 where it points down.
     """
 
     fx: float
@@ -28,7 +36,7 @@ class Camera(NamedTuple):
             xyz: (..., 3) camera space, mm, z > 0; NumPy array or tensor.
 
         Returns:
-            (..., 3) u and v in pixels, d = z in mm; same type and dtype as the input.
+            (..., 3) u and v in pixels, d = z in mm; same type as the input.
         """
         x, y, z = xyz[..., 0], xyz[..., 1], xyz[..., 2]
         return _stack(self.fx * x / z + self.cx, self.flip * self.fy * y / z + self.cy, z)
@@ -40,24 +48,111 @@ class Camera(NamedTuple):
             uvd: (..., 3) u and v in pixels, d in mm; NumPy array or tensor.
 
         Returns:
-            (..., 3) camera space, mm; same type and dtype as the input.
+            (..., 3) camera space, mm; same type as the input.
         """
         u, v, d = uvd[..., 0], uvd[..., 1], uvd[..., 2]
         return _stack((u - self.cx) * d / self.fx, self.flip * (v - self.cy) * d / self.fy, d)
 
+    def mirrored(self, width: int) -> "Camera":
+        """The camera of the frame mirrored left to right: the first of `width` pixels becomes the last."""
+        return self._replace(cx=width - 1 - self.cx)
 
-def _stack(*components: Points) -> Points:
-    if isinstance(components[0], torch.Tensor):
-        return torch.stack(components, -1)
-    # What np.stack does, in a fifth of its time: a loader's sample does it six times.
-    stacked = np.empty((*components[0].shape, len(components)), np.result_type(*components))
-    for i, component in enumerate(components):
-        stacked[..., i] = component
-    return stacked
+    def check(self) -> None:
+        """Raise ValueError, in one sentence, for intrinsics that no camera has."""
+        if not (np.isfinite(self).all() and self.fx > 0 and self.fy > 0 and self.flip in (-1, 1)):
+            raise ValueError(f"{self} cannot be: fx and fy are above 0, all are finite, flip is 1 or -1.")
+
+
+class DepthCamera(NamedTuple):
+    """A model of camera: `camera`, intrinsics in pixels of a (height, width) `frame_size`; `depth_scale`,
+    mm a unit of its frames."""
+
+    camera: Camera
+    frame_size: tuple[int, int]
+    depth_scale: float = 1.0
+
+
+# The data sets' cameras as published; of the others nominal values, from the maker or from the field of view.
+# Two cameras of one model differ by a percent or two, and so will the joints: calibrate yours.
+CAMERAS = {
+    "nyu": DepthCamera(Camera(588.03, 587.07, 320, 240, flip=-1), (480, 640)),
+    "icvl": DepthCamera(Camera(240.99, 240.96, 160, 120), (240, 320)),
+    "msra": DepthCamera(Camera(241.42, 241.42, 160, 120, flip=-1), (240, 320)),
+    "hands17": DepthCamera(Camera(475.065948, 475.065857, 315.944855, 245.287079), (480, 640)),
+    "kinect1": DepthCamera(Camera(571.26, 571.26, 320, 240), (480, 640)),  # Microsoft's nominal
+    "kinect2": DepthCamera(Camera(365.46, 365.46, 254.88, 205.40), (424, 512)),  # libfreenect2's
+    "azure": DepthCamera(Camera(504.0, 504.0, 320, 332), (576, 640)),  # narrow, unbinned
+    "sr300": DepthCamera(Camera(475.07, 475.07, 315.94, 245.29), (480, 640), 0.125),
+    "sr305": DepthCamera(Camera(476.01, 476.01, 313.68, 242.76), (480, 640), 0.125),
+    "d415": DepthCamera(Camera(610.0, 610.0, 320, 240), (480, 640)),
+    "d435": DepthCamera(Camera(384.0, 384.0, 320, 240), (480, 640)),
+    "d455": DepthCamera(Camera(386.0, 386.0, 320, 240), (480, 640)),
+    "l515": DepthCamera(Camera(460.0, 460.0, 320, 240), (480, 640), 0.25),
+}
+
+
+def parse_camera(text: str) -> DepthCamera | Camera:
+    """A name of CAMERAS, or `fx,fy,cx,cy` in pixels.
+
+    Raises:
+        ValueError: in one sentence, for anything else.
+    """
+    if text in CAMERAS:
+        return CAMERAS[text]
+    try:
+        fx, fy, cx, cy = (float(number) for number in text.split(","))
+    except ValueError:
+        names = ", ".join(CAMERAS)
+        raise ValueError(f"--camera {text!r} is neither one of {names} nor fx,fy,cx,cy in pixels.") from None
+    return Camera(fx, fy, cx, cy)
+
+
+def scale_camera(known: DepthCamera, frame_size: tuple[int, int]) -> Camera:
+    """The intrinsics for frames of another resolution, (height, width), of the same field of view.
+
+    Raises:
+        ValueError: for frames of another shape: they were cut, and nobody knows where.
+    """
+    (height, width), (rows, columns) = known.frame_size, frame_size
+    scale = columns / width
+    if abs(rows - height * scale) > 1:
+        raise ValueError(
+            f"The frames have {columns}×{rows} pixels, the camera's intrinsics are for {width}×{height}: "
+            "pass --camera fx,fy,cx,cy for these frames."
+        )
+    fx, fy, cx, cy, flip = known.camera
+    # Pixel i is centred at i: its edges, which scale, lie half a pixel off.
+    return Camera(fx * scale, fy * scale, (cx + 0.5) * scale - 0.5, (cy + 0.5) * scale - 0.5, flip)
+
+
+def to_millimetres(depth: np.ndarray, depth_scale: float = 1.0) -> np.ndarray:
+    """A camera's frame -> (H, W) float32 mm, 0 where nothing was measured.
+
+    Args:
+        depth: (H, W) integers or floats; NaN, infinity, 0, 65535 and below 0 are no readings.
+        depth_scale: mm a unit of `depth`.
+
+    Raises:
+        ValueError: for another shape or dtype, or a scale that is not positive.
+    """
+    if not isinstance(depth, np.ndarray):
+        raise ValueError(f"A depth frame is a NumPy array (H, W), this is a {type(depth).__name__}.")
+    if depth.ndim != 2 or not depth.size or depth.dtype.kind not in "fiu":
+        raise ValueError(
+            f"A depth frame has shape (H, W) and holds integers or floats, "
+            f"this one has shape {depth.shape} and holds {depth.dtype}."
+        )
+    if not 0 < depth_scale < np.inf:
+        raise ValueError(f"depth_scale is {depth_scale}: it is the mm of one unit, so positive and finite.")
+    depth = depth.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        depth_mm = np.rint(depth * (depth_scale / STEP_MM)) * STEP_MM
+        measured = (depth > 0) & (depth != NO_READING) & (depth_mm < FARTHEST_MM)
+    return np.where(measured, depth_mm, 0).astype(np.float32)
 
 
 def uvd_to_crop(uvd: Points, center_z: Points, cube_z: Points, M: Points, img_size: int) -> Points:
-    """Full-frame uvd -> normalised uvd of the crop (SPEC §1).
+    """Full-frame uvd -> normalised uvd of the crop (docs/spec.md §1).
 
     Args:
         uvd: (..., J, 3) pixels and mm; NumPy array or tensor.
@@ -72,11 +167,9 @@ def uvd_to_crop(uvd: Points, center_z: Points, cube_z: Points, M: Points, img_si
 
 
 def crop_to_uvd(uvd: Points, center_z: Points, cube_z: Points, M: Points, img_size: int) -> Points:
-    """Normalised uvd of the crop -> full-frame uvd, the inverse of `uvd_to_crop` (SPEC §10)."""
-    # inv would make the processor wait for the GPU to hear that M, a crop's, is not singular.
-    inverse = torch.linalg.inv_ex(M).inverse if isinstance(M, torch.Tensor) else np.linalg.inv(M)
+    """Normalised uvd of the crop -> full-frame uvd, the inverse of `uvd_to_crop` (docs/spec.md §10)."""
     pixels = (uvd[..., :2] + 1) * (img_size / 2)
-    u, v = _apply_to_pixels(inverse, pixels)
+    u, v = _apply_to_pixels(_invert(M), pixels)
     d = uvd[..., 2] * (cube_z[..., None] / 2) + center_z[..., None]
     return _stack(u, v, d)
 
@@ -88,3 +181,23 @@ def _apply_to_pixels(M: Points, pixels: Points) -> tuple[Points, Points]:
         M[..., 0, 0] * u + M[..., 0, 1] * v + M[..., 0, 2],
         M[..., 1, 0] * u + M[..., 1, 1] * v + M[..., 1, 2],
     )
+
+
+# PyTorch is imported where a tensor is at hand: config.py imports this file and is to load at once.
+
+
+def _stack(*components: Points) -> Points:
+    if isinstance(components[0], np.ndarray | np.generic):
+        return np.stack(components, -1)
+    import torch
+
+    return torch.stack(components, -1)
+
+
+def _invert(M: Points) -> Points:
+    if isinstance(M, np.ndarray):
+        return np.linalg.inv(M)
+    import torch
+
+    # inv would wait for the GPU to hear that M, a crop's, is not singular.
+    return torch.linalg.inv_ex(M).inverse

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from config import DATASETS, Config
 from model import build_network
-from util.files import written_whole
+from util.files import atomic_write
 
 RESULTS = Path(__file__).parents[1] / "results"  # also for those who import this from a folder of theirs
 AUTHORS_WEIGHTS = "https://github.com/Elody-07/AWR-Adaptive-Weighting-Regression"
@@ -23,7 +23,7 @@ AUTHORS_WEIGHTS = "https://github.com/Elody-07/AWR-Adaptive-Weighting-Regression
 class ModelSpec(NamedTuple):
     """What weights must carry to be decoded rightly.
 
-    `net`: name; `num_joints`: J; `downsample`: crop edge / map edge; `kernel_size`: K of SPEC §5;
+    `net`: name; `num_joints`: J; `downsample`: crop edge / map edge; `kernel_size`: K of docs/spec.md §5;
     `dataset`: what the network was trained on, the settings' where a file does not say; `img_size`: edge
     of the crops it was trained on; `target`: joints, or center for a network that refines centres;
     `cube`: edges (mm) of what it was trained on where they are not the data set's own, else None.
@@ -43,7 +43,7 @@ class ModelSpec(NamedTuple):
         return build_network(self.net, self.num_joints, self.downsample)
 
 
-def prepare_network(config: Config, training: bool = False) -> tuple[nn.Module, ModelSpec]:
+def load_or_init_network(config: Config, training: bool = False) -> tuple[nn.Module, ModelSpec]:
     """The network that the settings ask for, on the CPU, with the weights of the named checkpoint.
 
     Where none is named, with those in results/ for this network and data set, else with initial ones.
@@ -53,10 +53,10 @@ def prepare_network(config: Config, training: bool = False) -> tuple[nn.Module, 
     Raises:
         FileNotFoundError, ValueError: see `load_network`; also if what is to be scored has other joints.
     """
-    asked = asked_spec(config)
+    asked = spec_from_config(config)
     path = config.load_model or shipped_weights(config)
     if not path:
-        network = initial_network(config)
+        network = init_network(config)
         print(f"No --load_model: {config.net} has initial weights and its joints mean nothing.")
         return network, asked
     if not config.load_model:
@@ -103,8 +103,8 @@ def _other_joints(spec: ModelSpec, config: Config) -> tuple[str, str] | None:
 
 def _with_new_heads(trained: nn.Module, config: Config) -> nn.Module:
     """The settings' network with all of the trained one's weights but those sized by the number of joints."""
-    network = initial_network(config)
-    initial, spec = network.state_dict(), asked_spec(config)
+    network = init_network(config)
+    initial, spec = network.state_dict(), spec_from_config(config)
     with torch.device("meta"):
         one_more = spec._replace(num_joints=spec.num_joints + 1).build().state_dict()
     kept = [key for key, value in initial.items() if one_more[key].shape == value.shape]
@@ -113,7 +113,7 @@ def _with_new_heads(trained: nn.Module, config: Config) -> nn.Module:
     return network
 
 
-def asked_spec(config: Config) -> ModelSpec:
+def spec_from_config(config: Config) -> ModelSpec:
     """What the settings ask for."""
     own_cube = replace(config, cube=None).resolved().cube
     return ModelSpec(
@@ -135,10 +135,10 @@ def shipped_weights(config: Config) -> str:
     return str(path) if path.is_file() else ""
 
 
-def initial_network(config: Config) -> nn.Module:
+def init_network(config: Config) -> nn.Module:
     """The network before its first step, reached by the seed."""
     torch.manual_seed(config.seed)
-    return asked_spec(config).build()
+    return spec_from_config(config).build()
 
 
 def save_checkpoint(path: Path, network: nn.Module, spec: ModelSpec, **state: Any) -> None:
@@ -157,7 +157,7 @@ def save_checkpoint(path: Path, network: nn.Module, spec: ModelSpec, **state: An
         **state,
     }
     # Through Python's own file: PyTorch's would not say that a disk is full.
-    with written_whole(path) as temporary, temporary.open("wb") as file:
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
         try:
             torch.save(content, file)
         except RuntimeError as error:

@@ -1,4 +1,7 @@
-"""The command line of every script: settings in, exit code out."""
+"""The command line of every script: settings in, exit code out.
+
+Imports neither PyTorch nor anything that does, so that --help answers at once.
+"""
 
 import contextlib
 import io
@@ -6,15 +9,14 @@ import re
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import field, make_dataclass
 from itertools import dropwhile, takewhile
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
-import torch
 import tyro
 
-from config import Config
-
 FAILED = 2
+INTERRUPTED = 130  # as a shell reports a process that Ctrl-C ended
 
 
 class Resolvable(Protocol):
@@ -26,34 +28,30 @@ class Resolvable(Protocol):
 Settings = TypeVar("Settings", bound=Resolvable)
 
 
-def run(script: Callable[[Settings], None], description: str, kind: type[Settings] = Config) -> None:
-    """Parse the settings, run, and turn what a user can mend into one sentence and exit code 2.
+def run(
+    script: Callable[[Settings], None], description: str, kind: type[Settings], groups: tuple[type, ...] = ()
+) -> None:
+    """Parse the settings, run the script, and report a user's error on one line with exit code 2.
 
     Args:
         script: takes the resolved settings.
         description: shown by --help.
-        kind: the settings: config.py's, or a command's own.
+        kind: the settings' dataclass.
+        groups: dataclasses that `kind` inherits and that this command reads, a heading of --help each;
+            none: all of `kind`, without headings.
     """
     before = signal.signal(signal.SIGTERM, _stop)
     try:
-        script(parse_settings(sys.argv[1:], description, kind))
-    except (ValueError, OSError) as error:
-        print(f"error: {_sentence(error)}", file=sys.stderr)
-        sys.exit(FAILED)
-    except torch.OutOfMemoryError:
-        print("error: the GPU's memory is full: use smaller batches, bf16, or --device cpu.", file=sys.stderr)
-        sys.exit(FAILED)
-    except RuntimeError as error:
-        # Its classes are in modules that take a second to import.
-        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-            raise
-        print(
-            f"error: torch.compile does not work here: {_first_line(error)}; do without it.", file=sys.stderr
-        )
-        sys.exit(FAILED)
+        script(parse_settings(sys.argv[1:], description, kind, groups))
     except KeyboardInterrupt:
         print("stopped.", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        sentence = _sentence(error)
+        if sentence is None:  # a bug of ours: its trace is wanted
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
+        sys.exit(FAILED)
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -64,17 +62,32 @@ def _stop(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def parse_settings(arguments: list[str], description: str, kind: type[Settings] = Config) -> Settings:
-    """The settings of `kind` with those of the command line in their place.
+def parse_settings(
+    arguments: list[str], description: str, kind: type[Settings], groups: tuple[type, ...] = ()
+) -> Settings:
+    """The settings of the command line, checked; arguments as for `run`.
 
     Raises:
         ValueError: in one sentence, for a flag or value that does not exist.
     """
+    parsed = vars(_parse(arguments, description, _grouped(groups) if groups else kind))
+    flat = {name: value for group in parsed.values() for name, value in vars(group).items()}
+    return kind(**(flat if groups else parsed)).resolved()
+
+
+def _grouped(groups: tuple[type, ...]) -> type:
+    """A dataclass with one field a group: DataSettings is called `data`."""
+    names = [group.__name__.removesuffix("Settings").lower() for group in groups]
+    fields = [(name, group, field(default_factory=group)) for name, group in zip(names, groups, strict=True)]
+    return tyro.conf.OmitArgPrefixes[make_dataclass("Settings", fields)]
+
+
+def _parse(arguments: list[str], description: str, kind: type) -> Any:
     complaint = io.StringIO()
     module = sys.modules["__main__"].__spec__  # set for `python -m`
     try:
         with contextlib.redirect_stderr(complaint):
-            config = tyro.cli(
+            return tyro.cli(
                 kind,
                 prog=f"python -m {module.name.removesuffix('.__main__')}" if module else None,
                 args=arguments,
@@ -85,7 +98,6 @@ def parse_settings(arguments: list[str], description: str, kind: type[Settings] 
         if not stop.code:
             raise  # --help
         raise ValueError(_unboxed(complaint.getvalue())) from None
-    return config.resolved()
 
 
 def _unboxed(message: str) -> str:
@@ -103,12 +115,17 @@ def _is_rule(line: str) -> bool:
     return line != "" and set(line) <= set("─-")
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".")
-
-
-def _sentence(error: Exception) -> str:
-    """The error's own words; one from a loader's worker carries the worker's trace before them."""
+def _sentence(error: Exception) -> str | None:
+    """What a user can do about an error, None where nothing can be done."""
+    module, name = type(error).__module__, type(error).__name__
+    if name == "OutOfMemoryError" and module.startswith("torch"):
+        return "the GPU's memory is full: use smaller batches, bf16, or --device cpu."
+    if module.startswith(("torch._dynamo", "torch._inductor")):
+        first_line = str(error).strip().partition("\n")[0].rstrip(".")
+        return f"torch.compile does not work here: {first_line}; do without it."
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}."
-    return str(error).strip().splitlines()[-1].removeprefix(f"{type(error).__name__}: ")
+    if isinstance(error, ValueError | OSError):
+        # An error from a loader's worker carries the worker's trace before its words.
+        return str(error).strip().splitlines()[-1].removeprefix(f"{name}: ")
+    return None

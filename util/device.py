@@ -1,15 +1,10 @@
 """Where a network runs, and in which precision."""
 
 import contextlib
-import ctypes
 import os
 from pathlib import Path
 
 import torch
-
-# glibc's M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD: no piece of memory has a mapping of its own, nothing
-# goes back to the system, and the heap grows by 256 MB at a time.
-GLIBC_KEEPS = ((-4, 0), (-1, -1), (-2, 1 << 28))
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -40,77 +35,47 @@ def pick_device(name: str) -> torch.device:
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
-    """Run the network in `bf16` or `fp16` where asked for; `fp32` changes nothing."""
+    """Run a network in `bf16` or `fp16`; `fp32` changes nothing."""
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, DTYPES[precision])
 
 
-def usable_precision(device: torch.device, asked: str) -> str:
-    """`asked`, or where the hardware gains nothing by it, the next best: fp16 on a GPU, else fp32."""
-    if asked == "fp16" and device.type == "cpu":
-        return "fp32"
-    if asked != "bf16":
-        return asked
+def usable_precision(device: torch.device, precision: str) -> str:
+    """`precision`, or where it is not faster on this hardware, the next best: fp16 on a GPU, else fp32."""
     if device.type == "cuda":
-        with torch.cuda.device(device):  # the question has no argument
-            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    if device.type == "cpu" and _cpu_features():
-        return "bf16" if _gains_by_bf16() else "fp32"
-    return "bf16"
+        with torch.cuda.device(device):  # is_bf16_supported takes no device
+            lacks_bf16 = not torch.cuda.is_bf16_supported(including_emulation=False)
+        return "fp16" if precision == "bf16" and lacks_bf16 else precision
+    if device.type == "cpu" and not (precision == "bf16" and has_fast_bf16()):
+        return "fp32"
+    return precision
 
 
-def keep_freed_memory() -> None:
-    """Make this process keep the memory that it frees, where its C library is glibc.
-
-    A training step frees and takes the same hundreds of MB again. glibc gives large pieces back to the
-    system, which hands them out page by page, each filled with zeros: a tenth of a step on a CPU.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # another C library
-        return
-    for setting, value in GLIBC_KEEPS:
-        mallopt(setting, value)
-
-
-def sums_int8_in_32_bits() -> bool:
-    """Whether this processor adds products of int8 in 32 bits; where it has 16, weights must keep to 7."""
-    return not _cpu_features().isdisjoint({"avx_vnni", "avx512_vnni", "amx_int8"})
-
-
-def _gains_by_bf16() -> bool:
+def has_fast_bf16() -> bool:
     """Whether this processor multiplies bf16 faster than fp32.
 
-    Not every one that has instructions for it: Intel's without AMX do half of what they do in fp32, and
-    a training step took them 1.4 times as long.
+    AMX and AMD's AVX-512 do. Intel's AVX-512 bf16 without AMX takes 1.4 times as long for a training step.
     """
-    if "amx_bf16" in _cpu_features():
-        return True
-    return has_bf16() and not _is_intel()
+    features = cpu_features()
+    is_amd = cpu_info().get("vendor_id") == "AuthenticAMD"
+    return "amx_bf16" in features or (is_amd and "avx512_bf16" in features)
 
 
-def has_bf16() -> bool:
-    """Whether this processor has instructions for bf16; others only emulate it."""
-    return any("bf16" in name for name in _cpu_features())
+def has_vnni() -> bool:
+    """Whether this processor sums int8 products in 32 bits; where it has 16, weights keep to 7 bits."""
+    return not cpu_features().isdisjoint({"avx_vnni", "avx512_vnni", "amx_int8"})
 
 
-def _is_intel() -> bool:
-    told = getattr(torch.cpu, "get_capabilities", dict)().get("cpu_name", "")
-    return "Intel" in told or processor().get("vendor_id") == "GenuineIntel"
+def cpu_features() -> set[str]:
+    """Names of the processor's instruction sets; empty where Linux does not tell."""
+    return set(cpu_info().get("flags", "").split())
 
 
-def _cpu_features() -> set[str]:
-    """What the processor has; empty where nothing says."""
-    if hasattr(torch.cpu, "get_capabilities"):
-        return {name for name, there in torch.cpu.get_capabilities().items() if there is True}
-    return set(processor().get("flags", "").split())
-
-
-def processor() -> dict[str, str]:
+def cpu_info() -> dict[str, str]:
     """What Linux tells of the first processor: `vendor_id`, `model name`, `flags`, …; empty elsewhere."""
     with contextlib.suppress(OSError):
         first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
-        told = (line.partition(":") for line in first.splitlines())
-        return {name.strip(): value.strip() for name, _, value in told}
+        pairs = (line.partition(":") for line in first.splitlines())
+        return {name.strip(): value.strip() for name, _, value in pairs}
     return {}

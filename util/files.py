@@ -21,7 +21,7 @@ class DamagedLineError(ValueError):
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a temporary name to write to, and rename it to `path` once the block succeeded.
 
     The temporary file keeps the ending, since libraries choose the format by it. It is there from the
@@ -61,14 +61,14 @@ def _make_empty(temporary: Path, path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what `written_whole` could not: files whose process was killed while writing them."""
+    """Remove what `atomic_write` could not: files whose process was killed while writing them."""
     for leftover in folder.glob(".*.part.*"):
         leftover.unlink(missing_ok=True)
 
 
 def write_table(path: Path, table: np.ndarray) -> None:
     """Write (lines, columns) numbers as text, `%.3f`, a row a line."""
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         np.savetxt(temporary, table, fmt="%.3f")
 
 
@@ -108,7 +108,7 @@ def read_centers(path: Path) -> np.ndarray:
 def write_centers(path: Path, centers: np.ndarray) -> None:
     """Write (N, 3) centres as `read_centers` reads them; NaN becomes `invalid`."""
     lines = (INVALID if np.isnan(row).any() else "{:.3f} {:.3f} {:.3f}".format(*row) for row in centers)
-    with written_whole(path) as temporary, temporary.open("w") as file:
+    with atomic_write(path) as temporary, temporary.open("w") as file:
         file.writelines(f"{line}\n" for line in lines)
 
 
@@ -145,7 +145,7 @@ def read_depth_png(path: Path) -> np.ndarray:
 
 
 def read_predictions(path: Path, num_frames: int, num_joints: int) -> np.ndarray:
-    """Read joints as they are saved, one frame a line, `u v d` per joint (SPEC §10).
+    """Read joints as they are saved, one frame a line, `u v d` per joint (docs/spec.md §10).
 
     Returns:
         (num_frames, num_joints, 3) float64 full-frame uvd: pixels and mm.

@@ -1,4 +1,4 @@
-"""Joint errors and what the field reports of them (SPEC §10). Arrays in, numbers out."""
+"""Joint errors and what the field reports of them (docs/spec.md §10). Arrays in, numbers out."""
 
 from typing import NamedTuple
 

@@ -1,1 +1,1 @@
-"""Synthetic depth frames of an articulated hand in NYU's layout: `python -m dataloader.synthetic --help`."""
+"""Rendered depth frames of hands in NYU's layout: a seed in, a split on disk or a moving hand out."""

@@ -13,7 +13,6 @@ import tyro
 from config import NYU_CAMERA
 from util.camera import Camera
 from util.cli import run
-from util.frames import check_camera
 
 SMALLEST_EDGE = 64  # pixels
 
@@ -52,7 +51,7 @@ class Arguments:
             raise ValueError("--frames and --workers must be at least 1, --seed at least 0.")
         if min(self.width, self.height) < SMALLEST_EDGE:
             raise ValueError(f"--width and --height must be at least {SMALLEST_EDGE}: no hand fits in less.")
-        check_camera(self.camera)
+        self.camera.check()
         return self
 
 

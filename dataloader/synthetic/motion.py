@@ -10,13 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 from dataloader.nyu import EVALUATED_JOINTS
-from dataloader.synthetic.forearm import attach_forearm, sample_forearm
-from dataloader.synthetic.hand import HandModel
-from dataloader.synthetic.labels import label_joints
-from dataloader.synthetic.pose import sample_pose
+from dataloader.synthetic.hand.forearm import attach_forearm, sample_forearm
+from dataloader.synthetic.hand.landmarks import label_joints
+from dataloader.synthetic.hand.pose import sample_pose
+from dataloader.synthetic.hand.shape import HandModel
+from dataloader.synthetic.hand.skeleton import HandPose, bend_wrist, pose_joints, rotation, skin
 from dataloader.synthetic.render import Size, background_rays, nearest, render_ellipsoid, render_mesh
 from dataloader.synthetic.sensor import SensorStyle, apply_sensor
-from dataloader.synthetic.skeleton import HandPose, bend_wrist, pose_joints, rotation, skin
 from util.camera import Camera
 
 FRAMES_A_POSE = 24  # 0.8 s at 30 frames a second
@@ -52,7 +52,7 @@ class MovingHand:
     """One person's right hand before a camera.
 
     Args:
-        model: of `dataloader.synthetic.hand`.
+        model: of `dataloader.synthetic.hand.shape`.
         seed: of everything drawn.
         camera: any pinhole camera.
         size: (height, width) of its frames.

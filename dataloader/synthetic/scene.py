@@ -5,9 +5,18 @@ from typing import NamedTuple
 import numpy as np
 
 from dataloader.nyu import EVALUATED_JOINTS
-from dataloader.synthetic.forearm import attach_forearm, sample_forearm
-from dataloader.synthetic.labels import label_joints
-from dataloader.synthetic.pose import sample_pose
+from dataloader.synthetic.hand.forearm import attach_forearm, sample_forearm
+from dataloader.synthetic.hand.landmarks import label_joints
+from dataloader.synthetic.hand.pose import sample_pose
+from dataloader.synthetic.hand.skeleton import (
+    HandPose,
+    HandShape,
+    bend_wrist,
+    pose_joints,
+    rotation,
+    skin,
+    unit,
+)
 from dataloader.synthetic.render import (
     Size,
     background_rays,
@@ -17,7 +26,6 @@ from dataloader.synthetic.render import (
     render_plane,
 )
 from dataloader.synthetic.sensor import apply_sensor, sample_style
-from dataloader.synthetic.skeleton import HandPose, HandShape, bend_wrist, pose_joints, rotation, skin, unit
 from util.camera import Camera
 
 _DEG = np.pi / 180

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dataloader.nyu import EVALUATED_JOINTS, FRAME_NAME, read_depth
-from util.files import written_whole
+from util.files import atomic_write
 
 _ROWS, _COLUMNS = 4, 6
 _HALF_CUBE = 150.0  # mm
@@ -41,7 +41,7 @@ def write_sheet(folder: Path, file: Path) -> None:
             spine.set_visible(False)
         depth = read_depth(folder / FRAME_NAME.format(frame + 1)).astype(float)
         _draw(axis, depth, _project(joints[frame], xyz[frame], uvd[frame]), xyz[frame])
-    with written_whole(file) as unfinished:
+    with atomic_write(file) as unfinished:
         figure.savefig(unfinished, dpi=100, facecolor=_DARK)
 
 

@@ -24,13 +24,13 @@ import scipy.io
 import torch
 from tqdm import tqdm
 
-from dataloader.base import start_worker
+from dataloader.base import init_worker
 from dataloader.nyu import FRAME_NAME
-from dataloader.synthetic.hand import HandModel
+from dataloader.synthetic.hand.shape import HandModel
+from dataloader.synthetic.hand.skeleton import HandShape
 from dataloader.synthetic.scene import Scene, sample_scene
-from dataloader.synthetic.skeleton import HandShape
 from util.camera import Camera
-from util.files import remove_leftovers, write_table, written_whole
+from util.files import atomic_write, remove_leftovers, write_table
 
 SPLITS = ("train", "val", "test")
 _GENERATOR_VERSION = 1  # raise it when the same seed gives other frames
@@ -141,7 +141,7 @@ def _write_record(settings: SplitSettings, folder: Path, complete: bool) -> None
     libraries |= {"opencv": cv2.__version__, "torch": torch.__version__}
     record = _record_of(settings) | {"libraries": libraries, "complete": complete}
     (folder if complete else _parts(folder)).mkdir(parents=True, exist_ok=True)
-    with written_whole(folder / "generator.json") as unfinished:
+    with atomic_write(folder / "generator.json") as unfinished:
         unfinished.write_text(json.dumps(record, indent=2) + "\n")
 
 
@@ -166,7 +166,7 @@ def _one_thread() -> None:
 
 def _begin_worker() -> None:
     # In a group of its own: one that a signal ends while it waits would hold the pool's lock for good.
-    start_worker(0)
+    init_worker(0)
     _one_thread()
 
 
@@ -211,11 +211,11 @@ def _write_chunk(task: tuple[SplitSettings, Path, int, list[HandShape]]) -> tupl
     scenes = []
     for i, frame in enumerate(_frames_of(settings, chunk)):
         scene = sample_frame(settings, frame, people[i // _FRAMES_PER_PERSON])
-        with written_whole(folder / FRAME_NAME.format(frame + 1)) as unfinished:
+        with atomic_write(folder / FRAME_NAME.format(frame + 1)) as unfinished:
             unfinished.write_bytes(encode_depth(scene.depth))
         scenes.append((scene.joints36, scene.joints21, scene.center))
     joints36, joints21, center = map(np.stack, zip(*scenes, strict=True))
-    with written_whole(_part_file(folder, chunk)) as unfinished:
+    with atomic_write(_part_file(folder, chunk)) as unfinished:
         np.savez(unfinished, joints36=joints36, joints21=joints21, center=center)
     return chunk, time.process_time() - start
 
@@ -237,12 +237,12 @@ def _assemble(settings: SplitSettings, out: Path, folder: Path, chunks: int) -> 
     joints36, joints21, center = map(np.concatenate, zip(*parts, strict=True))
     slots = np.full((2, 3, *joints36.shape), np.nan, np.float32)
     slots[:, 0] = settings.camera.xyz_to_uvd(joints36), joints36
-    with written_whole(folder / "joint_data.mat") as unfinished:
+    with atomic_write(folder / "joint_data.mat") as unfinished:
         scipy.io.savemat(unfinished, {"joint_uvd": slots[0], "joint_xyz": slots[1]}, do_compression=True)
         with unfinished.open("r+b") as file:
             # SciPy writes the time of day here; the same seed gives the same bytes.
             file.write(_MAT_HEADER.ljust(116))
-    with written_whole(folder / "joints21.npz") as unfinished:
+    with atomic_write(folder / "joints21.npz") as unfinished:
         np.savez_compressed(unfinished, xyz=joints21.astype(np.float32))
     write_table(out / f"center_{settings.split}_refined.txt", center)
     _write_record(settings, folder, complete=True)

@@ -1,0 +1,64 @@
+"""Write a folder in NYU's layout (docs/spec.md §1), for tests."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from scipy.io import savemat
+
+from config import NYU_CAMERA
+from dataloader.nyu import EVALUATED_JOINTS, FRAME_NAME
+
+OPEN_HAND_MM = np.array(
+    [
+        *((-60, 70), (-50, 40), (-30, 100), (-25, 55), (0, 110), (0, 60), (30, 100), (25, 55)),
+        *((75, 20), (60, 0), (40, -20), (-25, -75), (25, -75), (0, 0)),
+    ],
+    np.float64,
+)
+
+
+def open_hand(center_xyz):
+    """14 joints of a flat hand around a centre: (14, 3) mm."""
+    return np.column_stack([OPEN_HAND_MM, np.zeros(14)]) + center_xyz
+
+
+def ball_hand(joint_xyz, radius_mm=18.0):
+    """A depth frame (480, 640) uint16 mm with a ball in front of every joint, nothing behind."""
+    uvd = NYU_CAMERA.xyz_to_uvd(np.asarray(joint_xyz, np.float64))
+    rows, columns = np.mgrid[:480, :640]
+    depth = np.full((480, 640), np.inf)
+    for u, v, d in uvd:
+        radius = radius_mm * NYU_CAMERA.fx / d
+        inside = 1 - ((columns - u) ** 2 + (rows - v) ** 2) / radius**2
+        front = d - radius_mm * np.sqrt(np.clip(inside, 0, None))
+        depth = np.where(inside > 0, np.minimum(depth, front), depth)
+    return np.where(np.isfinite(depth), depth, 0).round().astype(np.uint16)
+
+
+def encode_depth(depth):
+    """(H, W) mm -> (H, W, 3) uint8 in OpenCV's channel order: depth = green · 256 + blue."""
+    depth = np.asarray(depth, np.uint16)
+    return np.dstack([depth & 255, depth >> 8, np.zeros_like(depth)]).astype(np.uint8)
+
+
+def write_nyu_folder(root, split, depth_frames, joint_xyz, center_xyz):
+    """Write frames, labels and centres of one split.
+
+    Args:
+        root: folder of the data set.
+        split: train, val or test.
+        depth_frames: iterable of (480, 640) mm; may be shorter than the labels, or empty.
+        joint_xyz: (N, 14, 3) mm.
+        center_xyz: (N, 3) mm.
+    """
+    folder = Path(root, split)
+    folder.mkdir(parents=True, exist_ok=True)
+    labels = np.full((3, len(joint_xyz), 36, 3), np.nan)
+    labels[0][:, EVALUATED_JOINTS] = joint_xyz
+    pixels = np.full_like(labels, np.nan)
+    pixels[0][:, EVALUATED_JOINTS] = NYU_CAMERA.xyz_to_uvd(np.asarray(joint_xyz, np.float64))
+    savemat(folder / "joint_data.mat", {"joint_xyz": labels, "joint_uvd": pixels})
+    np.savetxt(Path(root, f"center_{split}_refined.txt"), center_xyz, fmt="%.3f")
+    for i, depth in enumerate(depth_frames):
+        cv2.imwrite(str(folder / FRAME_NAME.format(i + 1)), encode_depth(depth))

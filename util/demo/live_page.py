@@ -1,0 +1,268 @@
+"""The live page: the hand's points and skeleton to turn in a browser, with the adaptive weights.
+
+Built on viser, which brings the page and the connection; this module says what is on it.
+"""
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+import cv2
+import numpy as np
+
+from config import DatasetInfo
+from util.camera import to_millimetres
+from util.demo.overlay import (
+    BACKGROUND,
+    cube_points,
+    draw_frame,
+    empty_sheet,
+    glow,
+    joint_colors,
+    skeleton_segments,
+    weight_level,
+    weight_picture,
+    weight_sheet,
+)
+from util.demo.sources import Source
+from util.inference.predictor import Handedness, HandPose, HandPosePredictor
+from util.inference.tracker import HandTracker
+
+HOST = "127.0.0.1"  # this machine alone
+LOOP = 600  # frames of an endless source that can be asked for again, before it starts over
+UNIT = 100.0  # mm a unit of the scene: a hand is a few units large, as viser's own controls expect
+POINT_SIZE, LINE_WIDTH, JOINT_RADIUS = 0.012, 0.05, 0.065  # units
+MAX_POINTS = 2000  # more would hide the skeleton, which lies behind the skin
+ALL_JOINTS = "all joints"
+SHEET_WIDTH, SHEET_COLUMNS = 600, 5
+FRAME_TIME = 1 / 30  # seconds; a recording is not played faster than it was taken
+IDLE = 0.02  # seconds between looks at the controls while nothing plays
+
+
+def serve(sources: Sequence[Source], predictor: HandPosePredictor, handedness: Handedness, port: int) -> None:
+    """Serve the page until Ctrl-C.
+
+    Raises:
+        ValueError: in one sentence, if viser is missing.
+    """
+    page = LivePage(sources, predictor, handedness, port)
+    try:
+        print(f"Open {page.address} in a browser on this machine; Ctrl-C ends.", flush=True)
+        with suppress(KeyboardInterrupt):
+            while True:
+                started = time.perf_counter()
+                pause = FRAME_TIME if page.step() else IDLE
+                time.sleep(max(pause - (time.perf_counter() - started), 0))
+    finally:
+        page.close()
+
+
+class LivePage:
+    """What the page shows, and what its controls ask for.
+
+    Args:
+        sources: to choose from.
+        predictor: of the poses.
+        handedness: of the hand.
+        port: of the page; where it is taken, the next free one.
+
+    Raises:
+        ValueError: in one sentence, if viser is missing.
+    """
+
+    def __init__(
+        self, sources: Sequence[Source], predictor: HandPosePredictor, handedness: Handedness, port: int
+    ):
+        try:
+            import viser
+        except ImportError as error:
+            raise ValueError(
+                "--serve needs viser: `pip install -r requirements-demo.txt` brings it."
+            ) from error
+        self.sources = {source.name: source for source in sources}
+        self.predictor, self.handedness = predictor, handedness
+        self.info: DatasetInfo = predictor.info
+        self.server = viser.ViserServer(HOST, port, label="AWR", verbose=False)
+        self.address = f"http://{HOST}:{self.server.get_port()}"
+        self.rate = 0.0
+        self._shown: tuple | None = None
+        self._choose(sources[0].name)
+        self._build_controls()
+        self._build_scene()
+
+    def close(self) -> None:
+        """End the page."""
+        self.server.stop()
+
+    def step(self) -> bool:
+        """Show the next frame, or what the controls ask for; False where nothing has changed."""
+        started = time.perf_counter()
+        if self.source_choice.value != self.source.name:
+            self._choose(self.source_choice.value)
+            self.frame_slider.max, self.frame_slider.value = self._slider_max, 0
+            self.frame_slider.disabled = self._live
+        i = min(self.frame_slider.value, self._last)
+        if self._predicted is not None and (self.play.value or self._live):
+            i = 0 if i >= self._last else i + 1
+            self.frame_slider.value = i
+        if i != self._predicted:
+            self._predict(i)
+        wanted = (self.source.name, self._predicted, self.confidence.value, self.joint_choice.value)
+        if wanted == self._shown:
+            return False
+        with self.server.atomic():
+            self._show()
+        self._shown = wanted
+        seconds = time.perf_counter() - started
+        self.rate = 1 / seconds if not self.rate else 0.9 * self.rate + 0.1 / seconds
+        return True
+
+    def _choose(self, name: str) -> None:
+        """Start a source."""
+        self.source = self.sources[name]
+        # A camera's frames come when they come; a rendered hand's can be asked for by number.
+        self._live = self.source.live
+        self._last = (self.source.length or LOOP) - 1
+        self.tracker = HandTracker(
+            self.predictor, self.source.camera, self.handedness, self.source.depth_scale, weights=True
+        )
+        self._predicted: int | None = None
+        self.pose: HandPose | None = None
+
+    def _predict(self, i: int) -> None:
+        follows = self._live or (self.source.sequence and i - 1 == self._predicted)
+        if not follows:
+            self.tracker.reset()  # the hand is somewhere else
+        self._predicted, self._problem = i, ""
+        try:
+            depth = self.source.read(i)
+            self.pose = self.tracker.update(depth)
+            self.depth_mm = to_millimetres(depth, self.source.depth_scale)
+        except (ValueError, OSError) as error:  # one damaged frame must not end the page
+            self.pose, self.depth_mm, self._problem = None, np.zeros((480, 640), np.float32), str(error)
+            self.tracker.reset()
+
+    def _build_controls(self) -> None:
+        gui = self.server.gui
+        # The share button would send the page to somebody else's server.
+        gui.configure_theme(
+            control_width="large",
+            dark_mode=True,
+            show_logo=False,
+            show_share_button=False,
+        )
+        gui.set_panel_label("AWR hand pose")
+        gui.main_panel.dock_right()
+        self.status = gui.add_markdown("")
+        names = list(self.sources)
+        self.source_choice = gui.add_dropdown("Source", names, initial_value=names[0])
+        self.frame_slider = gui.add_slider("Frame", 0, self._slider_max, 1, 0, disabled=self._live)
+        self.play = gui.add_checkbox("Play", self.source.sequence)
+        self.confidence = gui.add_slider(
+            "Confidence", 0.0, 1.0, 0.01, 0.0, hint="Joints of less confidence are hidden."
+        )
+        choices = [ALL_JOINTS, *self.info.joint_names]
+        self.joint_choice = gui.add_dropdown(
+            "Weights of",
+            choices,
+            initial_value=ALL_JOINTS,
+            hint="One joint's also colour the points.",
+        )
+        empty = np.full((60, SHEET_WIDTH, 3), BACKGROUND, np.uint8)
+        self.weights_picture = gui.add_image(empty, label="Adaptive weights over the crop", format="jpeg")
+        self.frame_picture = gui.add_image(empty, label="Depth frame", format="jpeg")
+
+    def _build_scene(self) -> None:
+        scene = self.server.scene
+        scene.set_up_direction("+y")
+        scene.set_background_image(np.full((1, 1, 3), BACKGROUND, np.uint8))
+        nothing = np.zeros((1, 3), np.float32)
+        self.cloud = scene.add_point_cloud(
+            "/hand", nothing, nothing, point_size=POINT_SIZE, point_shape="circle", point_shading="flat"
+        )
+        self.bones = scene.add_line_segments(
+            "/bones", np.zeros((1, 2, 3), np.float32), np.zeros((1, 2, 3), np.uint8), thickness=LINE_WIDTH
+        )
+        self.joints = [
+            scene.add_icosphere(
+                f"/joints/{name}", JOINT_RADIUS, color, cast_shadow=False, receive_shadow=False
+            )
+            for name, color in zip(self.info.joint_names, joint_colors(self.info), strict=True)
+        ]
+        # From a little to the side, so that depth is seen at once.
+        self.server.initial_camera.position = (1.0, 0.5, 2.6)
+        self.server.initial_camera.look_at = (0.0, 0.0, 0.0)
+        self.server.initial_camera.up = (0.0, 1.0, 0.0)
+
+    def _show(self) -> None:
+        pose = self.pose
+        self.cloud.visible = self.bones.visible = pose is not None
+        sure = np.zeros(len(self.joints), bool) if pose is None else pose.confidence >= self.confidence.value
+        for sphere, visible in zip(self.joints, sure, strict=True):
+            sphere.visible = bool(visible)
+        if pose is not None:
+            self._show_cloud(pose)
+            self._show_skeleton(pose, sure)
+        self.weights_picture.image = self._weights(pose)[..., ::-1]
+        picture = draw_frame(self.depth_mm, pose, self.info)
+        self.frame_picture.image = cv2.resize(picture, None, fx=0.75, fy=0.75)[..., ::-1]
+        self.status.content = self._status(pose, sure)
+
+    def _status(self, pose: HandPose | None, sure: np.ndarray) -> str:
+        if self._problem:
+            return f"**{self._problem}**"
+        rate = f"**{self.rate:.1f} frames/s**" if self.rate else "first frame"
+        if pose is None:
+            return f"**no hand** in frame {self.source.label(self._predicted)} · {rate}"
+        return (
+            f"frame {self.source.label(self._predicted)} · {rate} · "
+            f"confidence {pose.confidence.mean():.2f} · {sure.sum()} of {len(sure)} joints shown"
+        )
+
+    def _show_cloud(self, pose: HandPose) -> None:
+        points = cube_points(self.depth_mm, pose.crop, self.source.camera, MAX_POINTS)
+        if not len(points.xyz):
+            self.cloud.visible = False
+            return
+        near, far = points.xyz[:, 2].min(), points.xyz[:, 2].max()
+        level = 230 - 150 * (points.xyz[:, 2:] - near) / max(far - near, 1.0)
+        colors = np.repeat(level, 3, axis=1)
+        if self.joint_choice.value != ALL_JOINTS:
+            weight = weight_level(pose.weights[self._joint])
+            u, v = (points.uv * len(weight) / len(pose.crop.image)).astype(int).T
+            colors = glow(colors[None] * 0.6, weight[None, v, u])[0, :, ::-1]
+        self.cloud.points = self._to_scene(points.xyz, pose)
+        self.cloud.colors = np.ascontiguousarray(colors, np.uint8)
+
+    def _show_skeleton(self, pose: HandPose, sure: np.ndarray) -> None:
+        places = self._to_scene(pose.joints_xyz, pose)
+        for sphere, place in zip(self.joints, places, strict=True):
+            sphere.position = tuple(map(float, place))
+        bones, colors = skeleton_segments(self.info)
+        shown = sure[bones].all(axis=1)
+        self.bones.visible = bool(shown.any())
+        if shown.any():
+            self.bones.points = places[bones[shown]]
+            self.bones.colors = np.repeat(colors[shown][:, None], 2, axis=1)
+
+    def _weights(self, pose: HandPose | None) -> np.ndarray:
+        if pose is None:  # of the same size, so that what is below stays where it is
+            if self.joint_choice.value == ALL_JOINTS:
+                return empty_sheet(self.info, SHEET_WIDTH, SHEET_COLUMNS)
+            return np.full((SHEET_WIDTH, SHEET_WIDTH, 3), BACKGROUND, np.uint8)
+        if self.joint_choice.value == ALL_JOINTS:
+            return weight_sheet(pose.crop, pose.weights, self.info, SHEET_WIDTH, SHEET_COLUMNS)
+        return weight_picture(pose.crop, pose.weights[self._joint], SHEET_WIDTH)
+
+    @property
+    def _slider_max(self) -> int:
+        return max(self._last, 1)  # a slider needs two ends, also for a single frame
+
+    @property
+    def _joint(self) -> int:
+        return self.info.joint_names.index(self.joint_choice.value)
+
+    def _to_scene(self, xyz: np.ndarray, pose: HandPose) -> np.ndarray:
+        """Camera space (n, 3) mm -> the scene: the hand's centre at 0, y up, the camera on the side of +z."""
+        up = -self.source.camera.flip
+        return ((xyz - pose.center_xyz) * (1, up, -1) / UNIT).astype(np.float32)

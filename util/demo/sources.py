@@ -1,0 +1,285 @@
+"""Where depth frames come from: a file, a folder, a stack, a video, a camera, or a hand that is rendered."""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from config import DATASETS, NYU_CAMERA
+from dataloader import msra, nyu
+from util.camera import CAMERAS, Camera, DepthCamera, scale_camera
+from util.files import read_image
+
+PICTURES, STACKS, VIDEOS = (".png", ".tif", ".tiff"), (".npy", ".npz"), (".avi", ".mkv", ".mp4", ".mov")
+FRAME_FILES = (*PICTURES, ".npy", ".bin")
+
+# FFmpeg's own complaints about a damaged film would stand before our one sentence.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+
+class Source(NamedTuple):
+    """Depth frames, to be asked for one by one.
+
+    name: for people. read: number of a frame -> (H, W) in the source's unit. length: number of frames,
+    None where there is no end. camera: that took them. depth_scale: mm a unit. labels: a name for
+    each frame, None where the number is all. sequence: whether a frame follows from the one before.
+    live: whether frames come when a camera takes them.
+    close: to be called at the end.
+    """
+
+    name: str
+    read: Callable[[int], np.ndarray]
+    length: int | None
+    camera: Camera
+    depth_scale: float
+    labels: tuple[str, ...] | None = None
+    sequence: bool = True
+    live: bool = False
+    close: Callable[[], None] = lambda: None
+
+    def label(self, i: int) -> str:
+        """What frame i is called."""
+        return self.labels[i] if self.labels else f"{i}"
+
+
+class SourceOptions(NamedTuple):
+    """camera: as parsed, None where none is given. depth_scale: mm a unit, None: the camera's or file's.
+
+    seed, leaves, body: of a synthetic hand.
+    """
+
+    camera: DepthCamera | Camera | None = None
+    depth_scale: float | None = None
+    seed: int = 0
+    leaves: bool = False
+    body: bool = False
+
+
+def open_source(name: str, options: SourceOptions) -> Source:
+    """Open `synthetic`, `realsense`, or what lies at a path.
+
+    Raises:
+        FileNotFoundError, ValueError: in one sentence, for what is not there or cannot be read.
+    """
+    if name == "synthetic":
+        return _synthetic(options)
+    if name == "realsense":
+        return _realsense()
+    path = Path(name)
+    if path.is_dir():
+        files = sorted((file for file in path.iterdir() if _ending(file) in FRAME_FILES), key=_natural)
+        if not files:
+            raise FileNotFoundError(f"{path} holds no depth frames: expected {', '.join(FRAME_FILES)} files.")
+        return _files(name, files, options)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: pass a file, a folder, `realsense` or `synthetic`.")
+    if _ending(path) in STACKS:
+        return _stack(path, options)
+    if _ending(path) in VIDEOS:
+        return _video(path, options)
+    if _ending(path) in FRAME_FILES:
+        return _files(name, [path], options)
+    raise ValueError(
+        f"{path} is of no known kind: depth frames are {', '.join((*FRAME_FILES, '.npz', *VIDEOS))} files."
+    )
+
+
+def read_frame(path: Path) -> tuple[np.ndarray, DepthCamera | None]:
+    """Read one frame.
+
+    Returns:
+        (H, W) in the file's unit, and the camera of the data set whose format it is, if it is one's.
+
+    Raises:
+        FileNotFoundError, ValueError: in one sentence, naming the file.
+    """
+    if _ending(path) == ".bin":
+        info = DATASETS["msra"]
+        return msra.read_depth(path), DepthCamera(info.camera, info.frame_size, 1.0)
+    if _ending(path) == ".npy":
+        frame = _load_array(path)
+        if frame.ndim != 2 or not frame.size:
+            raise ValueError(
+                f"{path} has shape {frame.shape}: expected one frame (H, W) a file; pass a stack by itself."
+            )
+        return frame, None
+    image = read_image(path)
+    if image.ndim == 2 and image.dtype.itemsize > 1:
+        return image, None
+    if image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8 and not image[..., 2].any():
+        return nyu.read_depth(path), CAMERAS["nyu"]  # red is empty, depth is in green and blue
+    raise ValueError(
+        f"{path} is {image.dtype} of shape {image.shape}: a picture of depth, coloured or in 8 bits, "
+        "has lost it; expected grey of 16 bits or more, or NYU's depth in green and blue."
+    )
+
+
+def _files(name: str, files: list[Path], options: SourceOptions) -> Source:
+    first, own = read_frame(files[0])
+
+    def read(i: int) -> np.ndarray:
+        return _same_shape(read_frame(files[i])[0], first.shape, str(files[i]))
+
+    camera, scale = _intrinsics(name, first.shape, own, options)
+    labels = tuple(file.name for file in files)
+    return Source(name, read, len(files), camera, scale, labels, sequence=False)
+
+
+def _stack(path: Path, options: SourceOptions) -> Source:
+    frames = _load_array(path)
+    frames = frames[None] if frames.ndim == 2 else frames
+    if frames.ndim != 3 or not frames.size:
+        raise ValueError(f"{path} has shape {frames.shape}: expected (H, W), or (T, H, W) for a stack.")
+    camera, scale = _intrinsics(str(path), frames.shape[1:], None, options)
+    return Source(str(path), lambda i: np.asarray(frames[i]), len(frames), camera, scale)
+
+
+def _video(path: Path, options: SourceOptions) -> Source:
+    """A 16-bit video, say FFV1 in Matroska; any other has lost the depth.
+
+    Its length is what is really there, counted once: the header's is an estimate, and that of a film that
+    was cut or piped is wrong. A film that was cut yields the frames it has.
+    """
+    # OpenCV warns that 16 bits are rarely asked for.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    opening = (str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_CONVERT_RGB, 0])
+    video = cv2.VideoCapture(*opening)
+    there, first = video.read()
+    if not there or first.dtype != np.uint16 or first.squeeze().ndim != 2:
+        raise ValueError(
+            f"{path} cannot be read as a video of 16-bit grey frames: a video of fewer bits has lost the "
+            "depth, keep frames as 16-bit PNG files or an .npy stack."
+        )
+    first = first.squeeze()
+    camera, scale = _intrinsics(str(path), first.shape, None, options)
+    times = [video.get(cv2.CAP_PROP_POS_MSEC)]
+    while video.grab():
+        times.append(video.get(cv2.CAP_PROP_POS_MSEC))
+    video.open(*opening)
+    position = [0]  # number of the frame that comes next
+
+    def forward(i: int) -> np.ndarray | None:
+        """Frame i, which is not behind; None if it cannot be decoded, or is another one by its time."""
+        for _ in range(i - position[0]):
+            video.grab()
+        there, frame = video.read()
+        position[0] = i + 1
+        return frame.squeeze() if there and video.get(cv2.CAP_PROP_POS_MSEC) == times[i] else None
+
+    def read(i: int) -> np.ndarray:
+        if i == 0:
+            return first
+        if i < position[0]:
+            video.set(cv2.CAP_PROP_POS_FRAMES, i)
+            position[0] = i
+        frame = forward(i)
+        if frame is None:  # going back lands elsewhere where the frame rate varies: start over
+            video.open(*opening)
+            position[0] = 0
+            frame = forward(i)
+        if frame is None:
+            raise ValueError(f"{path} is damaged: frame {i} of {len(times)} cannot be decoded.")
+        return frame
+
+    return Source(str(path), read, len(times), camera, scale, close=video.release)
+
+
+def _synthetic(options: SourceOptions) -> Source:
+    try:
+        from dataloader.synthetic.motion import MovingHand
+        from dataloader.synthetic.writer import load_model
+
+        model = load_model()
+    except ImportError as error:
+        raise ValueError(
+            f"--source synthetic needs {error.name}: `pip install -r requirements-synth.txt` brings it."
+        ) from error
+    camera, size = NYU_CAMERA, (480, 640)
+    if isinstance(options.camera, DepthCamera):
+        camera, size = options.camera.camera, options.camera.frame_size
+    elif options.camera is not None:
+        camera = options.camera
+    hand = MovingHand(model, options.seed, camera, size, options.leaves, options.body)
+    return Source("synthetic", lambda i: hand.frame(i).depth, None, camera, 1.0)
+
+
+def _realsense() -> Source:
+    """Start the first camera's depth stream; intrinsics and depth unit are the camera's own.
+
+    Raises:
+        ValueError: in one sentence, if the package or a camera is missing.
+    """
+    try:
+        import pyrealsense2 as rs
+    except ImportError as error:
+        raise ValueError(
+            "--source realsense needs the package pyrealsense2: `pip install pyrealsense2`."
+        ) from error
+    pipeline = rs.pipeline()
+    config = rs.config()
+    config.enable_stream(rs.stream.depth, rs.format.z16)
+    try:
+        profile = pipeline.start(config)
+    except RuntimeError as error:
+        raise ValueError(f"No RealSense camera can be used: {error}.") from error
+    lens = profile.get_stream(rs.stream.depth).as_video_stream_profile().get_intrinsics()
+    metres = profile.get_device().first_depth_sensor().get_depth_scale()
+
+    def read(_: int) -> np.ndarray:
+        try:
+            frame = pipeline.wait_for_frames().get_depth_frame()
+        except RuntimeError as error:
+            raise ValueError(f"The RealSense camera stopped sending frames: {error}.") from error
+        return np.asanyarray(frame.get_data()).copy()
+
+    camera = Camera(lens.fx, lens.fy, lens.ppx, lens.ppy)
+    return Source("realsense", read, None, camera, 1000 * metres, live=True, close=pipeline.stop)
+
+
+def _intrinsics(
+    name: str, shape: tuple[int, int], own: DepthCamera | None, options: SourceOptions
+) -> tuple[Camera, float]:
+    """The camera and depth scale of a source whose frames may know their own."""
+    given = options.camera or own
+    if given is None:
+        raise ValueError(
+            f"{name} does not say which camera took it: pass --camera, one of {', '.join(CAMERAS)}, "
+            "or fx,fy,cx,cy in pixels."
+        )
+    if isinstance(given, Camera):
+        return given, options.depth_scale or 1.0
+    return scale_camera(given, shape), options.depth_scale or given.depth_scale
+
+
+def _load_array(path: Path) -> np.ndarray:
+    """The one array of an .npy or .npz file; never one that would run code."""
+    try:
+        content = np.load(path, mmap_mode="r" if _ending(path) == ".npy" else None, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            return content
+        with content:
+            names = content.files
+            if len(names) == 1 or "depth" in names:
+                return content["depth" if "depth" in names else names[0]]
+    except Exception as error:  # a damaged archive can fail in many ways
+        raise ValueError(f"{path} cannot be read as an array of numbers.") from error
+    raise ValueError(f"{path} holds the arrays {', '.join(names)}: expected one, or one called depth.")
+
+
+def _same_shape(frame: np.ndarray, shape: tuple[int, int], name: str) -> np.ndarray:
+    if frame.shape != shape:
+        raise ValueError(f"{name} has shape {frame.shape}, the first frame {shape}: one camera at a time.")
+    return frame
+
+
+def _ending(path: Path) -> str:
+    return path.suffix.lower()
+
+
+def _natural(path: Path) -> list[str | int]:
+    """Order by the numbers in a name: frame_2 before frame_10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]

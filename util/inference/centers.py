@@ -1,0 +1,215 @@
+"""Hand centres: from labels, from the depth frame alone, or refined, as files and with their error.
+
+python -m util.inference.centers --dataset nyu --split test --method refined --out FILE --json FILE
+"""
+
+import json
+import os
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from config import DATASETS, Config
+from dataloader import find_frames
+from dataloader.base import init_worker
+from dataloader.index import Frames
+from util.camera import Camera
+from util.cli import run
+from util.device import pick_device
+from util.files import atomic_write, write_centers
+from util.inference.center_network import (
+    CENTER_CHECKPOINT,
+    CenterNetwork,
+    load_center_network,
+    refine_centers,
+)
+from util.inference.find_hand import DEPTH_RANGE, center_from_depth, check_depth_range
+
+BATCH_SIZE = 32  # frames that a process takes at a time, and the network sees together
+
+
+def centers_from_labels(joint_xyz: np.ndarray) -> np.ndarray:
+    """Mean of the joints: (N, J, 3) mm -> (N, 3) mm. An oracle: it knows what is to be predicted."""
+    return np.asarray(joint_xyz, np.float64).mean(axis=1)
+
+
+class CenterErrors(NamedTuple):
+    """Distance of found centres from the mean of the true joints.
+
+    `frames`, and of them `invalid`: without a centre. Over those found: `mean_mm`, `median_mm`; over
+    all: `within_20mm`, a share.
+    """
+
+    frames: int
+    invalid: int
+    mean_mm: float
+    median_mm: float
+    within_20mm: float
+
+
+def center_errors(centers: np.ndarray, joint_xyz: np.ndarray) -> CenterErrors:
+    """Compare (N, 3) centres, NaN where none was found, with (N, J, 3) joints; mm.
+
+    Raises:
+        ValueError: if there is no centre at all.
+    """
+    distance = np.linalg.norm(centers - centers_from_labels(joint_xyz), axis=1)
+    found = distance[~np.isnan(distance)]
+    if not len(found):
+        raise ValueError("No frame has a centre: there is nothing to compare with the labels.")
+    return CenterErrors(
+        frames=len(distance),
+        invalid=len(distance) - len(found),
+        mean_mm=float(found.mean()),
+        median_mm=float(np.median(found)),
+        within_20mm=float(np.count_nonzero(found <= 20) / len(distance)),
+    )
+
+
+class RoughCenters(Dataset):
+    """Item i: depth of frame i (H, W), its centre (3,) mm, NaN where no hand is found, and what is wrong.
+
+    Args:
+        frames, camera, depth_range: as for `find_centers`.
+        keep_depth: None takes the depth's place where it is not needed any more; also in a damaged frame.
+    """
+
+    def __init__(self, frames: Frames, camera: Camera, depth_range: tuple[float, float], keep_depth: bool):
+        self.frames, self.camera, self.depth_range, self.keep_depth = frames, camera, depth_range, keep_depth
+
+    def __len__(self) -> int:
+        return len(self.frames.joint_xyz)
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray | None, np.ndarray, str]:
+        center = np.full(3, np.nan)
+        try:
+            depth = self.frames.read_depth(self.frames.frame_path(i))
+        except ValueError as error:  # damaged; the others' centres are wanted all the same
+            return None, center, str(error)
+        with suppress(ValueError):  # counted and written as invalid
+            center = center_from_depth(depth, self.camera, self.depth_range)
+        return depth if self.keep_depth else None, center, ""
+
+
+def find_centers(
+    frames: Frames,
+    camera: Camera,
+    depth_range: tuple[float, float],
+    center_network: CenterNetwork | None = None,
+    workers: int = 1,
+) -> np.ndarray:
+    """Centre of every frame from its depth, refined if a network is given, by `workers` processes.
+
+    Returns:
+        (N, 3) mm, NaN where no hand is found or the frame is damaged, which is printed.
+    """
+    rough = RoughCenters(frames, camera, depth_range, keep_depth=center_network is not None)
+    loader = DataLoader(
+        rough,
+        BATCH_SIZE,
+        num_workers=workers if workers > 1 else 0,
+        collate_fn=list,
+        worker_init_fn=init_worker,
+    )
+    centers: list[np.ndarray] = []
+    with tqdm(total=len(rough), desc="frames", unit="frame", leave=False) as bar:
+        for batch in loader:
+            depths, found, problems = zip(*batch, strict=True)
+            found = np.stack(found)
+            there = [i for i, depth in enumerate(depths) if depth is not None]
+            if there:
+                found[there] = refine_centers(
+                    center_network, [depths[i] for i in there], camera, found[there]
+                )
+            centers.extend(found)
+            bar.update(len(batch))
+            for problem in filter(None, problems):
+                bar.write(f"{problem} It gets no centre.")
+    return np.reshape(centers, (-1, 3))
+
+
+@dataclass
+class CenterSettings:
+    """Settings of this command."""
+
+    dataset: str = "synth"  # a row of config.DATASETS
+    data_dir: str = "data"  # folder that holds the data sets, or the data set's own
+    split: Literal["train", "val", "test"] = "test"
+    test_subject: int = 0  # msra: the fold
+    method: Literal["labels", "depth", "refined"] = "depth"  # labels: mean of the joints, an oracle
+    load_model: str = str(CENTER_CHECKPOINT)  # refined: what `train.py --target center` trained
+    device: str = "auto"  # refined: auto, cpu, cuda
+    depth_range: tuple[float, float] = DEPTH_RANGE  # nearest and farthest depth of a hand, mm
+    workers: int = os.cpu_count() or 1  # processes that read frames and find hands in them
+    out: str = ""  # file of centres to write; empty: none
+    json: str = ""  # file of errors to write; empty: none
+
+    def resolved(self) -> "CenterSettings":
+        """Check the settings.
+
+        Raises:
+            ValueError: in one sentence, for one that cannot work.
+        """
+        if self.workers < 1:
+            raise ValueError(f"workers is {self.workers}: it must be at least 1.")
+        check_depth_range(self.depth_range)
+        return self
+
+
+def main(settings: CenterSettings) -> None:
+    """Find the centre of every frame of a split, write them, and report their error."""
+    names = ("dataset", "data_dir", "split", "test_subject")
+    config = Config(**{name: getattr(settings, name) for name in names}).resolved()
+    frames = find_frames(config)
+    labelled = not np.isnan(frames.joint_xyz[:1]).any()
+    oracle = settings.method == "labels"
+    if oracle and not labelled:
+        raise ValueError(
+            f"The labels of {config.dataset}, split {config.split}, are withheld: use --method depth."
+        )
+    with ExitStack() as stack:
+        # A place that takes no file shows before the work, which may take hours.
+        out, json_file = (
+            stack.enter_context(atomic_write(Path(name))) if name else None
+            for name in (settings.out, settings.json)
+        )
+        centers = centers_from_labels(frames.joint_xyz) if oracle else centers_from_frames(frames, settings)
+        figures = _figures(centers, frames.joint_xyz if labelled else None, oracle)
+        if out:
+            write_centers(out, centers)
+        if json_file:
+            about = {"dataset": config.dataset, "split": config.split, "method": settings.method}
+            json_file.write_text(json.dumps(about | {"oracle": oracle} | figures, indent=1) + "\n")
+
+
+def _figures(centers: np.ndarray, joint_xyz: np.ndarray | None, oracle: bool) -> dict[str, float]:
+    """Print and return how many centres (N, 3) there are, and with labels (N, J, 3) how good they are."""
+    if joint_xyz is None:
+        invalid = int(np.isnan(centers[:, 0]).sum())
+        print(f"{len(centers)} frames, {invalid} without a centre; no labels to compare with.")
+        return {"frames": len(centers), "invalid": invalid}
+    errors = center_errors(centers, joint_xyz)
+    print(
+        f"{errors.frames} frames, {errors.invalid} without a centre; from the mean of the true joints: "
+        f"mean {errors.mean_mm:.2f} mm, median {errors.median_mm:.2f} mm, "
+        f"{errors.within_20mm:.2%} within 20 mm" + (" (an oracle: made from the labels)" if oracle else "")
+    )
+    return errors._asdict()
+
+
+def centers_from_frames(frames: Frames, settings: CenterSettings) -> np.ndarray:
+    """(N, 3) mm, NaN where no hand is found: from the depth, and refined where the settings say so."""
+    center_network = None
+    if settings.method == "refined":
+        center_network = load_center_network(Path(settings.load_model), pick_device(settings.device))
+    camera = DATASETS[settings.dataset].camera
+    return find_centers(frames, camera, settings.depth_range, center_network, settings.workers)
+
+
+if __name__ == "__main__":
+    run(main, __doc__, CenterSettings)

@@ -1,0 +1,318 @@
+"""From a depth frame of any camera to the joints of the hand: find it, crop, run the network, map back.
+
+predictor = HandPosePredictor("results/resnet_18_synth.pth")
+pose = predictor.predict(depth_mm, Camera(fx=475, fy=475, cx=320, cy=240))
+if pose is not None:
+    print(pose.joints_xyz)
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+
+from config import DATASETS, Config, find_network
+from dataloader.crop import Crop, crop_hand, normalize_depth
+from model.awr import adaptive_weights, dense_to_joints
+from model.confidence import joint_confidence
+from util.camera import Camera, crop_to_uvd, to_millimetres
+from util.checkpoint import RESULTS, ModelSpec, load_network, spec_from_config
+from util.deployment.backends import best_precision, load_backend, require_precision
+from util.deployment.folding import deployed, last_dense
+from util.device import pick_device
+from util.inference.center_network import load_center_network, refine_centers
+from util.inference.find_hand import DEPTH_RANGE, center_from_depth, check_depth_range
+
+Handedness = Literal["right", "left"]
+
+DEFAULT_CHECKPOINT = RESULTS / "resnet_18_synth.pth"
+MAX_BATCH = 32  # frames through the network at once
+HAND_AREA = 2000.0  # mm² facing the camera; what is smaller is a finger or a speck
+# Of the joints' mean confidence, for networks whose row in config.py has none: see NetworkInfo.
+MIN_CONFIDENCE, REACQUIRE_BELOW = 0.3, 0.4
+NEAREST = 1.0  # mm; a centre before it is in the lens, and its pixels overflow
+
+
+class HandPose(NamedTuple):
+    """A hand in one frame, in the frame's own camera.
+
+    joints_xyz: (J, 3) float64 mm. joints_uvd: (J, 3) float64 full-frame pixels and mm.
+    center_xyz: (3,) mm, centre of the crop. confidence: (J,) in [0, 1], higher means nearer the truth.
+    crop: what the network saw, its image (S, S) in mm. weights: (J, F, F), each map sums to 1: how much
+    each pixel of the crop counts for each joint; None unless asked for.
+    """
+
+    joints_xyz: np.ndarray
+    joints_uvd: np.ndarray
+    center_xyz: np.ndarray
+    confidence: np.ndarray
+    crop: Crop
+    weights: np.ndarray | None = None
+
+
+class HandPosePredictor:
+    """A trained network, ready for frames of any resolution, unit and pinhole camera.
+
+    Args:
+        checkpoint: weights of the pose network.
+        device: auto, cpu, cuda or cuda:N.
+        precision: of the network: fp32, bf16 or fp16, as far as the backend has it.
+        center_checkpoint: weights of the centre network, which corrects the centre of a found hand.
+            None: the centre found in the depth alone is corrected by the pose network's first answer.
+        backend: what runs the pose network: torch, compile, onnxruntime or openvino; see util.deployment.backends.
+        min_confidence: mean confidence of the joints below which there is no hand; None: the network's own.
+        assumed: what to take for a checkpoint that does not say what it holds, as published ones.
+        depth_range: nearest and farthest depth of a hand that is to be found, mm.
+
+    Raises:
+        FileNotFoundError, ValueError: in one sentence, if a checkpoint or the device cannot be used.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | Path = DEFAULT_CHECKPOINT,
+        device: str = "auto",
+        precision: str = "fp32",
+        center_checkpoint: str | Path | None = None,
+        min_confidence: float | None = None,
+        assumed: ModelSpec | None = None,
+        backend: str = "torch",
+        depth_range: tuple[float, float] = DEPTH_RANGE,
+    ):
+        self.device = pick_device(device)
+        require_precision(backend, precision)
+        self.precision = best_precision(backend, precision, self.device)
+        if precision == "int8":
+            raise ValueError("precision int8 is for test.py, which measures its ranges and what it costs.")
+        network, self.spec = load_network(Path(checkpoint), assumed or spec_from_config(Config().resolved()))
+        if self.spec.target != "joints":
+            raise ValueError(f"{checkpoint} predicts the hand's centre: pass it as the centre network.")
+        if self.spec.dataset not in DATASETS:
+            raise ValueError(f"{checkpoint} does not say which data set it was trained on: pass `assumed`.")
+        self.info = DATASETS[self.spec.dataset]
+        if self.spec.num_joints != len(self.info.joint_names):
+            raise ValueError(
+                f"{checkpoint} predicts {self.spec.num_joints} joints, "
+                f"data set {self.spec.dataset} has {len(self.info.joint_names)}."
+            )
+        check_depth_range(depth_range)
+        self.depth_range = depth_range
+        family = find_network(self.spec.net)
+        self.reacquire_below = family.reacquire_below or REACQUIRE_BELOW
+        self.min_confidence = family.min_confidence or MIN_CONFIDENCE
+        if min_confidence is not None:
+            self.min_confidence = min_confidence
+        self.network = deployed(network.to(self.device), self.precision)
+        self.engine = None
+        if backend != "torch":
+            self.engine = load_backend(network, self.spec, backend, self.precision, self.device)
+        self.cube = np.array(self.spec.cube or self.info.cube, np.float64)
+        self.center_network = None
+        if center_checkpoint is not None:
+            self.center_network = load_center_network(Path(center_checkpoint), self.device)
+
+    def predict(
+        self,
+        depth: np.ndarray,
+        camera: Camera,
+        center: np.ndarray | None = None,
+        handedness: Handedness = "right",
+        depth_scale: float = 1.0,
+        weights: bool = False,
+    ) -> HandPose | None:
+        """The hand in one frame, None where there is none.
+
+        Args:
+            depth: (H, W) any integer or float dtype; NaN, infinity, 0, 65535 and below 0 are no readings.
+            camera: that took it.
+            center: (3,) of the hand, mm; None: find it.
+            handedness: a left hand is mirrored for the network, its joints are mirrored back.
+            depth_scale: mm a unit of `depth`: 1000 for metres, 0.125 for an SR305's frames.
+            weights: also give the adaptive weight maps.
+
+        Raises:
+            ValueError: in one sentence, for an argument that makes no sense.
+        """
+        centers = None if center is None else [center]
+        return self.predict_batch([depth], camera, centers, handedness, depth_scale, weights)[0]
+
+    def predict_batch(
+        self,
+        depths: Sequence[np.ndarray],
+        camera: Camera,
+        centers: Sequence[np.ndarray | None] | None = None,
+        handedness: Handedness = "right",
+        depth_scale: float = 1.0,
+        weights: bool = False,
+    ) -> list[HandPose | None]:
+        """The hand in each of several frames of one size; arguments as for `predict`.
+
+        A None among `centers` is found.
+        """
+        camera.check()
+        if handedness not in ("right", "left"):
+            raise ValueError(f"handedness is {handedness!r}: use 'right' or 'left'.")
+        frames = [to_millimetres(depth, depth_scale) for depth in depths]
+        if len({frame.shape for frame in frames}) > 1:
+            raise ValueError("The frames of a batch have different sizes: predict them one by one.")
+        given = [None] * len(frames) if centers is None else [_checked_center(center) for center in centers]
+        if len(given) != len(frames):
+            raise ValueError(f"{len(frames)} frames have {len(given)} centres: they must be as many.")
+        poses = []
+        for start in range(0, len(frames), MAX_BATCH):
+            part = slice(start, start + MAX_BATCH)
+            if handedness == "right":
+                poses += self._predict(frames[part], camera, given[part], weights)
+            else:
+                poses += self._predict_mirrored(frames[part], camera, given[part], weights)
+        return poses
+
+    def _predict_mirrored(
+        self, frames: list[np.ndarray], camera: Camera, centers: list[np.ndarray | None], weights: bool
+    ) -> list[HandPose | None]:
+        width = frames[0].shape[1]
+        centers = [None if center is None else center * (-1, 1, 1) for center in centers]
+        frames = [np.ascontiguousarray(frame[:, ::-1]) for frame in frames]
+        poses = self._predict(frames, camera.mirrored(width), centers, weights)
+        return [None if pose is None else mirrored_pose(pose, width) for pose in poses]
+
+    def _predict(
+        self, frames: list[np.ndarray], camera: Camera, given: list[np.ndarray | None], weights: bool
+    ) -> list[HandPose | None]:
+        """For right hands, depth in mm with 0 for no reading."""
+        found = [i for i, center in enumerate(given) if center is None]
+        centers = list(given)
+        for i, center in zip(found, self.find_centers([frames[i] for i in found], camera), strict=True):
+            centers[i] = center
+        poses = self._poses(frames, camera, centers, weights and len(found) < len(frames))
+        # The centre that depth alone gives may be centimetres off: the first answer is a better one.
+        again = [i for i in found if poses[i] is not None]
+        centers = [next_center(poses[i]) for i in again]
+        for i, pose in zip(
+            again, self._poses([frames[i] for i in again], camera, centers, weights), strict=True
+        ):
+            poses[i] = pose
+        return [
+            pose
+            if pose is not None and is_plausible(pose.confidence, pose.crop, camera, self.min_confidence)
+            else None
+            for pose in poses
+        ]
+
+    def find_centers(self, frames: list[np.ndarray], camera: Camera) -> list[np.ndarray | None]:
+        """The hand's centre (3,) mm in frames (H, W) mm, None where nothing has a hand's size."""
+        centers: list[np.ndarray | None] = []
+        for frame in frames:
+            try:
+                centers.append(center_from_depth(frame, camera, self.depth_range))
+            except ValueError:
+                centers.append(None)
+        there = [i for i, center in enumerate(centers) if center is not None]
+        if self.center_network is not None and there:
+            rough = np.array([centers[i] for i in there])
+            refined = refine_centers(self.center_network, [frames[i] for i in there], camera, rough)
+            for i, center in zip(there, refined, strict=True):
+                centers[i] = center
+        return centers
+
+    @torch.inference_mode()
+    def _poses(
+        self, frames: list[np.ndarray], camera: Camera, centers: list[np.ndarray | None], weights: bool
+    ) -> list[HandPose | None]:
+        """The network's answer for every frame whose centre's cube holds anything."""
+        poses: list[HandPose | None] = [None] * len(frames)
+        crops = {
+            i: crop
+            for i, center in enumerate(centers)
+            if center is not None and (crop := self._crop(frames[i], camera, center)) is not None
+        }
+        if not crops:
+            return poses
+        image = torch.from_numpy(np.stack([_network_input(crop) for crop in crops.values()])).to(self.device)
+        maps = [None] * len(image)
+        if self.engine is not None and not weights:
+            joints, confidence = self.engine(image)
+        else:  # an engine gives no maps
+            dense = last_dense(self.network, image)
+            joints = dense_to_joints(dense, image, self.spec.kernel_size)
+            confidence = joint_confidence(dense, image, self.spec.kernel_size)
+            if weights:
+                maps = adaptive_weights(dense, image).cpu().numpy()
+        joints, confidence = joints.double().cpu().numpy(), confidence.cpu().numpy()
+        if not np.isfinite(joints).all():
+            raise ValueError(
+                f"The network's joints are not finite: its weights are damaged or {self.precision} overflows."
+            )
+        for i, uvd, sure, weight in zip(crops, joints, confidence, maps, strict=True):
+            crop = crops[i]
+            M = crop.M.astype(np.float64)
+            uvd = crop_to_uvd(uvd, crop.center_xyz[2], crop.cube[2], M, self.spec.img_size)
+            poses[i] = HandPose(camera.uvd_to_xyz(uvd), uvd, crop.center_xyz, sure, crop, weight)
+        return poses
+
+    def _crop(self, frame: np.ndarray, camera: Camera, center: np.ndarray) -> Crop | None:
+        if center[2] < NEAREST:
+            return None
+        try:
+            crop = crop_hand(frame, camera, center, self.cube, self.spec.img_size)
+        except ValueError:
+            return None  # outside the frame, or too far away to be seen
+        return crop if crop.image.any() else None
+
+
+def next_center(pose: HandPose) -> np.ndarray:
+    """Where to crop for a hand known from a pose: (3,) mm, the middle of the joints' bounding box.
+
+    NYU's released centres lie there, and the networks were trained with such.
+    """
+    return (pose.joints_xyz.min(axis=0) + pose.joints_xyz.max(axis=0)) / 2
+
+
+def mirrored_pose(pose: HandPose, width: int) -> HandPose:
+    """A pose in a frame mirrored left to right -> the pose in the frame itself, `width` pixels wide."""
+    across = np.array([-1.0, 1.0, 1.0])
+    image, M = pose.crop.image[:, ::-1], pose.crop.M.copy()
+    M[0, 2] = image.shape[1] - 1 - M[0, 0] * (width - 1) - M[0, 2]
+    center = pose.center_xyz * across
+    return HandPose(
+        joints_xyz=pose.joints_xyz * across,
+        joints_uvd=pose.joints_uvd * across + (width - 1, 0, 0),
+        center_xyz=center,
+        confidence=pose.confidence,
+        crop=pose.crop._replace(image=image, center_xyz=center, M=M),
+        weights=None if pose.weights is None else pose.weights[..., ::-1],
+    )
+
+
+def _network_input(crop: Crop) -> np.ndarray:
+    """(1, S, S) float32 normalised depth."""
+    return normalize_depth(crop.image, crop.image.max(), crop.center_xyz[2], crop.cube[2])[None]
+
+
+def _checked_center(center: np.ndarray | None) -> np.ndarray | None:
+    if center is None:
+        return None
+    center = np.asarray(center, np.float64)
+    if center.shape != (3,) or not np.isfinite(center).all() or center[2] <= 0:
+        raise ValueError(f"center is {center}: expected x, y, z in mm with z above 0.")
+    return center
+
+
+def surface_area(crop: Crop, camera: Camera) -> float:
+    """Area in mm² of what a crop shows, facing the camera."""
+    readings = crop.image[crop.image > 0].astype(np.float64)
+    return float((readings**2).sum() / (float(crop.M[0, 0]) ** 2 * camera.fx * camera.fy))
+
+
+def is_plausible(confidence: np.ndarray, crop: Crop, camera: Camera, min_confidence: float) -> bool:
+    """Whether what a network answered for a crop is taken for a hand.
+
+    Args:
+        confidence: (J,) of `joint_confidence`.
+        crop: what the network saw.
+        camera: that took it.
+        min_confidence: that the joints must have in the mean.
+    """
+    return float(confidence.mean()) >= min_confidence and surface_area(crop, camera) >= HAND_AREA

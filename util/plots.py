@@ -1,0 +1,282 @@
+"""Pictures: error curves, galleries, and what the method sees. Matplotlib without a screen."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from config import DATASETS, Config, DatasetInfo, DataSettings, NetworkSettings
+from dataloader import build_dataset
+from dataloader.base import HandDataset, Sample
+from model.awr import SOFTMAX_TEMPERATURE, dense_to_joints, joints_to_dense
+from util.camera import uvd_to_crop
+from util.cli import run
+from util.files import atomic_write
+from util.metrics import PCK_THRESHOLDS_MM, SUCCESS_THRESHOLDS_MM, Metrics
+
+# One colour a finger, pinky to thumb, then the wrist; told apart on grey depth and by colour-blind eyes.
+CHAIN_COLORS = ("#56b4e9", "#009e73", "#f0e442", "#e69f00", "#d55e00", "#cc79a7")
+TRUTH_COLOR = "#ffffff"
+DEPTH_COLORS = "gray_r"
+
+# A frame of the bundled split with an open hand, for the README's figures.
+README_FRAME = 181
+
+
+class Tile(NamedTuple):
+    """One picture of a gallery: `image` (S, S) normalised depth, and joints (J, 2) in crop pixels."""
+
+    title: str
+    image: np.ndarray
+    predicted_uv: np.ndarray
+    true_uv: np.ndarray
+
+
+def pick_tiles(
+    dataset: HandDataset, predicted_uvd: np.ndarray, frame_errors: np.ndarray, count: int = 4
+) -> dict[str, list[Tile]]:
+    """The best, middle and worst frames, for a gallery.
+
+    Args:
+        dataset: samples without augmentation.
+        predicted_uvd: (N, J, 3) full-frame uvd.
+        frame_errors: (N,) mean joint error, mm.
+        count: frames of each kind.
+    """
+    order = np.argsort(frame_errors, kind="stable")
+    count = min(count, len(order))
+    middle = (len(order) - count) // 2
+    picks = {"best": order[:count], "median": order[middle : middle + count], "worst": order[::-1][:count]}
+    return {
+        name: [_tile(dataset, i, predicted_uvd[i], frame_errors[i]) for i in map(int, indices)]
+        for name, indices in picks.items()
+    }
+
+
+def _tile(dataset: HandDataset, i: int, predicted_uvd: np.ndarray, error_mm: float) -> Tile:
+    sample, size = dataset[i], dataset.img_size
+    predicted = uvd_to_crop(predicted_uvd, sample.center_xyz[2], sample.cube[2], sample.M, size)
+    title = f"{dataset.index.frame_path(i).stem}, {error_mm:.1f} mm"
+    predicted_uv, true_uv = (_crop_pixels(joints, size) for joints in (predicted, sample.joint_uvd))
+    return Tile(title, sample.image[0], predicted_uv, true_uv)
+
+
+def _crop_pixels(joint_uvd: np.ndarray, size: int) -> np.ndarray:
+    """(J, 3) normalised uvd -> (J, 2) pixels of the crop."""
+    return (joint_uvd[:, :2] + 1) * size / 2
+
+
+def save_pck_curve(path: Path, rows: dict[str, Metrics]) -> None:
+    """Share of joints within a distance, one curve per entry of `rows`."""
+    figure, axes = _curve_axes("share of joints within distance", PCK_THRESHOLDS_MM[-1])
+    for name, metrics in rows.items():
+        axes.plot(PCK_THRESHOLDS_MM, metrics.pck, label=f"{name}: AUC {metrics.auc:.4f}")
+    _finish(figure, axes, path)
+
+
+def save_success_curve(path: Path, rows: dict[str, Metrics]) -> None:
+    """Share of frames whose worst (solid) and mean (dashed) joint error is within a distance."""
+    figure, axes = _curve_axes("share of frames within distance", SUCCESS_THRESHOLDS_MM[-1])
+    for name, metrics in rows.items():
+        (line,) = axes.plot(SUCCESS_THRESHOLDS_MM, metrics.success_worst, label=f"{name}: worst joint")
+        axes.plot(
+            SUCCESS_THRESHOLDS_MM,
+            metrics.success_mean,
+            "--",
+            color=line.get_color(),
+            label=f"{name}: mean joint",
+        )
+    _finish(figure, axes, path)
+
+
+def save_joint_bars(path: Path, rows: dict[str, Metrics], joint_names: tuple[str, ...]) -> None:
+    """Mean error of every joint, one bar per entry of `rows`."""
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    axes = figure.subplots()
+    position, width = np.arange(len(joint_names) + 1), 0.8 / len(rows)
+    for i, (name, metrics) in enumerate(rows.items()):
+        heights = [*metrics.per_joint_mm, metrics.mpe_mm]
+        axes.bar(
+            position + (i - (len(rows) - 1) / 2) * width,
+            heights,
+            width,
+            label=f"{name}: {metrics.mpe_mm:.2f} mm",
+        )
+    axes.set_xticks(position, [*joint_names, "mean"], rotation=40, ha="right")
+    axes.set_ylabel("mean error (mm)")
+    axes.grid(axis="y", alpha=0.3)
+    axes.set_axisbelow(True)
+    _finish(figure, axes, path)
+
+
+def save_gallery(path: Path, rows: dict[str, list[Tile]], chains: tuple[tuple[int, ...], ...]) -> None:
+    """Write the picture of `draw_gallery`."""
+    _save(draw_gallery(rows, chains), path)
+
+
+def draw_gallery(rows: dict[str, list[Tile]], chains: tuple[tuple[int, ...], ...]) -> Figure:
+    """Depth crops with predicted (coloured) and true (white) skeletons, one row of tiles per entry."""
+    columns = max(map(len, rows.values()))
+    figure = Figure(figsize=(2.5 * columns, 2.85 * len(rows)), layout="constrained", facecolor="#202020")
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for axes in grid.ravel():
+        axes.set_axis_off()
+    for row_axes, (name, tiles) in zip(grid, rows.items(), strict=True):
+        for axes, tile in zip(row_axes, tiles, strict=False):
+            draw_crop(axes, tile.image)
+            draw_skeleton(axes, tile.true_uv, chains, color=TRUTH_COLOR, linewidth=1.0)
+            draw_skeleton(axes, tile.predicted_uv, chains)
+            axes.set_title(f"{name}: {tile.title}", fontsize=8, color="white")
+    figure.suptitle("coloured: predicted, white: true", fontsize=9, color="white")
+    return figure
+
+
+def save_training_curves(path: Path, steps: list[dict], validations: list[dict]) -> None:
+    """Loss and joint error over the epochs, from the lines of log.jsonl."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    loss_axes, error_axes = figure.subplots(1, 2)
+    for name in ("loss", "dense", "coord"):
+        loss_axes.plot([line["epoch"] for line in steps], [line[name] for line in steps], label=name)
+    for lines, name, label in ((steps, "mpe_mm", "training"), (validations, "val_mpe_mm", "validation")):
+        epochs, errors = [line["epoch"] for line in lines], [line[name] for line in lines]
+        # Of one validation there is no line to see.
+        error_axes.plot(epochs, errors, label=label, marker="o" if lines is validations else "")
+    for axes, ylabel in ((loss_axes, "loss"), (error_axes, "MPE (mm)")):
+        axes.set(xlabel="epoch", ylabel=ylabel, yscale="log")
+        axes.grid(alpha=0.3, which="both")
+        axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def save_method_figure(path: Path, sample: Sample, kernel_size: float, joint: int, info: DatasetInfo) -> None:
+    """The paper's idea on one sample: what is learned for one joint, the weights, and the joints.
+
+    The dense maps are the true ones, so the picture shows the representation and no network.
+    """
+    image, joint_uvd = torch.from_numpy(sample.image)[None], torch.from_numpy(sample.joint_uvd)[None]
+    size = image.shape[-1] // 2
+    dense = joints_to_dense(joint_uvd, image, kernel_size, size)
+    num_joints = joint_uvd.shape[1]
+    direction = dense[0, 3 * joint : 3 * joint + 2].numpy()
+    closeness = dense[0, 3 * num_joints + joint]
+    weight = torch.softmax(SOFTMAX_TEMPERATURE * closeness.flatten(), 0).view(size, size)
+    decoded = dense_to_joints(dense, image, kernel_size)[0].numpy()
+
+    figure = Figure(figsize=(13, 3.5), layout="constrained")
+    panels = figure.subplots(1, 4)
+    name = info.joint_names[joint]
+    titles = (
+        f"depth crop, {name}",
+        f"direction and closeness to the {name}",
+        "adaptive weights",
+        "decoded joints",
+    )
+    for axes, title in zip(panels, titles, strict=True):
+        axes.set_title(title, fontsize=10)
+        draw_crop(axes, sample.image[0])
+    spot = _crop_pixels(sample.joint_uvd, 2 * size)[joint]
+    panels[0].plot(
+        *spot, "o", markersize=9, markerfacecolor="none", markeredgecolor="#d55e00", markeredgewidth=2
+    )
+
+    extent = (-0.5, 2 * size - 0.5, 2 * size - 0.5, -0.5)
+    _overlay(panels[1], closeness.numpy(), extent, "viridis")
+    rows, columns = np.mgrid[1:size:3, 1:size:3]
+    votes = closeness.numpy()[rows, columns] > 0
+    u, v = (direction[axis][rows, columns][votes] for axis in (0, 1))
+    panels[1].quiver(
+        *(2 * grid[votes] + 0.5 for grid in (columns, rows)),
+        *(u, v),
+        color="white",
+        angles="xy",
+        scale=26,
+        width=0.004,
+    )
+    _overlay(panels[2], weight.sqrt().numpy(), extent, "inferno")
+    draw_skeleton(panels[3], _crop_pixels(decoded, 2 * size), info.chains)
+    _save(figure, path)
+
+
+def save_joint_figure(path: Path, sample: Sample, info: DatasetInfo) -> None:
+    """The joints of a data set, numbered over one of its samples, with their names."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes, legend = figure.subplots(1, 2, width_ratios=(2, 1))
+    draw_crop(axes, sample.image[0])
+    joint_uv = _crop_pixels(sample.joint_uvd, sample.image.shape[1])
+    draw_skeleton(axes, joint_uv, info.chains)
+    legend.set_axis_off()
+    chain_of = {j: color for chain, color in zip(info.chains, CHAIN_COLORS, strict=True) for j in chain}
+    for j, name in enumerate(info.joint_names):
+        axes.annotate(
+            str(j), joint_uv[j], xytext=(5, 4), textcoords="offset points", color="white", fontsize=9
+        )
+        legend.text(
+            0, 1 - (j + 1) / (len(info.joint_names) + 1), f"{j:2d}  {name}", fontsize=10, family="monospace"
+        )
+        legend.plot(-0.08, 1 - (j + 0.7) / (len(info.joint_names) + 1), "o", color=chain_of[j])
+    legend.set(xlim=(-0.1, 1), ylim=(0, 1))
+    _save(figure, path)
+
+
+def _overlay(axes: Axes, values: np.ndarray, extent: tuple[float, ...], colors: str) -> None:
+    """Lay a map over the crop, transparent where it is 0."""
+    alpha = np.clip(values / values.max() * 3, 0, 0.9)
+    axes.imshow(values, cmap=colors, alpha=alpha, extent=extent, interpolation="nearest")
+
+
+def draw_crop(axes: Axes, image: np.ndarray) -> None:
+    """Show an (S, S) normalised depth crop: near is light, background dark."""
+    axes.imshow(image, cmap=DEPTH_COLORS, vmin=-1, vmax=1.15, interpolation="nearest")
+    axes.set_axis_off()
+    axes.set_xlim(-0.5, image.shape[1] - 0.5)
+    axes.set_ylim(image.shape[0] - 0.5, -0.5)
+
+
+def draw_skeleton(
+    axes: Axes,
+    joint_uv: np.ndarray,
+    chains: tuple[tuple[int, ...], ...],
+    color: str | None = None,
+    linewidth: float = 1.8,
+) -> None:
+    """Draw (J, 2) joints in the axes' pixels along their chains, in one colour or one a chain."""
+    for chain, chain_color in zip(chains, CHAIN_COLORS, strict=False):
+        u, v = joint_uv[list(chain)].T
+        axes.plot(u, v, "-o", color=color or chain_color, linewidth=linewidth, markersize=2 * linewidth**0.5)
+
+
+def _curve_axes(ylabel: str, limit_mm: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlim=(0, limit_mm), ylim=(0, 1), xlabel="distance (mm)", ylabel=ylabel)
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def _finish(figure: Figure, axes: Axes, path: Path) -> None:
+    axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+
+
+def main(config: Config) -> None:
+    """Draw the README's two figures from one frame of the data set."""
+    info = DATASETS[config.dataset]
+    sample = build_dataset(config)[README_FRAME]
+    folder = Path(config.output_dir)
+    save_method_figure(
+        folder / "method.png", sample, config.kernel_size, info.joint_names.index("index tip"), info
+    )
+    save_joint_figure(folder / "joint_names.png", sample, info)
+    print(f"Written to {folder}/")
+
+
+if __name__ == "__main__":
+    run(main, main.__doc__, Config, (DataSettings, NetworkSettings))

@@ -1,0 +1,264 @@
+"""Running a network over a data set, to train it or to predict: free functions."""
+
+import math
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.optim.swa_utils import update_bn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from config import Config
+from dataloader.base import HandDataset, Sample, init_worker
+from model.awr import dense_to_joints
+from util.camera import Camera, crop_to_uvd
+from util.device import autocast
+from util.metrics import Metrics, joint_errors, score
+from util.training.sampler import ShuffledBatches
+from util.training.state import TrainingState
+
+
+def make_loader(
+    dataset: HandDataset,
+    batch_size: int,
+    num_workers: int,
+    device: torch.device,
+    frames: range | None = None,
+) -> DataLoader:
+    """Batches in the data set's order, of all or some `frames`, prepared while the network runs."""
+    frames = range(len(dataset)) if frames is None else frames
+    return DataLoader(
+        dataset,
+        batch_size,
+        sampler=frames,
+        num_workers=min(num_workers, -(-len(frames) // batch_size)),
+        pin_memory=device.type == "cuda",
+        worker_init_fn=init_worker,
+    )
+
+
+def make_training_loader(
+    dataset: HandDataset, batches: ShuffledBatches, num_workers: int, device: torch.device
+) -> DataLoader:
+    """Shuffled batches; the processes that prepare them outlive the epochs."""
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=num_workers,
+        pin_memory=device.type == "cuda",
+        persistent_workers=num_workers > 0,
+        worker_init_fn=init_worker,
+    )
+
+
+def learning_rate(config: Config, epoch: float) -> float:
+    """The rate after `epoch` epochs, fractions included (docs/spec.md §9).
+
+    Rises linearly over `warmup_epochs`; falls to a tenth every `step` epochs, or along half a
+    cosine to 0 at `max_epoch`.
+    """
+    if epoch < config.warmup_epochs:
+        # The first step is at fraction 0: a rate of 0 would waste it.
+        return config.lr * max(epoch / config.warmup_epochs, 1e-2)
+    if config.scheduler == "step":
+        return config.lr * 0.1 ** (int(epoch) // config.step)
+    share = (epoch - config.warmup_epochs) / max(config.max_epoch - config.warmup_epochs, 1e-9)
+    return config.lr * (1 + math.cos(math.pi * min(share, 1.0))) / 2
+
+
+def loss_weights(config: Config, epoch: int) -> tuple[float, float]:
+    """Weights of the dense and the joint term; the first `dense_epochs` have only the dense one."""
+    return config.dense_weight, 0.0 if epoch < config.dense_epochs else config.coord_weight
+
+
+class StepMeans(NamedTuple):
+    """One step, averaged over the processes: the terms of model.loss.Loss and the mean joint error."""
+
+    loss: float
+    dense: float
+    coord: float
+    mpe_mm: float
+
+
+def train_one_epoch(
+    state: TrainingState, loader: DataLoader, after_step: Callable[[StepMeans], None]
+) -> None:
+    """Train from where the state stands to the end of its epoch.
+
+    Args:
+        state: network, optimizer and position; changed in place.
+        loader: of `make_training_loader`.
+        after_step: called after each step with the state up to date; what it raises ends the epoch.
+
+    Raises:
+        ValueError: if a loss or gradient is not finite, naming the frames; the weights stay as before it.
+    """
+    batches: ShuffledBatches = loader.batch_sampler
+    first = state.frames // batches.frames_a_step
+    batches.select(state.epoch, first)
+    loader.dataset.set_epoch(state.epoch)
+    state.network.train()
+    for step, batch in enumerate(loader, first):
+        rate = learning_rate(state.config, state.epoch + step / batches.num_steps)
+        means = train_step(state, to_device(batch, state.processes.device), loader.dataset, rate)
+        if means is None:
+            raise ValueError(_describe_failure(state, loader.dataset, batches.batch(step)))
+        state.frames = (step + 1) * batches.frames_a_step
+        after_step(means)
+
+
+def train_step(state: TrainingState, sample: Sample, dataset: HandDataset, rate: float) -> StepMeans | None:
+    """One step of the optimizer at a learning rate; None, and no change, where something is not finite."""
+    config = state.config
+    loss = state.forward(sample.image, sample.joint_uvd, *loss_weights(config, state.epoch))
+    state.optimizer.zero_grad()
+    state.scaler.scale(loss.total).backward()
+    state.scaler.unscale_(state.optimizer)
+    gradients = [weight.grad for weight in state.network.parameters() if weight.grad is not None]
+    norm = get_total_norm(gradients)
+
+    error = mean_error_mm(loss.joint_uvd.detach(), sample, dataset.camera, dataset.img_size)
+    # All numbers of the step in one exchange: waiting for the device, and for the others, once.
+    numbers = torch.stack([loss.total, loss.dense, loss.coord, error, norm]).detach().double()
+    *means, norm_value = state.processes.mean(numbers).tolist()
+    # An infinite gradient in fp16 is the scaler's business: it skips the step and scales less.
+    if not math.isfinite(sum(means)) or not (math.isfinite(norm_value) or state.scaler.is_enabled()):
+        return None
+
+    if config.clip_grad:
+        clip_grads_with_norm_(
+            [weight for weight in state.network.parameters() if weight.grad is not None],
+            config.clip_grad,
+            norm,
+        )
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    if state.averaged is not None:
+        state.averaged.update_parameters(state.network)
+    state.step += 1
+    means = StepMeans(*means)
+    state.running.add(*means)
+    return means
+
+
+def _describe_failure(state: TrainingState, dataset: HandDataset, frames: list[int]) -> str:
+    """One sentence with all processes' frames of the failed step: the same in each of them."""
+    frames = [i for shard in state.processes.gather(frames) for i in shard]
+    paths = [dataset.index.frame_path(i) for i in frames]
+    folder = os.path.commonpath([path.parent for path in paths])
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    return (
+        f"Training diverged at step {state.step + 1} of epoch {state.epoch + 1}: the loss or its gradient is "
+        f"not finite for a batch of frames in {folder}: {', '.join(names)}; "
+        "checkpoints are as they were, try a lower lr, clip_grad, or precision fp32."
+    )
+
+
+def to_device(batch: Sample, device: torch.device) -> Sample:
+    """Copy a batch, without waiting where it lies in pinned memory."""
+    return Sample(*(tensor.to(device, non_blocking=True) for tensor in batch))
+
+
+@torch.no_grad()
+def mean_error_mm(joint_uvd: Tensor, sample: Sample, camera: Camera, img_size: int) -> Tensor:
+    """Mean distance, mm, of (B, J, 3) normalised uvd from a batch's true joints."""
+    uvd = crop_to_uvd(joint_uvd, sample.center_xyz[:, 2], sample.cube[:, 2], sample.M, img_size)
+    true_xyz = sample.joint_xyz * (sample.cube[:, None] / 2) + sample.center_xyz[:, None]
+    return (camera.uvd_to_xyz(uvd) - true_xyz).norm(dim=-1).mean()
+
+
+def recalibrate_batch_norm(state: TrainingState, loader: DataLoader) -> None:
+    """Make the statistics of the network that predicts ready for scoring.
+
+    Averaged weights have seen no batch themselves, so `bn_batches` of the epoch's first batches
+    measure their statistics; several processes then share the mean of theirs.
+    """
+    if state.averaged is not None and state.config.bn_batches:
+        loader.batch_sampler.select(state.epoch, stop=state.config.bn_batches)
+        device = state.processes.device
+        with autocast(device, state.config.precision):
+            update_bn(loader, state.scored, device)
+    state.processes.average_buffers(state.network)
+    if state.averaged is not None:
+        state.processes.average_buffers(state.scored)
+
+
+class Evaluation(NamedTuple):
+    """`joint_uvd` (N, J, 3) full-frame uvd, pixels and mm; `errors` (N, J) mm; and their scores."""
+
+    joint_uvd: np.ndarray
+    errors: np.ndarray
+    metrics: Metrics
+
+
+def evaluate(state: TrainingState, dataset: HandDataset) -> Evaluation:
+    """Score the state's network on every frame of a data set, each once, shared between the processes.
+
+    Raises:
+        ValueError: see `predict_frames`.
+    """
+    config, processes, network = state.config, state.processes, state.scored
+    network.eval()
+
+    def predict(image: Tensor) -> Tensor:
+        with autocast(processes.device, config.precision):
+            dense = network(image)[-1]
+        return dense_to_joints(dense, image, state.spec.kernel_size)
+
+    frames = range(processes.rank, len(dataset), processes.world_size)
+    joint_uvd = np.empty(dataset.index.joint_xyz.shape)
+    shard = joint_uvd[frames]  # of more processes than frames, some have none
+    if len(frames):
+        loader = make_loader(dataset, config.batch_size, config.num_workers, processes.device, frames)
+        shard = predict_frames(predict, loader, processes.device, config.precision, processes.is_main)
+    for rank, part in enumerate(processes.gather(shard)):
+        joint_uvd[rank :: processes.world_size] = part
+    errors = joint_errors(dataset.camera.uvd_to_xyz(joint_uvd), dataset.index.joint_xyz)
+    return Evaluation(joint_uvd, errors, score(errors))
+
+
+@torch.inference_mode()
+def predict_frames(
+    predict: Callable[[Tensor], Tensor],
+    loader: DataLoader,
+    device: torch.device,
+    precision: str = "fp32",
+    show_bar: bool = True,
+) -> np.ndarray:
+    """Joints of every frame of a loader, in its order (docs/spec.md §6, §10).
+
+    Args:
+        predict: (B, 1, S, S) normalised crops -> joints (B, J, 3) normalised uvd.
+        loader: batches of a HandDataset.
+        device: where `predict` takes its crops.
+        precision: for the error's sentence.
+        show_bar: show a progress bar.
+
+    Returns:
+        (N, J, 3) float64 full-frame uvd: pixels and mm.
+
+    Raises:
+        ValueError: if a joint comes out as not a number, naming the frame.
+    """
+    batches = []
+    for batch in tqdm(loader, desc="frames", unit="batch", leave=False, disable=not show_bar):
+        sample = to_device(batch, device)
+        center_z, cube_z = sample.center_xyz[:, 2], sample.cube[:, 2]
+        joint_uvd = predict(sample.image)
+        batches.append(crop_to_uvd(joint_uvd, center_z, cube_z, sample.M, loader.dataset.img_size))
+    joint_uvd = torch.cat(batches).double().cpu().numpy()
+    finite = np.isfinite(joint_uvd).all((1, 2))
+    if not finite.all():
+        name = loader.dataset.index.frame_path(loader.sampler[int(np.argmin(finite))])
+        raise ValueError(
+            f"The network's joints for {name} are not finite: "
+            f"the weights are damaged or {precision} overflows."
+        )
+    return joint_uvd

@@ -1,0 +1,150 @@
+"""What a run leaves in its folder: checkpoints, log.jsonl, TensorBoard, curves; and its progress bar."""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from dataloader.base import HandDataset
+from util.files import remove_leftovers
+from util.plots import draw_gallery, pick_tiles, save_training_curves
+from util.training.engine import Evaluation, StepMeans
+from util.training.sampler import ShuffledBatches
+from util.training.state import RunningMean, TrainingState
+
+
+class RunLog:
+    """The records of a run. Only the main process writes; in the others every method does nothing.
+
+    log.jsonl has two kinds of lines. Every `log_every` steps: `epoch`, `step`, `lr`, the means since the
+    line before of `loss`, `dense`, `coord` and `mpe_mm`, and `images_per_s`. Every validation: `epoch`,
+    `step`, `val_mpe_mm`, `val_median_mm`, `val_auc`, `val_frames`.
+
+    Args:
+        state: what trains; its position is where the records start.
+        batches: how long an epoch is.
+        kept_bytes: of an earlier log.jsonl; what was written after the checkpoint is cut off.
+    """
+
+    def __init__(self, state: TrainingState, batches: ShuffledBatches, kept_bytes: int):
+        self.state, self.batches = state, batches
+        self.folder = Path(state.config.output_dir)
+        self.saved_at = time.monotonic()
+        self.writes = state.processes.is_main
+        if not self.writes:
+            return
+        remove_leftovers(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "log.jsonl"
+        if path.is_file() and path.stat().st_size > kept_bytes:
+            os.truncate(path, kept_bytes)
+        self.file = path.open("a")
+        # Imported late: it takes a second that other commands need not wait.
+        from torch.utils.tensorboard import SummaryWriter
+
+        with self._naming_the_folder():
+            self.board = SummaryWriter(self.folder / "tensorboard", purge_step=state.step + 1)
+        self.bar: tqdm | None = None
+        self.timed = (time.perf_counter(), state.step)
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        """Close the files; draw the curves of a run that came to its end."""
+        if not self.writes:
+            return
+        if self.bar is not None:
+            self.bar.close()
+        # What is left in their buffers may not fit on the disk either: the first error is the one to tell.
+        for part in (self.file, self.board):
+            with self._naming_the_folder() if kind is None else contextlib.suppress(OSError):
+                part.close()
+        if kind is None:
+            lines = [json.loads(line) for line in (self.folder / "log.jsonl").open()]
+            steps = [line for line in lines if "loss" in line]
+            validations = [line for line in lines if "val_mpe_mm" in line]
+            save_training_curves(self.folder / "curves.png", steps, validations)
+
+    @property
+    def save_is_due(self) -> bool:
+        """Whether `save_minutes` have passed since the last checkpoint."""
+        minutes = (time.monotonic() - self.saved_at) / 60
+        return self.writes and minutes >= self.state.config.save_minutes
+
+    def save(self, name: str) -> None:
+        """Write <folder>/<name>.pth."""
+        if self.writes:
+            self.state.save(self.folder / f"{name}.pth", log_size=self.file.tell())
+        self.saved_at = time.monotonic()
+
+    def start_epoch(self) -> None:
+        """Show a new bar; none where nobody looks, as in a job's log file."""
+        if not self.writes:
+            return
+        self.bar = tqdm(
+            desc=f"epoch {self.state.epoch + 1}/{self.state.config.max_epoch}",
+            total=self.batches.num_steps * self.batches.frames_a_step,
+            initial=self.state.frames,
+            unit="image",
+            disable=None,
+        )
+        self.timed = (time.perf_counter(), self.state.step)
+
+    def after_step(self, means: StepMeans) -> None:
+        """Show a step; write a line when one is due."""
+        if not self.writes:
+            return
+        state, frames_a_step = self.state, self.batches.frames_a_step
+        self.bar.set_postfix(loss=f"{means.loss:.5f}", MPE=f"{means.mpe_mm:.1f} mm", refresh=False)
+        self.bar.update(frames_a_step)
+        if state.step % state.config.log_every:
+            return
+        now, (then, step_then) = time.perf_counter(), self.timed
+        numbers = {
+            "lr": state.optimizer.param_groups[0]["lr"],
+            **state.running.means(),
+            "images_per_s": (state.step - step_then) * frames_a_step / (now - then),
+        }
+        self.timed = (now, state.step)
+        state.running = RunningMean()
+        self._write(state.epoch + state.frames / (frames_a_step * self.batches.num_steps), numbers)
+
+    def after_validation(self, evaluation: Evaluation, dataset: HandDataset) -> None:
+        """Write the scores of the epoch that ends, and draw some of its frames."""
+        if not self.writes:
+            return
+        self.bar.close()
+        state, metrics = self.state, evaluation.metrics
+        numbers = {
+            "val_mpe_mm": metrics.mpe_mm,
+            "val_median_mm": metrics.median_mm,
+            "val_auc": metrics.auc,
+            "val_frames": metrics.frames,
+        }
+        self._write(state.epoch + 1, numbers)
+        tiles = pick_tiles(dataset, evaluation.joint_uvd, evaluation.errors.mean(axis=1))
+        figure = draw_gallery(tiles, state.config.info.chains)
+        with self._naming_the_folder():
+            self.board.add_figure("validation frames", figure, state.step)
+            self.board.flush()
+
+    def _write(self, epoch: float, numbers: dict[str, float]) -> None:
+        line = json.dumps({"epoch": round(epoch, 6), "step": self.state.step, **numbers})
+        with self._naming_the_folder():
+            self.file.write(line + "\n")
+            self.file.flush()
+            for name, value in numbers.items():
+                self.board.add_scalar(name, value, self.state.step)
+
+    @contextlib.contextmanager
+    def _naming_the_folder(self) -> Iterator[None]:
+        """Add the folder to the error of a full disk: the error of a write names no file."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.folder)) from error
