@@ -1,1 +1,1 @@
-"""The plain way and ours, measured in turn in one run: a table and a JSON file out."""
+"""Measures the plain way of each work and ours in turn, in one run; a table and a JSON file come out."""

@@ -1,4 +1,4 @@
-"""The plain way of each work that the benchmark measures ours against: as its formula is written down."""
+"""The plain way of each work that the benchmark measures ours against: its formula as it is written down."""
 
 import cv2
 import numpy as np
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from util.camera import Camera
+from util.metrics import Metrics
 
 
 def joints_of_dense(dense: Tensor, image: Tensor, kernel_size: float) -> Tensor:
@@ -45,7 +46,7 @@ def depth_of(image: Tensor, size: int) -> Tensor:
     return torch.nn.functional.interpolate(image, size=(size, size), mode="nearest")
 
 
-def metrics(predicted_xyz: np.ndarray, true_xyz: np.ndarray) -> dict[str, np.ndarray]:
+def metrics(predicted_xyz: np.ndarray, true_xyz: np.ndarray) -> Metrics:
     """docs/spec.md §10, frame by frame: (N, J, 3) mm."""
     frames, joints, _ = true_xyz.shape
     thresholds, limits = np.linspace(0, 50, 100), np.arange(81)
@@ -53,22 +54,19 @@ def metrics(predicted_xyz: np.ndarray, true_xyz: np.ndarray) -> dict[str, np.nda
     pck, worst, mean = np.zeros(100), np.zeros(81), np.zeros(81)
     for i in range(frames):
         errors[i] = np.sqrt(((predicted_xyz[i] - true_xyz[i]) ** 2).sum(-1))
-        pck += (errors[i][:, None] <= thresholds).mean(0)
-        worst += errors[i].max() <= limits
-        mean += errors[i].mean() <= limits
-    return {
-        "mpe": errors.mean(0).mean(),
-        "median": np.median(errors, axis=0).mean(),
-        "pck": pck / frames,
-        "worst": worst / frames,
-        "mean": mean / frames,
-    }
+        pck += (errors[i][:, None] <= thresholds).mean(0) / frames
+        worst += (errors[i].max() <= limits) / frames
+        mean += (errors[i].mean() <= limits) / frames
+    per_joint, median = errors.mean(0), np.median(errors, axis=0).mean()
+    return Metrics(
+        frames, per_joint.mean(), median, np.trapezoid(pck, thresholds) / 50, per_joint, pck, worst, mean
+    )
 
 
 def crop(
     depth: np.ndarray, camera: Camera, center_xyz: np.ndarray, cube: np.ndarray, size: int
 ) -> np.ndarray:
-    """docs/spec.md §2 and §4: pad the window, limit it, resize it, lay it into a square, normalise. (S, S)."""
+    """docs/spec.md §2 and §4: pad the window, limit it, resize it, lay it into a square, normalise."""
     u, v, d = camera.xyz_to_uvd(np.asarray(center_xyz, np.float64))
     half_u, half_v = cube[0] / 2 / d * camera.fx, cube[1] / 2 / d * camera.fy
     left, right = int(u - half_u + 0.5), int(u + half_u + 0.5)

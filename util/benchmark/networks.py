@@ -1,205 +1,213 @@
-"""Rows of the head and of whole networks, by engine and precision."""
+"""Rows of whole networks: by engine and precision, in live frames, and in training steps."""
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.data import default_collate
 
-from config import DATASETS
+from config import Config
 from dataloader import build_dataset
-from model.awr import dense_to_joints, joints_to_dense
+from dataloader.base import HandDataset, Sample
+from model.loss import awr_loss
 from util.benchmark import baseline
-from util.benchmark.measure import (
-    BenchmarkConfig,
-    Row,
-    duration_row,
-    memory_rows,
-    rate_row,
-    time_in_turn,
-)
-from util.checkpoint import ModelSpec, init_network, load_network, shipped_weights, spec_from_config
+from util.benchmark.measure import FEW, Row, compare, compare_memory, for_each
+from util.benchmark.settings import BenchmarkConfig
+from util.checkpoint import ModelSpec, load_or_init_network, shipped_weights
 from util.deployment.backends import (
     BACKENDS,
-    CHECKED_FRAMES,
+    ENGINE_SUFFIX,
     Backend,
     best_precision,
-    calibration_crops,
     load_backend,
-    spread_crops,
+    load_engine,
 )
-from util.deployment.export import plate_images
-from util.deployment.folding import moved_mm
+from util.deployment.folding import example_crops, joint_shift_mm
+from util.inference.find_hand import center_from_depth
+from util.inference.predictor import HandPosePredictor
+from util.training.distributed import Processes
+from util.training.engine import StepMeans, to_device, train_step
+from util.training.state import TrainingState
 
 BATCH = 32
-FEATURE_SIZE = 64
-MATRICES = {"cpu": 2048, "cuda": 8192}  # edges of those whose product stands for the machine's limit
+MOVED_FRAMES, LIVE_FRAMES = 32, 8  # at most, that these rows are averaged over
 
 
-@torch.inference_mode()
-def head_rows(config: BenchmarkConfig, device: torch.device, wanted: Callable[[str], bool]) -> Iterator[Row]:
-    """Dense maps to joints and back, batch 32, time and peak memory: the wanted ones of these rows."""
-    torch.manual_seed(config.seed)
-    kernel_size, joints = 0.4, len(DATASETS["nyu"].joint_names)
-    image = plate_images(BATCH, 2 * FEATURE_SIZE).to(device)
-    joint_uvd = (torch.rand(BATCH, joints, 3) - 0.5).to(device)
-    dense = joints_to_dense(joint_uvd, image, kernel_size, FEATURE_SIZE)
-    dense += 0.05 * torch.randn_like(dense)
-    for name, ways in {
-        "head_decode": [
-            lambda: baseline.joints_of_dense(dense, image, kernel_size),
-            lambda: dense_to_joints(dense, image, kernel_size),
-        ],
-        "head_encode": [
-            lambda: baseline.dense_of_joints(joint_uvd, image, kernel_size, FEATURE_SIZE),
-            lambda: joints_to_dense(joint_uvd, image, kernel_size, FEATURE_SIZE),
-        ],
-    }.items():
-        if wanted(name):
-            yield duration_row(name, *time_in_turn(ways, config.repeats, device))
-        if wanted(f"memory_{name}"):
-            yield from memory_rows(name, *ways, device)
+class LoadedNetwork(NamedTuple):
+    """A network; what it is; the settings with its crops and K; its file, empty if it has none.
 
-
-@torch.inference_mode()
-def network_rows(config: BenchmarkConfig, device: torch.device, kind: str) -> Iterator[Row]:
-    """A network with its head against the fp32 eager forward, by engine and precision, then the best of
-    those that are not int8, PyTorch's peak memory and the best one's share of the machine's limit.
-
-    For a single frame also how far each moves joints, in mm, in the mean over some of the split's frames.
-
-    Args:
-        config: `net` is the network; `load_model` its weights.
-        device: where the plain way and PyTorch's backends run.
-        kind: frame, a single one, or batch32.
+    `int8`: where that is an int8 file, what runs it; `network` has the weights in results/ then.
     """
-    network = benchmark_network(config)[0].to(device)
-    image = plate_images(BATCH if kind == "batch32" else 1, config.img_size).to(device)
-    way = plain_way(network, config.kernel_size, image)
-    backends = dict(usable_backends(network, config, device))
-    names, runs = list(backends), [lambda run=run: run(image) for run in backends.values()]
-    repeats = max(config.repeats // 3, 3) if kind == "batch32" else config.repeats
-    eager, *seconds = time_in_turn([way, *runs], repeats, device)
-    for name, ours in zip(names, seconds, strict=True):
-        yield _network_row(f"{kind}_{config.net}_{name}", eager, ours, len(image))
-    candidates = [i for i, name in enumerate(names) if not name.endswith("int8")]
-    best = min(candidates, key=lambda i: seconds[i])
-    yield _network_row(f"{kind}_{config.net}", eager, seconds[best], len(image))
-    # Engines keep their memory from run to run, where no run's peak shows it: PyTorch's own is compared.
-    torch_fp32 = runs[names.index("torch_fp32")]
-    yield from memory_rows(f"{kind}_{config.net}_torch_fp32", way, torch_fp32, device)
-    limit = matrix_gflops(names[best].split("_")[1], device)
-    achieved = gflop(network, config.img_size) * len(image) / seconds[best]
-    yield Row(f"limit_{kind}_{config.net}", limit, achieved, achieved / limit, "GFLOP/s")
-    if kind == "frame":
-        crops = torch.from_numpy(spread_crops(build_dataset(config), CHECKED_FRAMES))
-        expected = plain_way(network, config.kernel_size, crops.to(device))().cpu()
-        for name, run in backends.items():
-            # One by one: compiled networks are so for one frame.
-            found = torch.cat([run(crop[None])[0].cpu() for crop in crops])
-            moved = moved_mm(found, expected, max(config.cube)).mean().item()
-            yield Row(f"moved_{config.net}_{name}", 0.0, moved, 0.0, "mm")
+
+    network: nn.Module
+    spec: ModelSpec
+    config: Config
+    checkpoint: str
+    int8: Backend | None = None
 
 
-def sweep_batch(config: BenchmarkConfig, device: torch.device) -> Iterator[Row]:
-    """Throughput of PyTorch's backend at batches of 1 to 64."""
-    network = benchmark_network(config)[0].to(device)
-    run = load_backend(network, spec_from_config(config), "torch", "fp32", device)
-    for batch in (1, 2, 4, 8, 16, 32, 64):
-        image = plate_images(batch, config.img_size).to(device)
-        way = plain_way(network, config.kernel_size, image)
-        with torch.inference_mode():
-            seconds = time_in_turn([way, lambda image=image: run(image)], 3, device)
-        yield rate_row(f"sweep_batch_{config.net}_{batch:02d}", *seconds, batch, "images/s")
-
-
-def plain_way(network: nn.Module, kernel_size: float, image: Tensor) -> Callable[[], Tensor]:
-    """The forward of the released code's kind: fp32, eager, channels first, the plain head."""
-    return lambda: baseline.joints_of_dense(network(image)[-1], image, kernel_size)
-
-
-def benchmark_network(config: BenchmarkConfig) -> tuple[nn.Module, ModelSpec]:
-    """The network of the settings, in evaluation mode, with its checkpoint's or the shipped weights.
-
-    Initial heads and deconvolutions are so small that their products run into denormal numbers,
-    which are slow: without a checkpoint they get weights of a trained network's size.
+def load_for_benchmark(config: BenchmarkConfig, net: str, device: torch.device) -> LoadedNetwork:
+    """A network on its device, in evaluation mode, with the weights of `load_model` or those in results/.
 
     Raises:
-        FileNotFoundError, ValueError: for a name that no network has, or a checkpoint that is not there or
-            of another network.
+        FileNotFoundError, ValueError: for a checkpoint that is missing, belongs to another network, or cannot
+            be used on the device.
     """
-    asked = spec_from_config(config)
-    path = config.load_model or shipped_weights(config)
-    if path:
-        network, spec = load_network(Path(path), asked)
-        if spec.net != config.net:
-            raise ValueError(f"{path} is a {spec.net}: give it in --nets, not {config.net}.")
-        if (spec.target, spec.num_joints) != (asked.target, asked.num_joints):
-            raise ValueError(
-                f"{path} predicts {spec.num_joints} joints, target {spec.target}: "
-                f"data set {config.dataset}, target {asked.target}, has {asked.num_joints}."
-            )
-        return network.eval(), spec
-    network = init_network(config).eval()
-    for module in network.modules():
-        if isinstance(module, nn.ConvTranspose2d):
-            nn.init.normal_(module.weight, std=0.03)
-        elif isinstance(module, nn.Conv2d) and module.weight.std() < 0.01:
-            nn.init.normal_(module.weight, std=0.02)
-    return network, asked
+    settings, int8 = config.project_config(net), None
+    checkpoint = settings.load_model or shipped_weights(settings)
+    if checkpoint.endswith(ENGINE_SUFFIX):
+        if device.type != "cpu":
+            raise ValueError(f"{checkpoint} is an int8 file, which runs on the CPU: use --device cpu.")
+        int8, spec = load_engine(Path(checkpoint))
+        network, _ = load_or_init_network(replace(settings, load_model=""))
+    else:
+        network, spec = load_or_init_network(settings)
+    if spec.net != net:
+        raise ValueError(f"{checkpoint} is a {spec.net}: give it in --nets, not {net}.")
+    if not checkpoint:
+        for module in network.modules():
+            # Initial heads are so small that they give denormal numbers, which are slow: as large as trained.
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.weight.std() < 0.01:
+                nn.init.normal_(module.weight, std=0.03)
+    cube = spec.cube or settings.cube
+    settings = replace(settings, img_size=spec.img_size, kernel_size=spec.kernel_size, cube=cube)
+    return LoadedNetwork(network.to(device).eval(), spec, settings, checkpoint, int8)
 
 
-def as_trained(config: BenchmarkConfig) -> BenchmarkConfig:
-    """The settings with the K and the cube that their network was trained with."""
-    _, spec = benchmark_network(config)
-    return replace(config, kernel_size=spec.kernel_size, cube=spec.cube or config.cube)
+def network_rows(config: BenchmarkConfig, loaded: LoadedNetwork, device: torch.device) -> Iterator[Row]:
+    """The chosen rows of one network, each as soon as it is measured.
 
-
-def usable_backends(
-    network: nn.Module, config: BenchmarkConfig, device: torch.device
-) -> Iterator[tuple[str, Backend]]:
-    """Every engine and precision that is there, with its name; of the others, why they are not.
-
-    `compile` takes minutes to start: it runs where config.backend asks for it. int8's ranges are
-    measured as test.py does.
+    Raises:
+        FileNotFoundError, ValueError: for a data set that is not there.
     """
-    calibration = None
-    for backend, precisions in BACKENDS.items():
-        if backend == "compile" and config.backend != "compile":
-            continue
-        for precision in precisions:
-            try:
-                if best_precision(backend, precision, device) != precision:
-                    raise ValueError(f"it gains nothing on this {device}.")
-                if precision == "int8" and calibration is None:
-                    calibration = calibration_crops(config, build_dataset(config))
-                run = load_backend(network, spec_from_config(config), backend, precision, device, calibration)
-            except ValueError as error:
-                print(f"  without {backend} {precision}: {error}")
-                continue
-            yield f"{backend}_{precision}", run
+    engines = [(backend, precision) for backend in BACKENDS for precision in BACKENDS[backend]]
+    for backend, precision in [("openvino", "int8")] if loaded.int8 else engines:
+        if backend != "compile" or config.compile:
+            yield from engine_rows(config, loaded, backend, precision, device)
+    if config.wants(f"train_{loaded.spec.net}", f"memory_train_{loaded.spec.net}"):
+        yield from train_rows(config, loaded, device)
 
 
-def gflop(network: nn.Module, img_size: int) -> float:
-    """10⁹ additions and multiplications of one frame."""
-    device = next(network.parameters()).device
-    with FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, 1, img_size, img_size, device=device))
-    return counter.get_total_flops() / 1e9
+@torch.inference_mode()
+def engine_rows(
+    config: BenchmarkConfig, loaded: LoadedNetwork, backend: str, precision: str, device: torch.device
+) -> Iterator[Row]:
+    """A network with its head by one engine, against the plain forward, and in live frames.
+
+    The plain forward is fp32, eager, channels first. An engine that cannot be used is named with the reason,
+    and has no rows.
+    """
+    engine = f"{loaded.spec.net}_{backend}_{precision}"
+    kinds = ("frame", "batch32", "moved", "live_found", "live_tracked")
+    if not config.wants(*(f"{kind}_{engine}" for kind in kinds)):
+        return
+    try:
+        if best_precision(backend, precision, device) != precision:
+            raise ValueError(f"it is not faster on this {device}.")
+        run = loaded.int8 or load_backend(loaded.network, loaded.spec, backend, precision, device)
+    except ValueError as error:
+        print(f"  without {backend} {precision} of {loaded.spec.net}: {error}")
+        return
+
+    def plain(image: Tensor) -> Tensor:
+        return baseline.joints_of_dense(loaded.network(image)[-1], image, loaded.spec.kernel_size)
+
+    if config.wants(f"frame_{engine}"):
+        image = example_crops(1, loaded.spec.img_size).to(device)
+        yield compare(f"frame_{engine}", partial(plain, image), partial(run, image), config.repeats, device)
+    if config.wants(f"batch32_{engine}"):
+        image = example_crops(BATCH, loaded.spec.img_size).to(device)
+        ways = partial(plain, image), partial(run, image)
+        yield compare(f"batch32_{engine}", *ways, min(config.repeats, FEW), device, BATCH, "images/s")
+    if config.wants(f"moved_{engine}"):
+        dataset = build_dataset(loaded.config)
+        frames = range(0, len(dataset), -(-len(dataset) // MOVED_FRAMES))
+        crops = [torch.from_numpy(dataset[i].image[None]).to(device) for i in frames]
+        moved = [joint_shift_mm(run(crop)[0], plain(crop), max(loaded.config.cube)) for crop in crops]
+        yield Row(f"moved_{engine}", 0.0, float(torch.cat(moved).mean()), 0.0, "mm")
+    if loaded.checkpoint and config.wants(f"live_found_{engine}", f"live_tracked_{engine}"):
+        choices = {} if loaded.int8 else {"precision": precision, "backend": backend}
+        try:
+            predictor = HandPosePredictor(loaded.checkpoint, str(device), **choices)
+        except ValueError as error:
+            print(f"  without live rows of {engine}: {error}")
+        else:
+            yield from live_rows(config, loaded, engine, run, predictor, device)
 
 
-def matrix_gflops(precision: str, device: torch.device) -> float:
-    """10⁹ operations a second of a large matrix product: what the machine can do."""
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
-    edge = MATRICES[device.type]
-    a = torch.randn(edge, edge, device=device).to(dtype)
-    (seconds,) = time_in_turn([lambda: a @ a], 5, device)
-    return 2 * edge**3 / seconds / 1e9
+def live_rows(
+    config: BenchmarkConfig,
+    loaded: LoadedNetwork,
+    engine: str,
+    run: Backend,
+    predictor: HandPosePredictor,
+    device: torch.device,
+) -> Iterator[Row]:
+    """Whole frames through the predictor, against the bare work in them.
+
+    Where the hand is to be found, that is the finder and two passes of the network; where its centre is
+    known, one pass.
+    """
+    dataset = build_dataset(loaded.config)
+    index, camera = dataset.index, dataset.camera
+    frames = range(0, len(dataset), -(-len(dataset) // LIVE_FRAMES))
+    depths = {i: index.read_depth(index.frame_path(i)) for i in frames}
+    found = [i for i, depth in depths.items() if predictor.predict(depth, camera) is not None]
+    if not found:
+        print(f"  without live rows of {engine}: the predictor finds no hand in these frames.")
+        return
+    crops = {i: torch.from_numpy(dataset[i].image[None]).to(device) for i in found}
+    pairs = {
+        "live_found": (
+            lambda i: (center_from_depth(depths[i], camera), run(crops[i]), run(crops[i])),
+            lambda i: predictor.predict(depths[i], camera),
+        ),
+        "live_tracked": (
+            lambda i: run(crops[i]),
+            lambda i: predictor.predict(depths[i], camera, index.center_xyz[i]),
+        ),
+    }
+    for kind, ways in pairs.items():
+        if config.wants(f"{kind}_{engine}"):
+            runs, repeats = (for_each(found, way) for way in ways), min(config.repeats, FEW)
+            yield compare(f"{kind}_{engine}", *runs, repeats, device, len(found))
 
 
-def _network_row(name: str, plain_seconds: float, ours: float, frames: int) -> Row:
-    if frames == 1:
-        return duration_row(name, plain_seconds, ours)
-    return rate_row(name, plain_seconds, ours, frames, "images/s")
+def train_rows(config: BenchmarkConfig, loaded: LoadedNetwork, device: torch.device) -> Iterator[Row]:
+    """Steps on one batch, of the plain loop and of train.py: images a second, and a GPU's peak memory."""
+    name, dataset = f"train_{loaded.spec.net}", build_dataset(loaded.config, augment=True)
+    frames = range(min(config.batch_size, len(dataset)))
+    batch = to_device(default_collate([dataset[i] for i in frames]), device)
+    ways = plain_step(loaded, batch), our_step(loaded, batch, dataset)
+    if config.wants(name):
+        yield compare(name, *ways, config.steps, device, len(frames), "images/s")
+    if config.wants(f"memory_{name}"):
+        yield from compare_memory(f"memory_{name}", *ways, device)
+
+
+def plain_step(loaded: LoadedNetwork, batch: Sample) -> Callable[[], float]:
+    """A step of the textbook's loop: fp32, channels first, PyTorch's default Adam. Gives its loss."""
+    network = copy.deepcopy(loaded.network).train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=loaded.config.lr)
+
+    def step() -> float:
+        loss = awr_loss(network(batch.image), batch.image, batch.joint_uvd, loaded.spec.kernel_size).total
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def our_step(loaded: LoadedNetwork, batch: Sample, dataset: HandDataset) -> Callable[[], StepMeans | None]:
+    """A step of train.py."""
+    processes = Processes(batch.image.device)
+    state = TrainingState(copy.deepcopy(loaded.network), loaded.spec, loaded.config, processes)
+    state.network.train()
+    return lambda: train_step(state, batch, dataset, loaded.config.lr)
