@@ -75,19 +75,15 @@ def predict(config: Config) -> "tuple[HandDataset, str, np.ndarray]":
         The samples, the network's name, and (N, J, 3) full-frame uvd.
     """
     from dataloader import build_dataset, folds, join
-    from util.checkpoint import load_or_init_network
-    from util.deployment.backends import prepare_backend
-    from util.device import pick_device
+    from util.deployment.backends import backend_from_config
     from util.training.engine import make_loader, predict_frames
 
-    device = pick_device(config.device)
     datasets, parts = [], []
     for fold in folds(config):
-        network, spec = load_or_init_network(fold)
+        backend, spec, device = backend_from_config(fold)
         fold = replace(fold, img_size=spec.img_size, cube=spec.cube or fold.cube)
         dataset = build_dataset(fold)
         loader = make_loader(dataset, config.batch_size, config.num_workers, device)
-        backend = prepare_backend(network, spec, fold, device, dataset)
         parts.append(predict_frames(lambda image, run=backend: run(image)[0], loader, device, fold.precision))
         datasets.append(dataset)
     return join(datasets, config), spec.net, np.concatenate(parts)

@@ -15,31 +15,15 @@ from dataloader import build_dataset
 from model.awr import dense_to_joints
 from model.confidence import joint_confidence
 from tests.helpers.sphere_hands import write_sphere_hands
+from tests.helpers.trained_network import SIZE, SPEC, trained
 from util.checkpoint import ModelSpec, load_network, load_or_init_network, save_checkpoint
-from util.deployment.backends import calibration_crops, load_backend, prepare_backend, spread_crops
-from util.deployment.export import plate_images, to_onnx
-from util.deployment.folding import fuse_conv_bn, largest_difference_mm, moved_mm
-from util.deployment.int8 import Operation, kept_in_float
+from util.deployment.backends import load_backend, load_engine, openvino_core, run_by_openvino
+from util.deployment.export import write_int8
+from util.deployment.folding import example_crops, fuse_conv_bn, joint_shift_mm
+from util.deployment.graph import to_onnx
+from util.deployment.int8 import Operation, calibration_dataset, kept_in_float, quantize, spread_crops
 from util.device import has_fast_bf16, has_vnni
-
-SIZE = 64
-SPEC = ModelSpec("resnet_18", 14, 4, 1.0, "synth", SIZE)
-
-
-def trained(spec):
-    """A network whose joints depend on its image as a trained one's do, and whose statistics are its own."""
-    torch.manual_seed(1)
-    network = spec.build().eval()
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
-        elif isinstance(module, nn.ConvTranspose2d):
-            nn.init.normal_(module.weight, std=0.03)
-    if spec.net.startswith("resnet"):
-        for head in (network.final1, network.final2):
-            nn.init.normal_(head.weight, std=0.02)
-    return network
+from util.training.engine import make_loader, predict_frames
 
 
 def expected_of(network, image, kernel_size=SPEC.kernel_size):
@@ -54,7 +38,7 @@ def expected_of(network, image, kernel_size=SPEC.kernel_size):
 )
 def test_folding_changes_nothing_but_the_number_of_layers(net, left):
     network = trained(ModelSpec(net, 3, 2, 1.0))
-    keys, image = list(network.state_dict()), plate_images(2, 64)
+    keys, image = list(network.state_dict()), example_crops(2, 64)
     folded = fuse_conv_bn(network)
     assert sum(isinstance(module, nn.BatchNorm2d) for module in folded.modules()) == left
     assert list(network.state_dict()) == keys
@@ -72,9 +56,7 @@ def network():
 @pytest.fixture(scope="module")
 def graph(network):
     pytest.importorskip("onnxscript")
-    from util.deployment.folding import JointNetwork
-
-    return to_onnx(JointNetwork(network, SPEC.kernel_size), SPEC)
+    return to_onnx(network, SPEC)
 
 
 @pytest.fixture
@@ -91,61 +73,69 @@ def load(network, graph, monkeypatch):
 
 def test_the_torch_backend_is_the_network(network):
     run = load_backend(network, SPEC)
-    for image in (plate_images(3, SIZE), plate_images(1, SIZE).numpy()):
+    for image in (example_crops(3, SIZE), example_crops(1, SIZE).numpy()):
         joints, confidence = run(image)
         expected_joints, expected_confidence = expected_of(network, torch.as_tensor(image))
-        assert largest_difference_mm(joints, expected_joints, 300) < 0.01
+        assert joint_shift_mm(joints, expected_joints, 300).max() < 0.01
         torch.testing.assert_close(confidence, expected_confidence, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_an_engine_gives_the_same_joints_for_any_batch(backend, network, load):
     run = load(backend)
     kept = []
     for batch in (1, 3, 2):
-        image = plate_images(batch, SIZE)
+        image = example_crops(batch, SIZE)
         joints, confidence = run(image)
         expected_joints, expected_confidence = expected_of(network, image)
         assert joints.std(dim=1).min() > 0.01  # they are not all in one place
-        assert largest_difference_mm(joints, expected_joints, 300) < 0.05
+        assert joint_shift_mm(joints, expected_joints, 300).max() < 0.05
         torch.testing.assert_close(confidence, expected_confidence, rtol=0, atol=1e-3)
         kept.append((joints, expected_joints))
-    assert largest_difference_mm(*kept[0], 300) < 0.05  # later calls leave earlier answers alone
+    assert joint_shift_mm(*kept[0], 300).max() < 0.05  # later calls leave earlier answers alone
 
 
-@pytest.mark.parametrize(
-    ("net", "backend", "precision", "most_mm"),
-    [
-        ("resnet_18", "openvino", "bf16", 0.2),
-        ("resnet_18", "openvino", "int8", 0.5),
-        ("resnet_18", "onnxruntime", "int8", 0.5),
-        ("hourglass_1", "openvino", "int8", 0.5),
-        ("hourglass_1", "onnxruntime", "int8", 1.0),
-    ],
-)
-def test_fewer_bits_move_the_shipped_networks_joints_little(net, backend, precision, most_mm):
-    for package in (backend, "onnxscript", *["nncf"] * (backend == "openvino" and precision == "int8")):
+@pytest.mark.slow
+def test_bf16_moves_the_shipped_networks_joints_little():
+    for package in ("openvino", "onnxscript"):
         pytest.importorskip(package)
-    if precision == "bf16" and not has_fast_bf16():
+    if not has_fast_bf16():
         pytest.skip("this processor has no bf16")
-    if precision == "int8" and not has_vnni():
-        pytest.skip("on this processor int8 has weights of 7 bits")
-    config = Config(net=net, backend=backend, precision=precision).resolved()
+    config = Config().resolved()
     network, spec = load_or_init_network(config)
-    dataset = build_dataset(config)
-    run = prepare_backend(network, spec, config, torch.device("cpu"), dataset)
-    crops = spread_crops(dataset, 48)
+    run = load_backend(network, spec, "openvino", "bf16")
+    assert 0 < mean_shift_mm(run, network, spec, config) < 0.2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("net", ["resnet_18", "hourglass_1"])
+def test_int8_moves_the_shipped_networks_joints_little(net, tmp_path):
+    for package in ("openvino", "onnxscript", "nncf"):
+        pytest.importorskip(package)
+    if not has_vnni():
+        pytest.skip("on this processor int8 has weights of 7 bits")
+    config = Config(net=net).resolved()
+    network, spec = load_or_init_network(config)
+    write_int8(tmp_path / "int8.xml", network, spec, config)
+    run, _ = load_engine(tmp_path / "int8.xml")
+    assert 0 < mean_shift_mm(run, network, spec, config) < 0.5
+
+
+def mean_shift_mm(run, network, spec, config):
+    """On 48 frames of the settings' split."""
+    crops = spread_crops(build_dataset(config), 48)
     expected, _ = expected_of(network.eval(), torch.from_numpy(crops), spec.kernel_size)
-    moved = moved_mm(run(crops)[0], expected, max(config.cube))
-    assert 0 < moved.mean() < most_mm
+    return joint_shift_mm(run(crops)[0], expected, max(config.cube)).mean()
 
 
 def test_what_touches_the_image_or_the_head_is_not_quantised():
     rows = """
-        stem Conv image | skip Conv stem_relu | stem_relu Relu stem | norm BatchNormalization stem_relu
-        first Conv norm | inner Conv first | sum Add inner skip | pool MaxPool sum | of_sum Conv sum
-        of_pool Conv pool | merged Add of_pool of_sum | relu Relu merged | deep Conv relu | relu_2 Relu deep
-        last Conv relu_2 | head Softmax last image
+        stem Convolution image | skip Convolution stem_relu | stem_relu Relu stem
+        norm BatchNormalization stem_relu | first Convolution norm | inner Convolution first
+        sum Add inner skip | pool MaxPool sum | of_sum Convolution sum
+        of_pool ConvolutionBackpropData pool | merged Add of_pool of_sum | relu Relu merged
+        deep Convolution relu | relu_2 Relu deep | last Convolution relu_2 | head Softmax last image
     """
     found = [row.split() for line in rows.strip().splitlines() for row in line.split("|")]
     named = {name: Operation(name, kind, inputs) for name, kind, *inputs in found}
@@ -155,6 +145,7 @@ def test_what_touches_the_image_or_the_head_is_not_quantised():
     assert set(kept) == set(named) - quantised
 
 
+@pytest.mark.slow
 def test_a_graph_says_what_it_is(graph):
     import onnx
 
@@ -168,9 +159,9 @@ def test_a_graph_says_what_it_is(graph):
     ("backend", "precision", "sentence"),
     [
         ("tensorrt", "fp32", "There is no backend 'tensorrt'"),
-        ("torch", "int8", "it has fp32, bf16, fp16; int8 is in onnxruntime, openvino"),
+        ("torch", "int8", "no precision int8: it has fp32, bf16, fp16"),
         ("onnxruntime", "bf16", "no precision bf16"),
-        ("openvino", "int8", "none were given"),
+        ("openvino", "int8", "it has fp32, bf16"),
     ],
 )
 def test_what_is_not_there_is_one_sentence(backend, precision, sentence, network):
@@ -184,26 +175,125 @@ def test_a_missing_package_names_the_requirements(network, monkeypatch):
         load_backend(network, SPEC, "openvino")
 
 
-def test_broken_int8_is_refused(network, monkeypatch):
-    frames = [type("Frame", (), {"image": image.numpy()}) for image in plate_images(4, SIZE)]
-    config = Config(precision="int8", backend="onnxruntime", img_size=SIZE, split="train").resolved()
-    far = (torch.full((4, 14, 3), 0.5), torch.ones(4, 14))
-    monkeypatch.setattr("util.deployment.backends.load_backend", lambda *_: lambda image: far)
-    with pytest.raises(ValueError, match="on this processor: use another backend or precision"):
-        prepare_backend(network, SPEC, config, torch.device("cpu"), frames)
-
-
-def test_int8_measures_its_ranges_on_training_frames_or_says_why_not(tmp_path, capsys):
+@pytest.fixture(scope="module")
+def hands(tmp_path_factory):
+    """Three frames of either split, and settings that read them."""
+    folder = tmp_path_factory.mktemp("data")
     for split in ("train", "test"):
-        write_sphere_hands(tmp_path / "synth", split, 3, seed=len(split))
-    config = Config(data_dir=str(tmp_path), img_size=32).resolved()
-    scored, training = (build_dataset(replace(config, split=split)) for split in ("test", "train"))
-    np.testing.assert_array_equal(calibration_crops(config, scored), spread_crops(training, 3))
+        write_sphere_hands(folder / "synth", split, 3, seed=len(split))
+    return Config(data_dir=str(folder), img_size=SIZE, downsample=4).resolved()
+
+
+def test_int8_measures_its_ranges_on_training_frames_or_says_why_not(hands, tmp_path, capsys):
+    shutil.copytree(hands.data_dir, tmp_path, dirs_exist_ok=True)
+    config = replace(hands, data_dir=str(tmp_path))
+    expected = {
+        split: spread_crops(build_dataset(replace(config, split=split)), 3) for split in ("train", "test")
+    }
+    np.testing.assert_array_equal(spread_crops(calibration_dataset(config), 3), expected["train"])
     assert not capsys.readouterr().out
     shutil.rmtree(tmp_path / "synth" / "train")
-    np.testing.assert_array_equal(calibration_crops(config, scored), spread_crops(scored, 3))
-    assert "ranges on frames that it is scored on" in (said := capsys.readouterr().out)
+    np.testing.assert_array_equal(spread_crops(calibration_dataset(config), 3), expected["test"])
+    assert "ranges are measured on the test split" in (said := capsys.readouterr().out)
     assert "train is missing" in said
+    assert said.count("\n") == 1
+
+
+INT8_SPEC = SPEC._replace(cube=(250.0, 250.0, 250.0))
+
+
+@pytest.fixture(scope="module")
+def int8_file(network, graph, hands, tmp_path_factory):
+    """What export writes, from the graph that is there."""
+    pytest.importorskip("nncf")
+    path = tmp_path_factory.mktemp("int8") / "int8.xml"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("util.deployment.export.to_onnx", lambda *_: graph)
+        patch.setattr("util.deployment.export.INT8_LIMIT", 50.0)  # rounding moves random weights' joints far
+        write_int8(path, network, INT8_SPEC, hands)
+    return path
+
+
+@pytest.mark.slow
+def test_an_int8_file_is_what_was_in_memory(int8_file, graph, network, hands):
+    assert sorted(file.name for file in int8_file.parent.iterdir()) == ["int8.bin", "int8.xml"]
+    assert int8_file.with_suffix(".bin").stat().st_size < 0.3 * len(graph)
+    run, spec = load_engine(int8_file)
+    assert spec == INT8_SPEC
+    calibration = spread_crops(calibration_dataset(hands), 3)
+    in_memory = run_by_openvino(quantize(openvino_core().read_model(graph), calibration))
+    for image in (torch.from_numpy(calibration), calibration[:1]):
+        joints, confidence = run(image)
+        expected_joints, expected_confidence = in_memory(image)
+        assert joint_shift_mm(joints, expected_joints, 300).max() < 0.01
+        torch.testing.assert_close(confidence, expected_confidence, rtol=0, atol=1e-4)
+    expected_joints, _ = expected_of(network, torch.from_numpy(calibration[:1]))
+    assert 0 < joint_shift_mm(joints, expected_joints, 300).mean() < 50
+
+
+@pytest.mark.slow
+def test_test_py_runs_an_int8_file(int8_file, hands, tmp_path, run_script):
+    flags = ("--load_model", int8_file, "--data_dir", hands.data_dir, "--output_dir", tmp_path)
+    ran = run_script("test.py", *flags)
+    assert ran.code == 0, ran.err
+    assert f"{int8_file} was trained with img_size {SIZE}: this wins over 128" in ran.out
+    run, _ = load_engine(int8_file)
+    loader = make_loader(build_dataset(replace(hands, cube=INT8_SPEC.cube)), 3, 0, torch.device("cpu"))
+    expected = predict_frames(lambda image: run(image)[0], loader, torch.device("cpu"))
+    np.testing.assert_allclose(np.loadtxt(tmp_path / "predictions.txt"), expected.reshape(3, -1), atol=1e-3)
+
+
+@pytest.mark.slow
+def test_an_int8_file_for_something_else_is_one_sentence(int8_file, hands, run_script):
+    ran = run_script("test.py", "--load_model", int8_file, "--data_dir", hands.data_dir, "--target", "center")
+    assert ran.code == 2
+    assert ran.err.startswith(f"error: {int8_file} is a network for the joints: use --target joints")
+    assert ran.err.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "damage", ["a cut .xml", "a cut .bin", "no .bin", "no spec", "no XML", "XML of others"]
+)
+def test_an_int8_file_that_cannot_be_read_is_one_sentence(damage, int8_file, tmp_path, run_script):
+    graph, weights = int8_file.read_bytes(), int8_file.with_suffix(".bin").read_bytes()
+    graph, weights = {
+        "a cut .xml": (graph[: len(graph) // 2], weights),
+        "a cut .bin": (graph, weights[:-1]),
+        "no .bin": (graph, None),
+        "no spec": (graph.replace(b"<awr>", b"<other>").replace(b"</awr>", b"</other>"), weights),
+        "no XML": (b"hello", weights),
+        "XML of others": (b"<html><body/></html>", weights),
+    }[damage]
+    path = tmp_path / "damaged.xml"
+    path.write_bytes(graph)
+    if weights is not None:
+        path.with_suffix(".bin").write_bytes(weights)
+    ran = run_script("test.py", "--load_model", path)
+    assert ran.code == 2
+    assert ran.err.startswith(f"error: {path} cannot be read: it or the .bin beside it is damaged or missing")
+    assert ran.err.count("\n") == 1
+
+
+def test_a_missing_int8_file_names_the_command_that_writes_it(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"is missing: `python -m .* --precision int8 --out .*xml` wri"
+    ):
+        load_engine(tmp_path / "none.xml")
+
+
+@pytest.mark.slow
+def test_broken_int8_is_refused(network, graph, hands, tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    far = (torch.full((3, 14, 3), 0.5), torch.ones(3, 14))
+    monkeypatch.setattr("util.deployment.export.to_onnx", lambda *_: graph)
+    monkeypatch.setattr("util.deployment.export.quantize", lambda model, crops: model)
+    monkeypatch.setattr("util.deployment.export.load_engine", lambda path: (lambda image: far, SPEC))
+    with pytest.raises(
+        ValueError, match=r"in the mean, more than 2.0 mm: nothing was written to .*int8\.xml"
+    ):
+        write_int8(tmp_path / "int8.xml", network, SPEC, hands)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture
@@ -222,6 +312,7 @@ def exported(network, graph, monkeypatch, tmp_path, run_script):
     return run
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_graph(exported, graph, tmp_path):
     import onnx
 
@@ -231,6 +322,7 @@ def test_the_command_writes_the_graph(exported, graph, tmp_path):
     assert onnx.load(tmp_path / "model.onnx").graph.output[1].name == "confidence"
 
 
+@pytest.mark.slow
 def test_a_graph_that_differs_is_not_written(exported, graph, tmp_path):
     import onnx
 
@@ -275,6 +367,7 @@ def test_exported_weights_are_half_as_large_and_say_where_they_come_from(export_
             assert torch.equal(weight, expected)  # batch norms and biases are kept as they are
 
 
+@pytest.mark.slow
 def test_weights_with_a_shorter_mantissa_pack_smaller(export_weights, network, tmp_path):
     packed = {}
     for bits in (10, 5):
@@ -308,7 +401,17 @@ def test_a_graph_has_no_mantissa(tmp_path, run_script):
 def test_an_ending_says_what_to_export(name, tmp_path, run_script):
     ran = run_script("util.deployment.export", "--out", tmp_path / name)
     assert ran.code == 2
-    assert "it must end in .onnx, for a graph, or .pth, for weights" in ran.err
+    assert "it must end in .onnx, for a graph, .xml, for int8, or .pth, for weights" in ran.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("precision", "name"), [("int8", "model.onnx"), ("int8", "model.pth"), ("fp32", "model.xml")]
+)
+def test_int8_and_xml_belong_together(precision, name, tmp_path, run_script):
+    ran = run_script("util.deployment.export", "--precision", precision, "--out", tmp_path / name)
+    assert ran.code == 2
+    assert "int8, and only int8, is a .xml" in ran.err
     assert list(tmp_path.iterdir()) == []
 
 

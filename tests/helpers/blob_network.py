@@ -15,6 +15,10 @@ SIZE, FEATURES, K = 64, 32, 1.0
 class BlobNetwork(nn.Module):
     """Answers with 14 joints around the foreground's middle, each a little further to the right and up."""
 
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))  # its type says what the image is to be
+
     def forward(self, image):
         depth = image[:, 0, 1::2, 1::2]
         places = (torch.arange(FEATURES) + 0.5) / FEATURES * 2 - 1
@@ -34,7 +38,7 @@ def stand_in(monkeypatch):
     """Whatever checkpoint a predictor loads, it gets a BlobNetwork."""
     spec = ModelSpec("resnet_18", 14, 2, K, "synth", SIZE)
     monkeypatch.setattr(predictor_module, "load_network", lambda *_: (BlobNetwork(), spec))
-    monkeypatch.setattr(predictor_module, "deployed", lambda network, _: network)  # nothing to fold
+    monkeypatch.setattr(predictor_module, "fuse_conv_bn", lambda network, _: network)  # nothing to fold
 
 
 def blob_predictor(folder, **arguments):

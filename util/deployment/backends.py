@@ -1,37 +1,56 @@
 """Engines that run a network with its head, behind one call: image in, joints and confidence out."""
 
+import functools
+import json
 from collections.abc import Callable
-from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from config import Config
-from dataloader import build_dataset
-from dataloader.base import HandDataset
-from model.awr import dense_to_joints
-from model.confidence import joint_confidence
-from util.checkpoint import ModelSpec
-from util.deployment.export import require, to_onnx
-from util.deployment.folding import JointNetwork, deployed, joints_as_trained, last_dense, moved_mm
-from util.deployment.int8 import quantize_onnx, quantize_openvino
-from util.device import usable_precision
+from util.checkpoint import ModelSpec, check_spec, load_or_init_network, spec_from_dict
+from util.deployment.graph import JointNetwork, require, to_onnx
+from util.device import pick_device, usable_precision
 
 BACKENDS = {
     "torch": ("fp32", "bf16", "fp16"),
     "compile": ("fp32", "bf16", "fp16"),
-    "onnxruntime": ("fp32", "int8"),
-    "openvino": ("fp32", "bf16", "int8"),
+    "onnxruntime": ("fp32",),
+    "openvino": ("fp32", "bf16"),
 }
-CALIBRATION_FRAMES = 128  # what int8's ranges are measured on
-
-CHECKED_FRAMES = 32  # what int8 is compared on
-MOST_MOVED_MM = 2.0  # mean; beyond it int8 is broken, not rounded
+ENGINE_SUFFIX = ".xml"  # of an int8 file, which export writes and OpenVINO runs
+SPEC_ENTRY = ["awr", "spec"]  # where such a file keeps its ModelSpec, as JSON
 
 # Takes (B, 1, S, S) float32 normalised crops, a tensor or an array; gives joints (B, J, 3) normalised
 # uvd and their confidence (B, J), float32 tensors on the backend's device.
 Backend = Callable[[Tensor | np.ndarray], tuple[Tensor, Tensor]]
+
+
+def backend_from_config(config: Config) -> tuple[Backend, ModelSpec, torch.device]:
+    """The network that the settings name, ready to run.
+
+    An int8 file is run by OpenVINO on the CPU, whatever `backend`, `precision` and `device` say.
+
+    Returns:
+        The backend, what its network is, and the device for its crops.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_engine`, `load_or_init_network` and `load_backend`.
+    """
+    if Path(config.load_model).suffix == ENGINE_SUFFIX:
+        backend, spec = load_engine(Path(config.load_model))
+        check_spec(config.load_model, spec, config)
+        return backend, spec, torch.device("cpu")
+    device = pick_device(config.device)
+    require_precision(config.backend, config.precision)
+    if best_precision(config.backend, config.precision, device) != config.precision:
+        print(f"{config.precision} is not faster on this machine, but it is used.")
+    network, spec = load_or_init_network(config)
+    return load_backend(network, spec, config.backend, config.precision, device), spec, device
 
 
 def load_backend(
@@ -40,89 +59,63 @@ def load_backend(
     backend: str = "torch",
     precision: str = "fp32",
     device: torch.device | str = "cpu",
-    calibration: np.ndarray | None = None,
 ) -> Backend:
-    """Prepare a network to run by one of the engines; it is left as it is.
+    """Prepare a network to run by one of the engines.
 
     Args:
-        network: with its weights.
+        network: with its weights; it is moved to the device, and not changed otherwise.
         spec: what it is.
         backend: a key of BACKENDS.
-        precision: one of those that the backend has there.
+        precision: one that BACKENDS lists for it.
         device: where torch and compile run; the others run on the CPU.
-        calibration: (N, 1, S, S) float32 crops of the kind that will be seen, for int8.
 
     Raises:
-        ValueError: for a backend or precision that does not exist or is not there, saying what to do.
+        ValueError: for a backend or precision that does not exist or cannot run here, saying what to do.
     """
     device = torch.device(device)
     require_precision(backend, precision)
-    if precision == "int8" and (calibration is None or not len(calibration)):
-        raise ValueError("precision int8 needs frames to measure its ranges on: none were given.")
-    network = network.to(device)
-    if backend in ("torch", "compile"):
-        return _torch_backend(network, spec, precision, compiled=backend == "compile")
-    if device.type != "cpu":
+    if backend not in ("torch", "compile") and device.type != "cpu":
         raise ValueError(f"backend {backend} runs on the CPU here: use --device cpu, or backend torch.")
-    if precision == "bf16":
-        _require_bf16()
-    content = to_onnx(JointNetwork(network, spec.kernel_size), spec)
-    start = _onnxruntime_backend if backend == "onnxruntime" else _openvino_backend
-    return start(content, precision, calibration)
+    network = network.to(device)
+    if backend == "onnxruntime":
+        return run_by_onnxruntime(to_onnx(network, spec))
+    if backend == "openvino":
+        core = openvino_core()
+        if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise ValueError("This processor has no bf16, openvino would only emulate it: use fp32.")
+        return run_by_openvino(core.read_model(to_onnx(network, spec)), precision)
+    return _run_by_torch(network, spec, precision, compiled=backend == "compile")
 
 
-def prepare_backend(
-    network: nn.Module, spec: ModelSpec, config: Config, device: torch.device, dataset: HandDataset
-) -> Backend:
-    """The backend that the settings ask for; for int8, says what it costs in accuracy.
+def load_engine(path: Path) -> tuple[Backend, ModelSpec]:
+    """Load an int8 file that `python -m util.deployment.export` wrote, ready to run on the CPU.
 
     Args:
-        network, spec: what to run.
-        config: of `dataset`; its `backend` and `precision` count.
-        device: as for `load_backend`.
-        dataset: what will be predicted; int8's outcome is compared on some of it.
+        path: the .xml; its weights lie beside it in a .bin of the same name.
+
+    Returns:
+        The backend, and what its network is.
 
     Raises:
-        ValueError: see `load_backend`; also if int8 moves joints by more than MOST_MOVED_MM.
+        FileNotFoundError: if it is missing.
+        ValueError: if it cannot be read, or OpenVINO is not installed.
     """
-    require_precision(config.backend, config.precision)
-    if best_precision(config.backend, config.precision, device) != config.precision:
-        print(f"{config.precision} gains nothing on this {device}; it is computed as asked for.")
-    if config.precision != "int8":
-        return load_backend(network, spec, config.backend, config.precision, device)
-    calibration = calibration_crops(config, dataset)
-    backend = load_backend(network, spec, config.backend, config.precision, device, calibration)
-    checked = spread_crops(dataset, CHECKED_FRAMES)
-    expected = joints_as_trained(network, spec.kernel_size, torch.from_numpy(checked))
-    moved = moved_mm(backend(checked)[0], expected, max(config.cube))
-    outcome = f"int8 by {config.backend} moves joints by {moved.mean():.2f} mm in the mean"
-    if not moved.mean() <= MOST_MOVED_MM:
-        raise ValueError(f"{outcome} on this processor: use another backend or precision.")
-    print(f"{outcome}, {moved.max():.2f} mm at most, over {len(checked)} frames.")
-    return backend
-
-
-def calibration_crops(config: Config, dataset: HandDataset) -> np.ndarray:
-    """Crops (N, 1, S, S) to measure int8's ranges on: training frames.
-
-    Where they cannot be had, some of what is predicted, `dataset`: that flatters int8 and is said.
-    """
-    reason: str | Exception = "The training split is what is predicted."
-    if config.split != "train":
-        try:
-            # No cache: it would be made for all of them.
-            frames = build_dataset(replace(config, split="train", centers="", cache=False))
-            return spread_crops(frames, CALIBRATION_FRAMES)
-        except (FileNotFoundError, ValueError) as error:
-            reason = error
-    print(f"int8 measures its ranges on frames that it is scored on. {reason}")
-    return spread_crops(dataset, CALIBRATION_FRAMES)
-
-
-def spread_crops(dataset: HandDataset, count: int) -> np.ndarray:
-    """(count, 1, S, S) crops or fewer, spread over a data set."""
-    chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset)))
-    return np.stack([dataset[int(i)].image for i in chosen])
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing: `python -m util.deployment.export --precision int8 --out {path}` writes it."
+        )
+    core = openvino_core()
+    try:
+        # Not by OpenVINO: it would try all its readers on a foreign file, and print what each says.
+        entry = ElementTree.parse(path).find("/".join(["rt_info", *SPEC_ENTRY]))
+        content = json.loads(entry.get("value"))
+        spec = spec_from_dict(content | {"cube": content["cube"] and tuple(content["cube"])})
+        return run_by_openvino(core.read_model(path)), spec
+    except Exception as error:  # a damaged file can fail anywhere
+        raise ValueError(
+            f"{path} cannot be read: it or the .bin beside it is damaged or missing, "
+            "or it was not written by `python -m util.deployment.export`."
+        ) from error
 
 
 def require_precision(backend: str, precision: str) -> None:
@@ -130,11 +123,8 @@ def require_precision(backend: str, precision: str) -> None:
     if backend not in BACKENDS:
         raise ValueError(f"There is no backend {backend!r}: use one of {', '.join(BACKENDS)}.")
     if precision not in BACKENDS[backend]:
-        there = ", ".join(BACKENDS[backend])
-        others = [name for name, precisions in BACKENDS.items() if precision in precisions]
         raise ValueError(
-            f"backend {backend} has no precision {precision}: it has {there}; "
-            f"{precision} is in {', '.join(others) or 'none'}."
+            f"backend {backend} has no precision {precision}: it has {', '.join(BACKENDS[backend])}."
         )
 
 
@@ -143,62 +133,60 @@ def best_precision(backend: str, precision: str, device: torch.device) -> str:
     return usable_precision(device, precision) if backend in ("torch", "compile") else precision
 
 
-def _torch_backend(network: nn.Module, spec: ModelSpec, precision: str, compiled: bool) -> Backend:
-    device = next(network.parameters()).device
-    network = deployed(network, precision)
-    if compiled:
-        network = torch.compile(network, dynamic=False)
-
-    @torch.inference_mode()
-    def predict(image: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
-        image = torch.as_tensor(image).to(device)
-        dense = last_dense(network, image)
-        return dense_to_joints(dense, image, spec.kernel_size), joint_confidence(
-            dense, image, spec.kernel_size
-        )
-
-    return predict
-
-
-def _onnxruntime_backend(content: bytes, precision: str, calibration: np.ndarray | None) -> Backend:
+def run_by_onnxruntime(content: bytes) -> Backend:
+    """Run a graph of `to_onnx` by ONNX Runtime, on the CPU."""
     onnxruntime = require("onnxruntime")
-    if precision == "int8":
-        content = quantize_onnx(content, calibration)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def predict(image: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
-        found = session.run(["joint_uvd", "confidence"], {"image": _as_array(image)})
+        found = session.run(["joint_uvd", "confidence"], {"image": np.asarray(image)})
         return torch.from_numpy(found[0]), torch.from_numpy(found[1])
 
     return predict
 
 
-def _openvino_backend(content: bytes, precision: str, calibration: np.ndarray | None) -> Backend:
-    core = require("openvino").Core()
-    model = core.read_model(content)
-    if precision == "int8":
-        model = quantize_openvino(model, calibration)
+def run_by_openvino(model: Any, precision: str = "fp32") -> Backend:
+    """Run an `openvino.Model` with the inputs and outputs of `to_onnx`; what is int8 in it stays int8.
+
+    Args:
+        model: read by `openvino_core()`.
+        precision: of its other operations, fp32 or bf16.
+    """
     settings = {
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
-    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    request = openvino_core().compile_model(model, "CPU", settings).create_infer_request()
 
     def predict(image: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
-        request.infer([_as_array(image)], share_inputs=True)
+        request.infer([np.asarray(image)], share_inputs=True)
         # Copies: the next call writes into the same memory.
         return tuple(torch.from_numpy(request.get_output_tensor(i).data.copy()) for i in range(2))
 
     return predict
 
 
-def _require_bf16() -> None:
-    if "BF16" not in require("openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        raise ValueError("This processor has no bf16, openvino would only emulate it: use fp32 or int8.")
+@functools.cache
+def openvino_core() -> Any:
+    """The process's one `openvino.Core`: with two, it ends in a crash.
+
+    Raises:
+        ValueError: if OpenVINO is not installed.
+    """
+    return require("openvino").Core()
 
 
-def _as_array(image: Tensor | np.ndarray) -> np.ndarray:
-    return image.numpy() if isinstance(image, Tensor) else image
+def _run_by_torch(network: nn.Module, spec: ModelSpec, precision: str, compiled: bool) -> Backend:
+    device = next(network.parameters()).device
+    module = JointNetwork(network, spec.kernel_size, precision)
+    if compiled:
+        module.network = torch.compile(module.network, dynamic=False)
+
+    @torch.inference_mode()
+    def predict(image: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
+        return module(torch.as_tensor(image).to(device))
+
+    return predict

@@ -1,100 +1,165 @@
-"""A trained network for others to use: with its head as one ONNX graph, or its weights in half the bytes.
+"""A trained network for others to use: as an ONNX graph, in int8, or its weights in half the bytes.
 
-python -m util.deployment.export --dataset nyu --net hourglass_1 --load_model results/hourglass_1.pth --out model.onnx
-python -m util.deployment.export --load_model output/synth/resnet_18/best.pth --out results/resnet_18_synth.pth
+python -m util.deployment.export --load_model output/synth/hourglass_1/best.pth --out model.onnx
+python -m util.deployment.export --load_model results/resnet_18_synth.pth --precision int8 --out int8.xml
+python -m util.deployment.export --load_model output/synth/resnet_18/best.pth --out half.pth
 
-A graph's input is `image` (batch, 1, S, S) float32, normalised as docs/spec.md §4; its outputs are `joint_uvd`
-(batch, J, 3), normalised uvd, and `confidence` (batch, J). The batch may be of any size. What decoding
-needs is in the file's metadata: net, num_joints, kernel_size, img_size, dataset, and the cube's edges
-in mm, None where they are the data set's own.
-
-A `.pth` file is a checkpoint without the training's state: every convolution in fp16, the rest as it was.
+.onnx: the network with its head. Its input is `image` (batch, 1, S, S) float32, normalised as docs/spec.md
+§4; its outputs are `joint_uvd` (batch, J, 3), normalised uvd, and `confidence` (batch, J). The batch may be
+of any size. What decoding needs (ModelSpec) is in the metadata.
+.xml: the same for OpenVINO, in int8; the weights lie beside it in a .bin.
+.pth: a checkpoint without the training's state: every convolution in fp16, the rest as it was.
 """
 
-import contextlib
 import copy
-import io
-import logging
-import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
+from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from config import Config
+from model.awr import dense_to_joints
 from util.checkpoint import ModelSpec, load_or_init_network, read_checkpoint, save_checkpoint
 from util.cli import run
-from util.deployment.folding import JointNetwork, joints_as_trained, largest_difference_mm
+from util.deployment.backends import SPEC_ENTRY, Backend, load_engine, openvino_core, run_by_onnxruntime
+from util.deployment.folding import example_crops, joint_shift_mm
+from util.deployment.graph import JointNetwork, require, to_onnx
+from util.deployment.int8 import calibration_dataset, quantize, spread_crops
 from util.files import atomic_write
 
 FP16_MANTISSA = 10  # bits
-TOLERANCE_MM = 0.05  # how far a joint may move by becoming a graph
-HALF_TOLERANCE_MM = 2.0  # and by fp16 weights: rounding moves it by tenths, an overflow by centimetres
-ROUNDED_TOLERANCE_MM = 50.0  # and by a shorter mantissa, on crops that show no hand; on hands far less
-REQUIREMENTS = "requirements-deploy.txt"
+CALIBRATION_FRAMES, CHECKED_FRAMES = 128, 32
+# How far joints may move, mm. At most: by becoming a graph; by fp16 weights, where rounding moves them by
+# tenths and an overflow by centimetres; by a shorter mantissa, on crops without a hand. In the mean: by int8.
+GRAPH_LIMIT, FP16_LIMIT, ROUNDED_LIMIT, INT8_LIMIT = 0.05, 2.0, 50.0, 2.0
 
 
 @dataclass
-class ExportConfig(Config):
-    """Settings of the export, beside config.py's: `load_model`, `net` and the data set count."""
+class ExportSettings:
+    """What is exported, and as what. What a checkpoint says of itself wins over `net` and those below it."""
 
-    out: str = "model.onnx"  # file to write: .onnx a graph, .pth weights
+    load_model: str = ""  # checkpoint; empty: results/<net>_<dataset>.pth
+    out: str = "model.onnx"  # file to write: .onnx a graph, .xml int8 for OpenVINO, .pth weights
+    precision: Literal["fp32", "int8"] = "fp32"  # int8: with ranges measured on crops of the data set
     mantissa: int = FP16_MANTISSA  # bits that a .pth keeps of each; with 5, git and zip store a quarter less
 
-    def resolved(self) -> "ExportConfig":
-        """See Config; also that `out` says what is to be written, and `mantissa` what there is of it."""
-        if Path(self.out).suffix not in (".onnx", ".pth"):
-            raise ValueError(f"out is {self.out}: it must end in .onnx, for a graph, or .pth, for weights.")
+    dataset: str = "synth"  # whose joints the network predicts
+    data_dir: str = "data"  # folder that holds the data sets; read for int8 alone
+    net: str = "resnet_18"  # resnet_18, resnet_50, resnet_101, resnet_152, or hourglass_N
+    target: Literal["joints", "center"] = "joints"  # what it predicts
+    downsample: Literal[1, 2, 4] = 2  # crop edge / edge of the dense maps
+    kernel_size: float | None = None  # K of the closeness, in half cubes; None: the network's own
+    img_size: int = 128  # edge of its crops, pixels
+    cube: tuple[float, float, float] | None = None  # edges of the cropped volume, mm; None: the data set's
+
+    def resolved(self) -> "ExportSettings":
+        """Check the settings.
+
+        Raises:
+            ValueError: in one sentence, for one that cannot work.
+        """
+        ending = Path(self.out).suffix
+        if ending not in (".onnx", ".xml", ".pth"):
+            raise ValueError(
+                f"out is {self.out}: it must end in .onnx, for a graph, .xml, for int8, or .pth, for weights."
+            )
+        if (ending == ".xml") != (self.precision == "int8"):
+            raise ValueError(
+                f"precision is {self.precision} and out {self.out}: int8, and only int8, is a .xml."
+            )
         if not 1 <= self.mantissa <= FP16_MANTISSA:
             raise ValueError(f"mantissa is {self.mantissa}: fp16 has 1 to {FP16_MANTISSA} bits to keep.")
-        if self.mantissa != FP16_MANTISSA and Path(self.out).suffix != ".pth":
-            raise ValueError(f"mantissa is of weights, and out is {self.out}: name a .pth.")
-        return super().resolved()
+        if self.mantissa != FP16_MANTISSA and ending != ".pth":
+            raise ValueError(f"mantissa is for weights, and out is {self.out}: name a .pth.")
+        self.config()
+        return self
+
+    def config(self) -> Config:
+        """The project's settings with these among them."""
+        own = ("out", "precision", "mantissa")
+        return Config(**{name: value for name, value in vars(self).items() if name not in own}).resolved()
 
 
-def main(config: ExportConfig) -> None:
-    """Write the graph or the weights, and only if they compute what the network does."""
+def main(settings: ExportSettings) -> None:
+    """Write the file, and only if it computes what the network does."""
+    config, out = settings.config(), Path(settings.out)
     network, spec = load_or_init_network(config)
-    if Path(config.out).suffix == ".pth":
-        write_weights(config, network, spec)
+    config = replace(config, img_size=spec.img_size, cube=spec.cube or config.cube)
+    if out.suffix == ".onnx":
+        write_graph(out, network, spec, config)
+    elif out.suffix == ".xml":
+        write_int8(out, network, spec, config)
     else:
-        write_graph(config, network, spec)
+        write_weights(out, network, spec, config, settings.mantissa)
 
 
-def write_weights(config: ExportConfig, network: nn.Module, spec: ModelSpec) -> None:
+def write_graph(out: Path, network: nn.Module, spec: ModelSpec, config: Config) -> None:
+    """Write the ONNX graph.
+
+    Raises:
+        ValueError: if a package is missing, or a joint moves by more than GRAPH_LIMIT.
+    """
+    content = to_onnx(network, spec)
+    image = example_crops(3, spec.img_size)
+    shift = joint_shift(run_by_onnxruntime(content), network, spec, config, image).max()
+    require_small(shift, GRAPH_LIMIT, f"The graph moves joints by up to {shift:.3f} mm", out)
+    with atomic_write(out) as temporary:
+        temporary.write_bytes(content)
+    size = len(content) / 1e6
+    print(f"{spec.net} with its head, {size:.1f} MB, in {out}: joints within {shift:.5f} mm of PyTorch's")
+
+
+def write_int8(out: Path, network: nn.Module, spec: ModelSpec, config: Config) -> None:
+    """Write OpenVINO's .xml and .bin, with ranges measured on the data set's crops.
+
+    Raises:
+        FileNotFoundError: if there is no data set.
+        ValueError: if a package is missing, or joints move by more than INT8_LIMIT in the mean.
+    """
+    frames = calibration_dataset(config)
+    image = torch.from_numpy(spread_crops(frames, CHECKED_FRAMES))
+    model = openvino_core().read_model(to_onnx(network, spec))
+    model = quantize(model, spread_crops(frames, CALIBRATION_FRAMES))
+    model.set_rt_info(json.dumps(spec._asdict()), SPEC_ENTRY)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.xml")
+        require("openvino").save_model(model, path)
+        shift = joint_shift(load_engine(path)[0], network, spec, config, image)
+        outcome = f"int8 moves joints by {shift.mean():.2f} mm in the mean"
+        require_small(shift.mean(), INT8_LIMIT, outcome, out)
+        graph, weights = path.read_bytes(), path.with_suffix(".bin").read_bytes()
+    with atomic_write(out) as xml, atomic_write(out.with_suffix(".bin")) as bin_:
+        xml.write_bytes(graph)
+        bin_.write_bytes(weights)
+    size = (len(graph) + len(weights)) / 1e6
+    print(f"{spec.net} with its head, {size:.1f} MB, in {out} and the .bin beside it.")
+    print(f"{outcome}, {shift.max():.2f} mm at most, over {len(image)} frames.")
+
+
+def write_weights(out: Path, network: nn.Module, spec: ModelSpec, config: Config, mantissa: int) -> None:
     """Write a checkpoint with half the bytes, and what its training said of itself.
 
     Raises:
-        ValueError: if a joint moves by it, as where a weight is too large for fp16.
+        ValueError: if a joint moves by too much, as where a weight is too large for fp16.
     """
-    limits = {FP16_MANTISSA: HALF_TOLERANCE_MM}
-    limits.setdefault(config.mantissa, ROUNDED_TOLERANCE_MM)
-    for bits, limit in limits.items():
-        halved = _halved(network, bits)
-        as_read = JointNetwork(copy.deepcopy(halved).float(), spec.kernel_size)
-        moved = largest_move(lambda image, module=as_read: module(image)[0], network, spec, max(config.cube))
-        if not moved <= limit:
-            raise ValueError(
-                f"fp16 weights move joints by up to {moved:.3f} mm with a mantissa of {bits}, more than "
-                f"{limit} mm: nothing was written to {config.out}."
-            )
-    held = read_checkpoint(Path(config.load_model)) if config.load_model else {}
-    about = {name: held[name] for name in ("config", "revision", "step", "best_mpe_mm") if name in held}
-    save_checkpoint(Path(config.out), halved, spec, **about)
-    size = Path(config.out).stat().st_size / 1e6
-    print(f"{spec.net}, {size:.1f} MB, in {config.out}: joints within {moved:.5f} mm of the fp32 weights'")
-
-
-def _halved(network: nn.Module, bits: int) -> nn.Module:
     halved = copy.deepcopy(network)
     for weight in halved.parameters():
         if weight.dim() > 1:  # all but a fraction of a per cent; batch norms are no place to save
-            weight.data = round_mantissa(weight.data, bits).half()
-    return halved
+            weight.data = round_mantissa(weight.data, mantissa).half()
+    as_read = JointNetwork(copy.deepcopy(halved).float(), spec.kernel_size)
+    shift = joint_shift(as_read, network, spec, config, example_crops(3, spec.img_size)).max()
+    limit = FP16_LIMIT if mantissa == FP16_MANTISSA else ROUNDED_LIMIT
+    outcome = f"fp16 weights move joints by up to {shift:.3f} mm with a mantissa of {mantissa}"
+    require_small(shift, limit, outcome, out)
+    content = read_checkpoint(Path(config.load_model)) if config.load_model else {}
+    kept = ("config", "revision", "step", "best_mpe_mm")
+    save_checkpoint(out, halved, spec, **{name: content[name] for name in kept if name in content})
+    size = out.stat().st_size / 1e6
+    print(f"{spec.net}, {size:.1f} MB, in {out}: joints within {shift:.5f} mm of the fp32 weights'")
 
 
 def round_mantissa(weight: Tensor, bits: int) -> Tensor:
@@ -104,102 +169,20 @@ def round_mantissa(weight: Tensor, bits: int) -> Tensor:
     return torch.ldexp(torch.round(fraction * steps) / steps, exponent)
 
 
-def write_graph(config: ExportConfig, network: nn.Module, spec: ModelSpec) -> None:
-    """Write the ONNX graph.
-
-    Raises:
-        ValueError: if a package for it is missing, or a joint moves by it.
-    """
-    content = to_onnx(JointNetwork(network, spec.kernel_size), spec)
-    session = require("onnxruntime").InferenceSession(content, providers=["CPUExecutionProvider"])
-
-    def joints_of(image: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(["joint_uvd"], {"image": image.numpy()})[0])
-
-    moved = largest_move(joints_of, network, spec, max(config.cube))
-    if not moved <= TOLERANCE_MM:
-        raise ValueError(
-            f"The exported graph moves joints by up to {moved:.3f} mm, more than {TOLERANCE_MM} mm: "
-            f"nothing was written to {config.out}."
-        )
-    with atomic_write(Path(config.out)) as temporary:
-        temporary.write_bytes(content)
-    print(
-        f"{spec.net} with its head, {len(content) / 1e6:.1f} MB, in {config.out}: "
-        f"joints within {moved:.5f} mm of PyTorch's"
-    )
+@torch.inference_mode()
+def joint_shift(
+    backend: Backend, network: nn.Module, spec: ModelSpec, config: Config, image: Tensor
+) -> Tensor:
+    """Distances (B, J), mm, of a backend's joints from the network's, where nothing is fused or rounded."""
+    expected = dense_to_joints(network.eval()(image)[-1], image, spec.kernel_size)
+    return joint_shift_mm(backend(image)[0], expected, max(config.cube))
 
 
-def to_onnx(module: JointNetwork, spec: ModelSpec) -> bytes:
-    """The graph, weights included.
-
-    Args:
-        module: on the CPU.
-        spec: what the file says of itself.
-
-    Raises:
-        ValueError: if a package for it is missing.
-    """
-    onnx = require("onnx")
-    require("onnxscript")
-    image = plate_images(2, spec.img_size)
-    module(image)  # makes the pixel grid that the head keeps, outside the trace
-    # The exporter reports its progress and its plans; errors it raises.
-    quiet = contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore")
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with quiet[0], quiet[1], torch.no_grad():
-        program = torch.onnx.export(
-            module,
-            (image,),
-            input_names=["image"],
-            output_names=["joint_uvd", "confidence"],
-            dynamic_shapes={"image": {0: torch.export.Dim("batch")}},
-            dynamo=True,
-            verbose=False,
-        )
-    graph = program.model_proto
-    onnx.helper.set_model_props(graph, {key: str(value) for key, value in spec._asdict().items()})
-    return graph.SerializeToString()
-
-
-def largest_move(
-    joints_of: Callable[[Tensor], Tensor], network: nn.Module, spec: ModelSpec, cube_mm: float
-) -> float:
-    """Largest distance of (B, J, 3) joints from the network's on batches of several sizes, mm; NaN where one
-    is not a number."""
-    moved = []
-    with torch.inference_mode():
-        for batch in (1, 3):
-            image = plate_images(batch, spec.img_size)
-            expected = joints_as_trained(network, spec.kernel_size, image)
-            moved.append(largest_difference_mm(joints_of(image), expected, cube_mm))
-    return float(np.max(moved))
-
-
-def plate_images(batch: int, img_size: int) -> Tensor:
-    """(batch, 1, S, S) crops for comparisons: tilted plates of several depths before background."""
-    rng = np.random.default_rng(0)
-    rows, columns = np.mgrid[-1 : 1 : img_size * 1j, -1 : 1 : img_size * 1j]
-    image = np.ones((batch, 1, img_size, img_size), np.float32)
-    for crop in image[:, 0]:
-        for _ in range(6):
-            u, v, depth, tilt, radius = rng.uniform((-0.6, -0.6, -0.5, -0.5, 0.1), (0.6, 0.6, 0.5, 0.5, 0.4))
-            inside = (columns - u) ** 2 + (rows - v) ** 2 < radius**2
-            crop[inside] = np.minimum(crop, depth + tilt * (columns - u))[inside]
-    return torch.from_numpy(image)
-
-
-def require(name: str) -> ModuleType:
-    """Import an optional package.
-
-    Raises:
-        ValueError: saying how to install it.
-    """
-    try:
-        return __import__(name)
-    except ImportError as error:
-        raise ValueError(f"{name} is not installed: pip install -r {REQUIREMENTS}.") from error
+def require_small(shift_mm: Tensor, limit_mm: float, outcome: str, out: Path) -> None:
+    """Raise ValueError where joints move by more than a limit, or are not numbers."""
+    if not shift_mm <= limit_mm:
+        raise ValueError(f"{outcome}, more than {limit_mm} mm: nothing was written to {out}.")
 
 
 if __name__ == "__main__":
-    run(main, __doc__.splitlines()[0], ExportConfig)
+    run(main, __doc__.splitlines()[0], ExportSettings)

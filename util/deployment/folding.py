@@ -1,50 +1,30 @@
-"""What is deployed: a network made faster that, but for rounding, computes the same, and its head."""
+"""A network made faster: batch norms folded into convolutions, channels last, weights in bf16 or fp16."""
 
 import copy
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from model.awr import dense_to_joints
-from model.confidence import joint_confidence
 from util.device import DTYPES
 
-NETWORK_FRAMES = 2  # through a network at once on a CPU: the features of more do not fit into its cache
+CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
 
-class JointNetwork(nn.Module):
-    """A network in evaluation mode with batch norm folded in, and adaptive weighting behind it.
-
-    Args:
-        network: as trained; left as it is.
-        kernel_size: K that it was trained with.
-    """
-
-    def __init__(self, network: nn.Module, kernel_size: float):
-        super().__init__()
-        self.network = fuse_conv_bn(network)
-        self.kernel_size = kernel_size
-
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 1, S, S) normalised depth crop -> joints (B, J, 3) normalised uvd, confidence (B, J)."""
-        dense = self.network(image)[-1]
-        return dense_to_joints(dense, image, self.kernel_size), joint_confidence(
-            dense, image, self.kernel_size
-        )
-
-
-def fuse_conv_bn(network: nn.Module) -> nn.Module:
-    """A copy that computes the same: every batch norm that follows a convolution is folded into it.
+def fuse_conv_bn(network: nn.Module, precision: str = "fp32") -> nn.Module:
+    """A copy for prediction, channels last, with every batch norm behind a convolution folded into it.
 
     A batch norm scales and shifts channels, and so does a convolution: its weights can do both. A
     pre-activation block's first batch norm follows a sum and stays.
 
     Args:
-        network: as trained; left as it is, with the published keys.
+        network: as trained, on its device; it is not changed.
+        precision: of the convolutions' weights: fp32, bf16 or fp16. Autocast would convert them for every
+            image: half of a single frame's time. Batch norms that stay compute in fp32, as under autocast.
 
     Returns:
-        An evaluation-mode module whose weights need no gradient.
+        An evaluation-mode module for `last_dense`, whose weights need no gradient.
     """
     traced = fx.symbolic_trace(copy.deepcopy(network).eval())
     modules = dict(traced.named_modules())
@@ -54,63 +34,44 @@ def fuse_conv_bn(network: nn.Module) -> nn.Module:
         before = node.args[0]
         convolution = modules.get(before.target) if before.op == "call_module" else None
         # Folding changes what the convolution gives: nothing else may use that.
-        if isinstance(convolution, nn.Conv2d | nn.ConvTranspose2d) and len(before.users) == 1:
+        if isinstance(convolution, CONVOLUTIONS) and len(before.users) == 1:
             transposed = isinstance(convolution, nn.ConvTranspose2d)
-            traced.set_submodule(
-                before.target, fuse_conv_bn_eval(convolution, modules[node.target], transpose=transposed)
-            )
+            fused = fuse_conv_bn_eval(convolution, modules[node.target], transpose=transposed)
+            traced.set_submodule(before.target, fused)
             node.replace_all_uses_with(before)
             traced.graph.erase_node(node)
     traced.delete_all_unused_submodules()
     traced.recompile()
-    return traced.requires_grad_(False)
-
-
-def deployed(network: nn.Module, precision: str = "fp32") -> nn.Module:
-    """A folded copy, channels last, whose convolutions have their weights in bf16 or fp16 where asked for.
-
-    Autocast would convert the weights anew for every image: half of a single frame's time.
-
-    Args:
-        network: as trained, on its device; left as it is.
-        precision: fp32, bf16 or fp16; normalisations keep fp32 in each, as under autocast.
-
-    Returns:
-        A module for `last_dense`.
-    """
-    folded = fuse_conv_bn(network).to(memory_format=torch.channels_last)
-    for module in folded.modules():
-        if precision in DTYPES and isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+    for module in traced.modules():
+        if precision in DTYPES and isinstance(module, CONVOLUTIONS):
             module.to(DTYPES[precision])
-    return folded
+    return traced.to(memory_format=torch.channels_last).requires_grad_(False)
 
 
 def last_dense(network: nn.Module, image: Tensor) -> Tensor:
-    """The last stage's dense map (B, 4J, F, F) of a `deployed` network; on a CPU a few frames at a time.
+    """The last stage's dense map (B, 4J, F, F) of a network from `fuse_conv_bn`.
 
     Args:
-        network: with its convolutions in one precision.
+        network: its convolutions have one precision.
         image: (B, 1, S, S) float32 normalised depth crop.
     """
-    # Of a network without weights, as tests have, it is the image's.
-    dtype = next((weight.dtype for weight in network.parameters()), image.dtype)
-    pieces = image.split(NETWORK_FRAMES) if image.device.type == "cpu" else [image]
-    pieces = [piece.to(dtype, memory_format=torch.channels_last) for piece in pieces]
-    return torch.cat([network(piece)[-1] for piece in pieces])
+    dtype = next(network.parameters()).dtype
+    return network(image.to(dtype, memory_format=torch.channels_last))[-1]
 
 
-@torch.inference_mode()
-def joints_as_trained(network: nn.Module, kernel_size: float, image: Tensor) -> Tensor:
-    """Joints (B, J, 3) of a network with nothing folded or rounded, to compare its faster forms with."""
-    return dense_to_joints(network.eval()(image)[-1], image, kernel_size)
-
-
-@torch.inference_mode()
-def moved_mm(found: Tensor, expected: Tensor, cube_mm: float) -> Tensor:
-    """Distances (B, J) between joints (B, J, 3) in normalised uvd, in mm of a cube with this edge."""
+def joint_shift_mm(found: Tensor, expected: Tensor, cube_mm: float) -> Tensor:
+    """Distances (B, J), mm, between joints (B, J, 3) in normalised uvd of a cube with this edge."""
     return (found - expected).norm(dim=-1) * cube_mm / 2
 
 
-def largest_difference_mm(found: Tensor, expected: Tensor, cube_mm: float) -> float:
-    """The largest of `moved_mm`."""
-    return float(moved_mm(found, expected, cube_mm).max())
+def example_crops(batch: int, img_size: int) -> Tensor:
+    """(batch, 1, S, S) crops to compare networks on: tilted plates at several depths before background."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[-1 : 1 : img_size * 1j, -1 : 1 : img_size * 1j]
+    image = np.ones((batch, 1, img_size, img_size), np.float32)
+    for crop in image[:, 0]:
+        for _ in range(6):
+            u, v, depth, tilt, radius = rng.uniform((-0.6, -0.6, -0.5, -0.5, 0.1), (0.6, 0.6, 0.5, 0.5, 0.4))
+            inside = (columns - u) ** 2 + (rows - v) ** 2 < radius**2
+            crop[inside] = np.minimum(crop, depth + tilt * (columns - u))[inside]
+    return torch.from_numpy(image)

@@ -1,83 +1,58 @@
-"""A network's graph in int8, by the engines' own tools: which operations, and ranges measured on crops."""
+"""A network in int8 for OpenVINO: which operations are quantised, and on which crops ranges are measured."""
 
 import logging
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from util.deployment.export import require
+from config import Config
+from dataloader import build_dataset
+from dataloader.base import HandDataset
+from util.deployment.graph import require
 from util.device import has_vnni
 
-# As ONNX and OpenVINO call them.
-CONVOLUTIONS = ("Conv", "ConvTranspose", "Convolution", "ConvolutionBackpropData")
+CONVOLUTIONS = ("Convolution", "ConvolutionBackpropData")  # as OpenVINO calls them
 
 
 class Operation(NamedTuple):
-    """One operation of an engine's graph: its name, its kind, and the names of those that it reads."""
+    """One operation of an OpenVINO model: its name, its kind, and the names of those that it reads."""
 
     name: str
     kind: str
     inputs: list[str]
 
 
-def quantize_onnx(content: bytes, crops: np.ndarray) -> bytes:
-    """An ONNX graph for ONNX Runtime with its inner convolutions in int8.
+def calibration_dataset(config: Config) -> HandDataset:
+    """The training split, or where that is missing the test split, which is printed.
+
+    Raises:
+        FileNotFoundError, ValueError: see `build_dataset`.
+    """
+    try:
+        return build_dataset(replace(config, split="train"))
+    except FileNotFoundError as error:
+        print(f"int8's ranges are measured on the test split: {error}")
+        return build_dataset(replace(config, split="test"))
+
+
+def spread_crops(dataset: HandDataset, count: int) -> np.ndarray:
+    """(count, 1, S, S) float32 crops, spread over a data set; fewer where it has fewer."""
+    chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset)))
+    return np.stack([dataset[int(i)].image for i in chosen])
+
+
+def quantize(model: Any, crops: np.ndarray) -> Any:
+    """An `openvino.Model` with its inner convolutions in int8.
 
     Args:
-        content: the graph.
-        crops: (N, 1, S, S) float32, on which ranges are measured.
+        model: of a graph by `to_onnx`.
+        crops: (N, 1, S, S) float32 of the kind that will be seen; ranges are measured on them.
+
+    Raises:
+        ValueError: if nncf is not installed.
     """
-    require("onnxruntime.quantization")
-    from onnxruntime import quantization
-
-    class Reader(quantization.CalibrationDataReader):
-        def __init__(self) -> None:
-            self.crops = iter(crops)
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            crop = next(self.crops, None)
-            return None if crop is None else {"image": crop[None]}
-
-    graph = require("onnx").load_from_string(content).graph
-    makers = {value: node.name for node in graph.node for value in node.output}
-    operations = [
-        Operation(node.name, node.op_type, [makers.get(value, value) for value in node.input])
-        for node in graph.node
-    ]
-    with tempfile.TemporaryDirectory() as folder, _quiet(logging.getLogger()):
-        plain, small = Path(folder, "plain.onnx"), Path(folder, "int8.onnx")
-        plain.write_bytes(content)
-        quantization.quantize_static(
-            plain,
-            small,
-            Reader(),
-            per_channel=True,
-            op_types_to_quantize=["Conv"],
-            nodes_to_exclude=kept_in_float(operations),
-            # Means over the crops of the ranges: single ones are stretched by a few large values.
-            extra_options={"CalibMovingAverage": True},
-            reduce_range=not has_vnni(),
-        )
-        return small.read_bytes()
-
-
-@contextmanager
-def _quiet(logger: logging.Logger) -> Iterator[None]:
-    """Errors alone: the quantizer advises to prepare the graph, which is prepared."""
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def quantize_openvino(model: Any, crops: np.ndarray) -> Any:
-    """An OpenVINO model with its inner convolutions in int8; see `quantize_onnx`."""
     nncf = require("nncf")
     logging.getLogger("nncf").setLevel(logging.ERROR)
     operations = [
@@ -101,7 +76,7 @@ def quantize_openvino(model: Any, crops: np.ndarray) -> Any:
 
 
 def kept_in_float(operations: Sequence[Operation]) -> list[str]:
-    """Names of a graph's operations that are not to be quantised.
+    """Names of a model's operations that are not to be quantised.
 
     - The head and the last convolutions: a step in 255 of the closeness changes a weight by an eighth.
     - The stem, which reads the image: quantised for it, the depth would be so for the head too, and

@@ -1,0 +1,25 @@
+"""A network that behaves like a trained one, without the training."""
+
+import torch
+from torch import nn
+
+from util.checkpoint import ModelSpec
+
+SIZE = 64
+SPEC = ModelSpec("resnet_18", 14, 4, 1.0, "synth", SIZE)
+
+
+def trained(spec):
+    """A network whose joints depend on its image as a trained one's do, and whose statistics are its own."""
+    torch.manual_seed(1)
+    network = spec.build().eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+        elif isinstance(module, nn.ConvTranspose2d):
+            nn.init.normal_(module.weight, std=0.03)
+    if spec.net.startswith("resnet"):
+        for head in (network.final1, network.final2):
+            nn.init.normal_(head.weight, std=0.02)
+    return network
