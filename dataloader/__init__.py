@@ -1,4 +1,4 @@
-"""Data sets by name."""
+"""Data sets by name: settings in, an index of labelled frames or prepared samples out."""
 
 import errno
 from dataclasses import replace
@@ -12,8 +12,7 @@ from config import DATASETS, Config
 from dataloader import msra
 from dataloader.base import FrameIndex, HandDataset
 from dataloader.cache.crop_cache import CropCache
-from dataloader.index import Frames, attach_centers, concatenate
-from dataloader.labels import user_cache
+from dataloader.index import Frames, attach_centers, concatenate, user_cache
 
 
 def layout_of(config: Config) -> ModuleType:
@@ -51,7 +50,7 @@ def build_index(config: Config) -> FrameIndex:
 
 
 def build_dataset(config: Config, augment: bool = False) -> HandDataset:
-    """The samples of `config.split`, augmented if asked for, and cached if the settings say so.
+    """The samples of `config.split`, augmented or not, and cached if `config.cache`.
 
     Raises:
         FileNotFoundError, ValueError, OSError: see `build_index` and `CropCache`.
@@ -115,17 +114,14 @@ def _open_cache(index: FrameIndex, config: Config) -> CropCache:
     root, info = _root(config), DATASETS[config.dataset]
     fold = f"_{config.test_subject}" if info.subject_scales else ""
     name = f"crops_{config.split}{fold}_{config.img_size}.bin"
-    arguments = (len(index.joint_xyz), config.img_size, info.camera)
-
-    def find_dtype() -> np.dtype:
-        return index.read_depth(index.frame_path(0)).dtype
-
+    depth_dtype = index.read_depth(index.frame_path(0)).dtype
+    arguments = (len(index.joint_xyz), config.img_size, info.camera, depth_dtype)
     try:
-        return CropCache(root / name, *arguments, find_dtype)
+        return CropCache(root / name, *arguments)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-        return CropCache(user_cache(root) / name, *arguments, find_dtype)
+        return CropCache(user_cache(root) / name, *arguments)
 
 
 def _targets(joint_xyz: np.ndarray, config: Config) -> np.ndarray:

@@ -9,7 +9,7 @@ from dataloader.crop import Crop, find_window, limit_depth
 from util.camera import Camera
 
 # The loader's workers are the parallelism. Threads of OpenCV's own would also not survive into a
-# forked worker: it would wait for them for ever.
+# forked worker: it would wait for them forever.
 cv2.setNumThreads(0)
 
 

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from dataloader.augment import Augmentation, apply_augmentation, draw_augmentation
 from dataloader.cache.crop_cache import CropCache
-from dataloader.crop import cut_window, finish_crop, normalize_depth
+from dataloader.crop import Crop, crop_hand, cut_window, finish_crop, network_input
 from util.camera import Camera, uvd_to_crop
 
 
@@ -73,31 +73,23 @@ def make_sample(
     Raises:
         ValueError: if the crop window misses the frame.
     """
-    cut = cut_window(depth, camera, center_xyz, cube, img_size)
-    return finish_sample(cut, camera, center_xyz, cube, joint_xyz, augmentation)
+    crop = crop_hand(depth, camera, center_xyz, cube, img_size)
+    return sample_from_crop(crop, camera, joint_xyz, augmentation)
 
 
-def finish_sample(
-    cut: np.ndarray,
-    camera: Camera,
-    center_xyz: np.ndarray,
-    cube: np.ndarray,
-    joint_xyz: np.ndarray,
-    augmentation: Augmentation | None = None,
+def sample_from_crop(
+    crop: Crop, camera: Camera, joint_xyz: np.ndarray, augmentation: Augmentation | None = None
 ) -> Sample:
-    """The second half of `make_sample`: from what `cut_window` read of the frame, (S, S), to the sample."""
-    img_size = cut.shape[0]
-    crop = finish_crop(cut, camera, center_xyz, cube)
+    """The second half of `make_sample`: augment and normalise a crop."""
     farthest = crop.image.max()
     joint_uvd = camera.xyz_to_uvd(np.asarray(joint_xyz, np.float64))
     if augmentation is not None:
         crop, joint_uvd = apply_augmentation(augmentation, crop, joint_uvd, camera)
         joint_xyz = camera.uvd_to_xyz(joint_uvd)
-    center_z, cube_z = crop.center_xyz[2], crop.cube[2]
     arrays = Sample(
-        image=normalize_depth(crop.image, farthest, center_z, cube_z)[None],
+        image=network_input(crop, farthest),
         joint_xyz=(joint_xyz - crop.center_xyz) / (crop.cube / 2),
-        joint_uvd=uvd_to_crop(joint_uvd, center_z, cube_z, crop.M, img_size),
+        joint_uvd=uvd_to_crop(joint_uvd, crop.center_xyz[2], crop.cube[2], crop.M, crop.image.shape[0]),
         center_xyz=crop.center_xyz,
         M=crop.M,
         cube=crop.cube,
@@ -115,7 +107,7 @@ class HandDataset(Dataset):
         img_size: S, edge of the crop.
         augment_strength: translation mm, scale, rotation degrees; None draws nothing (test).
         seed: of the augmentation and the noise.
-        cache: what frames are cut to, kept on disk; None decodes every frame anew.
+        cache: what frames are cut to, kept on disk; None: every frame is decoded each time.
         center_noise: mm, standard deviation along each axis of where a crop lies around its centre.
     """
 
@@ -165,14 +157,8 @@ class HandDataset(Dataset):
         center_xyz = self._center(i)
         cut, _ = self._cut(i, center_xyz)
         try:
-            return finish_sample(
-                cut,
-                self.camera,
-                center_xyz,
-                self.index.cube[i],
-                self.index.joint_xyz[i],
-                augmentation,
-            )
+            crop = finish_crop(cut, self.camera, center_xyz, self.index.cube[i])
+            return sample_from_crop(crop, self.camera, self.index.joint_xyz[i], augmentation)
         except ValueError as error:
             raise ValueError(f"{self.index.frame_path(i)}: {error}.") from error
 

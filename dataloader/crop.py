@@ -83,9 +83,28 @@ def finish_crop(cut: np.ndarray, camera: Camera, center_xyz: np.ndarray, cube: n
     return Crop(limit_depth(cut.astype(np.float32), center_xyz[2], cube[2]), center_xyz, cube, M)
 
 
+def network_input(crop: Crop, farthest: float | None = None) -> np.ndarray:
+    """What the network sees of a crop: depth in [-1, 1], with the background at +1 (docs/spec.md §4).
+
+    Args:
+        crop: what was cut, and maybe augmented.
+        farthest: maximum of the crop before augmentation, mm; pixels that have it become background.
+            None: the crop was not augmented.
+
+    Returns:
+        (1, S, S) float32.
+    """
+    center_z, half = crop.center_xyz[2], crop.cube[2] / 2
+    farthest = crop.image.max() if farthest is None else farthest
+    background = (crop.image == farthest) | (crop.image == 0)
+    depth = np.where(background, np.float32(center_z + half), crop.image) - center_z
+    depth /= half
+    return depth.astype(np.float32).clip(-1, 1)[None]
+
+
 def find_window(camera: Camera, center_xyz: np.ndarray, cube: np.ndarray, img_size: int) -> Window:
     """Project the cube's edges at the centre's depth and fit them into the crop (docs/spec.md §2)."""
-    # Plain numbers: of arrays with two entries, NumPy's calls would take five times as long.
+    # Plain numbers: with arrays of two entries a sample from the cache takes 17 % longer.
     *center_uv, center_z = camera.xyz_to_uvd(np.asarray(center_xyz, np.float64)).tolist()
     start, end = [], []
     for center, edge, focal in zip(center_uv, cube, (camera.fx, camera.fy), strict=False):
@@ -119,34 +138,10 @@ def limit_depth(image: np.ndarray, center_z: float, cube_z: float) -> np.ndarray
     Returns:
         Another array of the same shape.
     """
-    # In the image's own precision: comparing float32 with float64 would first widen every pixel.
-    far = center_z + cube_z / 2
-    limit = np.float32(far)
-    if limit > far:  # rounded up: the last float32 that is not beyond
-        limit = np.nextafter(limit, np.float32(-np.inf))
-    limited = image.clip(np.float32(center_z - cube_z / 2), limit)
-    # A product takes two thirds of the time that setting the masked pixels does.
-    limited *= (image != 0) & (image <= limit)
+    near, far = np.float32(center_z - cube_z / 2), np.float32(center_z + cube_z / 2)
+    limited = image.clip(near, far)
+    limited *= (image != 0) & (image <= far)
     return limited
-
-
-def normalize_depth(image: np.ndarray, farthest: float, center_z: float, cube_z: float) -> np.ndarray:
-    """Map depth to [-1, 1] with the background at +1 (docs/spec.md §4).
-
-    Args:
-        image: (S, S) crop, mm.
-        farthest: maximum of the crop before augmentation, mm; pixels that have it become background.
-        center_z: mm.
-        cube_z: mm.
-    """
-    half = cube_z / 2
-    normal = image.astype(np.float64)
-    np.copyto(normal, np.float32(center_z + half), where=(image == farthest) | (image == 0))
-    normal -= center_z
-    normal /= half
-    # Clipped last, in the narrower type: the same numbers, and half the memory to go through.
-    normal = normal.astype(np.float32)
-    return normal.clip(-1, 1, out=normal)
 
 
 def _nearest_sources(window: Window, edge: int, axis: int) -> tuple[np.ndarray, slice]:

@@ -16,8 +16,7 @@ import numpy as np
 
 from config import DATASETS, Config
 from dataloader.base import FrameIndex
-from dataloader.index import Frames, center_file, named_path
-from dataloader.labels import read_label_files, require_labels
+from dataloader.index import Frames, center_file, named_path, read_label_files, require_labels
 from util.files import atomic_write, read_depth_png
 
 FOLDERS = {"train": "training", "val": "training", "test": "frame"}

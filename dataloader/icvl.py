@@ -18,8 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from config import DATASETS, Config
-from dataloader.index import Frames, center_file, named_path
-from dataloader.labels import read_label_files, require_labels
+from dataloader.index import Frames, center_file, named_path, read_label_files, require_labels
 from util.files import read_depth_png
 
 FOLDERS = {"train": "Training", "test": "Testing"}

@@ -1,6 +1,12 @@
-"""From what a data set's module finds to the index of a split: frames, labels and centres that agree."""
+"""The index of a split: frames, labels and centres that agree; and label files, which are read as text once.
 
-from collections.abc import Callable, Sequence
+A million labelled frames are a table of 280 MB. It is mapped from a cache on disk: a loader's workers
+share it, and only the pages that are used are in memory.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -8,7 +14,11 @@ from typing import NamedTuple
 import numpy as np
 
 from dataloader.base import FrameIndex
-from util.files import DamagedLineError, read_centers
+from util.files import DamagedLineError, atomic_write, open_table, read_centers, read_rows
+
+NAME_BYTES = 40  # ICVL's longest, an angle's folder before the sequence's, has 34
+CACHE_VERSION = 3  # raise it when the cache of labels has another layout
+KEY_BYTES = hashlib.sha256().digest_size
 
 
 class Frames(NamedTuple):
@@ -137,3 +147,111 @@ def _nearest_valid(valid: np.ndarray) -> np.ndarray:
     after = known[np.minimum(np.searchsorted(known, frames), len(known) - 1)]
     before = known[np.maximum(np.searchsorted(known, frames, side="right") - 1, 0)]
     return np.where(np.abs(frames - before) <= np.abs(after - frames), before, after)
+
+
+def read_label_files(
+    paths: Sequence[Path], num_joints: int, named: bool = True, counted: bool = False, z_sign: int = 1
+) -> np.ndarray:
+    """The labelled frames of some text files, one after the other.
+
+    Args:
+        paths: the files; the cache lies beside the first, or in the user's cache folder.
+        num_joints: J; a line holds 3 J numbers.
+        named: a line starts with the frame's name.
+        counted: the first line of a file is the number of lines that follow.
+        z_sign: -1 where the file's z points towards the camera; the result's is positive.
+
+    Returns:
+        (N,) records with `joint` (J, 3) float32 and, where named, `name`: read-only and memory-mapped
+        where a cache can be written.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: naming file and line, if a line is damaged.
+    """
+    name = [("name", f"S{NAME_BYTES}")] if named else []
+    row = np.dtype([*name, ("joint", np.float32, (num_joints, 3))])
+    key = _label_key(paths, row, counted, z_sign)
+    caches = paths[0].with_name(f".{paths[0].stem}.index"), user_cache(paths[0])
+    for cache in caches:
+        records = _load_labels(cache, row, key)
+        if records is not None:
+            return records
+    for cache in caches:
+        try:
+            _save_labels(cache, _parse_labels(paths, row, counted, z_sign), key)
+        except OSError:
+            continue  # not writable: the next place, or none
+        records = _load_labels(cache, row, key)
+        if records is not None:
+            return records
+    return np.concatenate(list(_parse_labels(paths, row, counted, z_sign)))
+
+
+def require_labels(paths: Sequence[Path], split: str, source: str) -> None:
+    """Raise FileNotFoundError, naming the first label file that is not there."""
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing: labels of split {split}; {source}.")
+
+
+def user_cache(path: Path) -> Path:
+    """Where the user's cache folder keeps what cannot be written beside `path`."""
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "awr")
+    return user / hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:20]
+
+
+def _parse_labels(paths: Sequence[Path], row: np.dtype, counted: bool, z_sign: int) -> Iterator[np.ndarray]:
+    """Records of some files, one after the other, some thousand at a time."""
+    for path in paths:
+        found = 0
+        with open_table(path) as file:
+            announced = _announced_frames(path, file.readline()) if counted else None
+            for lines, records in read_rows(path, file, row, first=1 + counted):
+                z = records["joint"][..., 2]
+                z *= z_sign
+                behind = (z <= 0).any(axis=1)
+                if behind.any():
+                    line = lines[int(np.argmax(behind))]
+                    raise DamagedLineError(path, line, "has a joint at or behind the camera")
+                found += len(records)
+                yield records
+        if announced not in (None, found):
+            raise ValueError(f"{path} announces {announced} frames in its first line and holds {found}.")
+
+
+def _announced_frames(path: Path, line: str) -> int:
+    if not line.strip().isdecimal():
+        raise DamagedLineError(path, 1, f"holds {line[:20]!r}, not a number of frames")
+    return int(line)
+
+
+def _label_key(paths: Sequence[Path], *layout: object) -> bytes:
+    """What the cache of these files must carry: it changes with any file's size or time."""
+    status = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    return hashlib.sha256(repr((CACHE_VERSION, layout, status)).encode()).digest()
+
+
+def _load_labels(cache: Path, row: np.dtype, key: bytes) -> np.ndarray | None:
+    """The cached records; None if there are none, or they are stale or torn.
+
+    The key follows the records: a file cut short lacks it.
+    """
+    try:
+        with cache.open("rb") as file:
+            size = file.seek(-KEY_BYTES, os.SEEK_END)
+            if file.read() != key:
+                return None
+        return np.memmap(cache, row, mode="r", shape=size // row.itemsize)
+    except (OSError, ValueError):
+        return None
+
+
+def _save_labels(cache: Path, parts: Iterator[np.ndarray], key: bytes) -> None:
+    """Write records as they come: a million of them never lie in memory together."""
+    with atomic_write(cache) as temporary, temporary.open("wb") as file:
+        for records in parts:
+            file.write(records.data)
+        file.write(key)
+        file.flush()
+        os.fsync(file.fileno())  # before the rename, so that a crash leaves the old cache or the new

@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from config import DATASETS, Config
-from dataloader.index import Frames, center_file
-from dataloader.labels import read_label_files, require_labels
+from dataloader.index import Frames, center_file, read_label_files, require_labels
 
 FRAME_NAME = "{:06d}_depth.bin"
 HEADER = 6  # int32: width, height, left, top, right, bottom; right and bottom exclusive
@@ -45,7 +44,7 @@ def find_frames(root: Path, config: Config) -> Frames:
 
     Raises:
         FileNotFoundError: naming the file that is missing, what it is and where it comes from.
-        ValueError: where labels are damaged, or no single fold is asked for.
+        ValueError: where labels are damaged, or if `test_subject` is all.
     """
     if config.test_subject == "all":
         raise ValueError("--test_subject all is nine folds for test.py: choose one of 0 to 8 here.")

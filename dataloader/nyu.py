@@ -112,7 +112,7 @@ def _require_camera(folder: Path, camera: Camera) -> None:
         if rendered != camera:
             raise ValueError(
                 f"{record.parent} was rendered with {rendered}, config.py has {camera}: "
-                "render it anew or change the row."
+                "render it again or change the row."
             )
 
 

@@ -136,6 +136,7 @@ def test_hands17_validates_on_training_frames(written, tmp_path):
 
 
 @pytest.mark.parametrize("dataset", ["icvl", "hands17"])
+@pytest.mark.slow
 def test_a_checkpoint_is_scored(written, dataset, tmp_path, run_script):
     root, truth = written
     joints = len(DATASETS[dataset].joint_names)
@@ -157,6 +158,7 @@ def test_a_checkpoint_is_scored(written, dataset, tmp_path, run_script):
     assert np.abs(submitted - DATASETS[dataset].camera.uvd_to_xyz(uvd)).max() < 0.01
 
 
+@pytest.mark.slow
 def test_all_folds_are_averaged_over_their_frames(written, tmp_path, run_script):
     root, truth = written
     spec = ModelSpec("resnet_18", 21, 4, 1.0, "msra", 64)
@@ -303,7 +305,7 @@ DAMAGES = {
     "msra label short": (
         "msra",
         edit("P3/1/joint.txt", lambda text: text.rsplit(" ", 1)[0] + "\n"),
-        "line 3 has 62 fields",
+        "line 3 has 62 numbers",
     ),
     "msra frame cut": ("msra", cut("P3/IP/000001_depth.bin"), "its header says"),
     "msra frame without header": (

@@ -12,7 +12,7 @@ from config import DATASETS, NYU_CAMERA, Config
 from dataloader import build_dataset
 from dataloader.augment import Augmentation, draw_augmentation
 from dataloader.base import make_sample
-from dataloader.crop import crop_hand, find_window, limit_depth, normalize_depth
+from dataloader.crop import crop_hand, find_window, limit_depth, network_input
 from tests.helpers.nyu_folder import ball_hand, open_hand, write_nyu_folder
 from util.camera import Camera, crop_to_uvd, uvd_to_crop
 
@@ -50,7 +50,7 @@ def test_the_centre_falls_in_the_middle_of_the_crop(center):
 def test_normalised_depth_stays_in_its_range(center):
     depth = ball_hand(open_hand(np.array([0.0, 0.0, center[2]])))
     crop = crop_hand(depth, NYU_CAMERA, np.array([0.0, 0.0, center[2]]), CUBE, 128)
-    image = normalize_depth(crop.image, crop.image.max(), center[2], CUBE[2])
+    image = network_input(crop)
     assert image.min() >= -1
     assert image.max() == pytest.approx(1, abs=1e-6)
 

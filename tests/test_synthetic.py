@@ -18,7 +18,7 @@ from dataloader.synthetic import writer
 from dataloader.synthetic.hand.forearm import attach_forearm, sample_forearm
 from dataloader.synthetic.hand.landmarks import label_joints
 from dataloader.synthetic.hand.pose import overlap, sample_pose
-from dataloader.synthetic.hand.skeleton import HandPose, pose_joints, skin
+from dataloader.synthetic.hand.skeleton import JointAngles, pose_joints, skin
 from dataloader.synthetic.scene import render_scene, sample_scene
 from dataloader.synthetic.writer import SplitSettings, sample_frame, sample_person, write_split
 
@@ -51,7 +51,7 @@ def written(tmp_path_factory):
 def open_hand():
     """A flat hand with its thumb to the side."""
     flex, spread = np.zeros((5, 4)), np.radians([60, 10, 2, -6, -16])
-    return HandPose(flex, spread, np.radians(20), np.zeros(5), np.zeros(2))
+    return JointAngles(flex, spread, np.radians(20), np.zeros(5), np.zeros(2))
 
 
 def files_of(folder):
@@ -173,6 +173,7 @@ def test_splits_share_neither_people_nor_frames(model):
     assert len(set(poses)) == len(poses)
 
 
+@pytest.mark.slow
 def test_number_of_workers_changes_no_byte(written, tmp_path):
     write_split(TEST, tmp_path, workers=2)
     assert files_of(tmp_path) == files_of(written)
@@ -202,7 +203,7 @@ def test_nyu_loader_reads_it(written):
     ("arguments", "sentence"),
     [
         (["--frames", "0"], "must be at least 1"),
-        (["--width", "10"], "--width and --height must be at least 64"),
+        (["--width", "10"], "width is 10: it must be at least 64"),
         (["--camera.fx", "0"], "fx and fy are above 0"),
         (["--frames", "42"], "other settings (frames 41, now 42)"),
         (["--frames", "41", "--camera.fx", "500"], "other settings (camera"),

@@ -2,14 +2,17 @@
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple, TextIO
 
 import cv2
 import numpy as np
 
 INVALID = "invalid"  # V2V-PoseNet's word for a frame without a hand, in place of a centre
+LINES_AT_A_TIME = 10_000  # of a table: a few megabytes of text
 
 
 class DamagedLineError(ValueError):
@@ -51,7 +54,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def _make_empty(temporary: Path, path: Path) -> None:
-    """Make the temporary file of `path`, whose name an error carries: the other is nobody's business."""
+    """Make the temporary file of `path`; an error names `path` itself."""
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -72,6 +75,52 @@ def write_table(path: Path, table: np.ndarray) -> None:
         np.savetxt(temporary, table, fmt="%.3f")
 
 
+class Rows(NamedTuple):
+    """Some lines of a table: `lines` (n,) their numbers, counted from 1, and `values` (n,) records."""
+
+    lines: tuple[int, ...]
+    values: np.ndarray
+
+
+def open_table(path: Path) -> TextIO:
+    """Open a text file whose lines `read_rows` reads.
+
+    Raises:
+        FileNotFoundError: if it is missing.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing or not a file.")
+    return path.open(encoding="latin-1")  # has a character for every byte
+
+
+def read_rows(path: Path, lines: Iterable[str], row: np.dtype, first: int = 1) -> Iterator[Rows]:
+    """Read lines of white-space separated fields, some thousand lines at a time; blank lines do not count.
+
+    Args:
+        path: the file, for errors.
+        lines: its lines.
+        row: a structured type: a field of numbers, which must be finite, and maybe one of bytes before it.
+        first: number of the first line.
+
+    Raises:
+        ValueError: naming the first line that does not fit; also if there is none.
+    """
+    numbered = ((number, line) for number, line in enumerate(lines, first) if line.strip())
+    empty = True
+    while chunk := list(islice(numbered, LINES_AT_A_TIME)):
+        numbers, texts = zip(*chunk, strict=True)
+        try:
+            values = np.loadtxt(texts, row, comments=None, ndmin=1)
+        except ValueError:
+            values = None
+        if values is None or not _fits(values):
+            raise DamagedLineError(path, *_first_damage(chunk, row))
+        empty = False
+        yield Rows(numbers, values)
+    if empty:
+        raise ValueError(f"{path}: the file is empty.")
+
+
 def read_table(path: Path, columns: int) -> np.ndarray:
     """Read a text file of white-space separated numbers.
 
@@ -86,7 +135,8 @@ def read_table(path: Path, columns: int) -> np.ndarray:
         FileNotFoundError: if the file is missing.
         ValueError: naming the first line that is not `columns` finite numbers.
     """
-    return _parse_table(path, _read_lines(path), columns)
+    with open_table(path) as lines:
+        return _numbers(path, lines, columns)
 
 
 def read_centers(path: Path) -> np.ndarray:
@@ -98,10 +148,10 @@ def read_centers(path: Path) -> np.ndarray:
     Raises:
         FileNotFoundError, ValueError: see `read_table`.
     """
-    lines = [line.strip() for line in _read_lines(path)]
-    centers = _parse_table(path, ["0 0 0" if line.startswith(INVALID) else line for line in lines], 3)
-    invalid = [line.startswith(INVALID) for line in lines if line]
-    centers[invalid] = np.nan
+    with open_table(path) as file:
+        lines = [line.strip() for line in file]
+    centers = _numbers(path, ["0 0 0" if line.startswith(INVALID) else line for line in lines], 3)
+    centers[[line.startswith(INVALID) for line in lines if line]] = np.nan
     return centers
 
 
@@ -162,36 +212,34 @@ def read_predictions(path: Path, num_frames: int, num_joints: int) -> np.ndarray
     return table.reshape(num_frames, num_joints, 3)
 
 
-def _read_lines(path: Path) -> list[str]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing or not a file.")
-    lines = path.read_text(errors="replace").splitlines()
-    if not any(map(str.strip, lines)):
-        raise ValueError(f"{path}: the file is empty.")
-    return lines
+def _numbers(path: Path, lines: Iterable[str], columns: int) -> np.ndarray:
+    row = np.dtype([("numbers", np.float64, columns)])
+    return np.concatenate([rows.values["numbers"] for rows in read_rows(path, lines, row)])
 
 
-def _parse_table(path: Path, lines: list[str], columns: int) -> np.ndarray:
-    try:
-        table = np.loadtxt(lines, ndmin=2, comments=None)
-    except ValueError:
-        table = None  # some line is damaged: find it below
-    if table is None or table.shape[1] != columns or not np.isfinite(table).all():
-        raise DamagedLineError(path, *_first_damage(lines, columns))
-    return table
+def _fits(values: np.ndarray) -> bool:
+    """Whether all numbers are finite and all names shorter than their field, which cuts longer ones."""
+    *name, numbers = values.dtype.names
+    whole = all((np.char.str_len(values[n]) < values.dtype[n].itemsize).all() for n in name)
+    return whole and bool(np.isfinite(values[numbers]).all())
 
 
-def _first_damage(lines: list[str], columns: int) -> tuple[int, str]:
-    """Number, from 1, of the first line that is not `columns` finite numbers, and what is wrong with it."""
-    for number, line in enumerate(lines, start=1):
-        fields = line.split()
-        if fields and len(fields) != columns:
-            return number, f"has {len(fields)} numbers, expected {columns}"
-        for field in fields:
+def _first_damage(lines: Sequence[tuple[int, str]], row: np.dtype) -> tuple[int, str]:
+    """Number of the first line that does not fit, and what is wrong with it."""
+    *name, numbers = row.names
+    kind, shape = row[numbers].base, row[numbers].shape
+    expected, largest = len(name) + int(np.prod(shape)), float(np.finfo(kind).max)
+    for line, text in lines:
+        fields = text.split()
+        if len(fields) != expected:
+            return line, f"has {len(fields)} {'fields' if name else 'numbers'}, expected {expected}"
+        if name and len(fields[0]) >= row[name[0]].itemsize:
+            return line, f"has a name of {len(fields[0])} bytes, {row[name[0]].itemsize - 1} are allowed"
+        for field in fields[len(name) :]:
             try:
-                finite = np.isfinite(float(field))
+                finite = abs(float(field)) <= largest
             except ValueError:
-                return number, f"holds {field[:20]!r}, which is not a number"
+                return line, f"holds {field[:20]!r}, which is not a number"
             if not finite:
-                return number, f"holds {field}, which is not finite"
-    return 1, "or a later one cannot be read as numbers"
+                return line, f"holds {field}, which is not a finite {kind}"
+    return lines[0][0], "or a later one cannot be read as numbers"

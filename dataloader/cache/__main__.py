@@ -10,7 +10,7 @@ from typing import Literal
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from config import Config
+from config import Config, check_numbers
 from dataloader import build_dataset
 from dataloader.base import HandDataset, init_worker
 from util.cli import run
@@ -36,8 +36,7 @@ class CacheSettings:
         Raises:
             ValueError: in one sentence, for one that cannot work.
         """
-        if self.workers < 1:
-            raise ValueError(f"workers is {self.workers}: it must be at least 1.")
+        check_numbers(self, ("workers",), lambda value: value >= 1, "at least 1")
         return self
 
 
@@ -62,12 +61,8 @@ def main(settings: CacheSettings) -> None:
     """
     values = {name: value for name, value in vars(settings).items() if name != "workers"}
     dataset = build_dataset(Config(**values, cache=True).resolved())
-    loader = DataLoader(
-        Filling(dataset),
-        CHUNK,
-        num_workers=settings.workers if settings.workers > 1 else 0,
-        worker_init_fn=init_worker,
-    )
+    workers = settings.workers if settings.workers > 1 else 0
+    loader = DataLoader(Filling(dataset), CHUNK, num_workers=workers, worker_init_fn=init_worker)
     read = 0
     with tqdm(total=len(dataset), desc="frames", unit="frame") as bar:
         for chunk in loader:

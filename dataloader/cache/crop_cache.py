@@ -1,20 +1,18 @@
 """What every frame's crop is made from, on disk: decoding a frame is paid once.
 
 A crop and all its augmentations read the same pixels of a frame: those that `cut_window` picks,
-since augmentations warp the crop, not the frame. So a record of S × S depths, as the frame stores
-them, is all that is ever needed, whatever an augmentation draws.
+since augmentations warp the crop, not the frame. So S × S depths, as the frame stores them, are all
+that is ever needed, whatever an augmentation draws.
 
-<name>.bin     N records of S × S uint16 mm; float32 where the data set's frames hold that
-<name>.index   what the records are, and for each a key of its frame, centre and cube, and a checksum
-
-A record counts when key and checksum agree with the frame as it is now. So a frame or centre that
-changed, a record that was torn, and one that was never written are all found where they are read,
-and all mended alike: by reading the frame.
+The file is a header and N records: a key of the frame, its centre and cube; a checksum; S × S depths.
+A record counts if key and checksum agree with the frame as it is now. So a frame or centre that
+changed, a torn record and one that was never written are all noticed when they are read, and the
+remedy is the same: read the frame.
 """
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
@@ -25,42 +23,43 @@ import numpy as np
 from util.camera import Camera
 from util.files import atomic_write
 
-VERSION = 1  # raise it when records mean something else
-DTYPES = (np.dtype(np.uint16), np.dtype(np.float32))
-HEADER_BYTES = 64
+VERSION = 2  # raise it when records mean something else
+HEADER_BYTES = 256
 KEY_BYTES = 16
-ENTRY_BYTES = KEY_BYTES + 4
+ENTRY_BYTES = KEY_BYTES + 4  # with the checksum
 
 
 class CropCache:
     """One split's records. May be sent to other processes, and be filled by many at once.
 
     Args:
-        path: the data file; the index lies beside it.
+        path: the file; it is created, or replaced if it keeps something else.
         num_frames: N.
         img_size: S, edge of the crop.
         camera: the camera that took the frames.
-        find_dtype: gives the type of the frames' depth; called where no usable cache lies.
+        depth_dtype: type of the frames' depth.
 
     Raises:
-        ValueError: if the frames hold another type of depth than the cache keeps, or the disk has no
-            room for it.
+        ValueError: if the disk has no room for it.
         OSError: if it cannot be written.
     """
 
-    def __init__(
-        self, path: Path, num_frames: int, img_size: int, camera: Camera, find_dtype: Callable[[], np.dtype]
-    ):
+    def __init__(self, path: Path, num_frames: int, img_size: int, camera: Camera, depth_dtype: np.dtype):
         self.path = path
         self.shape = (num_frames, img_size, img_size)
-        self.settings = repr((VERSION, img_size, tuple(camera))).encode()
+        self.depth_dtype = depth_dtype
+        self.record = np.dtype([("entry", np.void, ENTRY_BYTES), ("cut", depth_dtype, self.shape[1:])])
+        header = f"awr crops {VERSION}: {self.shape} {depth_dtype.str} {tuple(camera)}"
+        self._header = header.encode().ljust(HEADER_BYTES)
+        self._size = HEADER_BYTES + num_frames * self.record.itemsize
+        self._opened: tuple[np.ndarray, int] | None = None
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path.parent):  # of processes that start together, one creates it
-            self.dtype = self._dtype_there() or self._create(find_dtype())
-        self._files: tuple[np.ndarray, np.ndarray, int, int] | None = None
+            if not self._is_usable():
+                self._create()
 
     def __getstate__(self) -> dict:
-        return self.__dict__ | {"_files": None}  # every process opens its own
+        return self.__dict__ | {"_opened": None}  # every process opens its own
 
     def key(self, frame: Path, center_xyz: np.ndarray, cube: np.ndarray) -> bytes | None:
         """What a record of this frame must carry, None where the frame's file cannot be found.
@@ -75,26 +74,22 @@ class CropCache:
         except OSError:
             return None
         # Three parts of the path tell all frames of any data set apart, wherever it is mounted.
-        parts = str(frame).split(os.sep)[-3:]  # a third of the time of Path.parts
-        name = f"{'/'.join(parts)}:{status.st_size}:{status.st_mtime_ns}".encode()
+        name = f"{'/'.join(frame.parts[-3:])}:{status.st_size}:{status.st_mtime_ns}".encode()
         numbers = np.asarray((center_xyz, cube), np.float64).tobytes()
-        return blake2b(numbers + self.settings + name, digest_size=KEY_BYTES).digest()
+        return blake2b(numbers + name, digest_size=KEY_BYTES).digest()
 
     @property
     def writable(self) -> bool:
         """Whether records can be kept, not only read."""
-        return self._open()[3] >= 0
+        return self._open()[1] >= 0
 
     def read(self, i: int, key: bytes | None) -> np.ndarray | None:
         """Record i, (S, S), or None where it is not there, stale or torn."""
         if key is None:
             return None
-        records, entries, *_ = self._open()
-        entry = entries[i].tobytes()
-        if entry[:KEY_BYTES] != key:
-            return None
-        cut = np.array(records[i])  # ours before it is checked: another process may write it anew
-        return cut if entry == _entry(key, cut) else None
+        records, _ = self._open()
+        cut = records["cut"][i].copy()  # before the check: another process may write it meanwhile
+        return cut if records["entry"][i].tobytes() == _entry(key, cut) else None
 
     def write(self, i: int, key: bytes | None, cut: np.ndarray) -> None:
         """Keep record i; nothing happens where the cache can only be read.
@@ -103,82 +98,56 @@ class CropCache:
             ValueError: if the frame's depth is of another type than the other frames'.
             OSError: naming the cache, if it cannot be written.
         """
-        *_, records, entries = self._open()
-        if key is None or entries < 0:
+        if key is None or not self.writable:
             return
-        if cut.dtype != self.dtype:
-            raise ValueError(f"{self.path} keeps {self.dtype} depth and cannot keep a frame of {cut.dtype}.")
+        if cut.dtype != self.depth_dtype:
+            raise ValueError(
+                f"{self.path} keeps {self.depth_dtype} depth and cannot keep a frame of {cut.dtype}."
+            )
+        _, file = self._open()
         try:
             # Not through the map: there, a full disk would end the process without a word.
-            os.pwrite(records, cut.data, i * cut.nbytes)
-            os.pwrite(entries, _entry(key, cut), HEADER_BYTES + i * ENTRY_BYTES)
+            os.pwrite(file, _entry(key, cut) + cut.tobytes(), HEADER_BYTES + i * self.record.itemsize)
         except OSError as error:
             raise OSError(f"{self.path}: {error.strerror}; make room, or go without the cache.") from error
 
-    def _open(self) -> tuple[np.ndarray, np.ndarray, int, int]:
-        """Records and entries mapped for reading, and descriptors to write them; -1 where that is barred."""
-        if self._files is None:
-            records = np.memmap(self.path, self.dtype, "r", shape=self.shape)
-            entries = np.memmap(self._index, np.uint8, "r", HEADER_BYTES, shape=(self.shape[0], ENTRY_BYTES))
-            # Plain arrays on the same memory: indexing a memmap costs more than reading the record.
-            maps = (np.asarray(records), np.asarray(entries))
-            self._files = (*maps, *map(_open_for_writing, (self.path, self._index)))
-        return self._files
+    def _open(self) -> tuple[np.ndarray, int]:
+        """Records (N,) mapped for reading, and a descriptor to write them; -1 where that is not allowed."""
+        if self._opened is None:
+            records = np.memmap(self.path, self.record, "r", HEADER_BYTES, self.shape[:1])
+            # A plain array on the same memory: indexing a memmap costs more than reading the record.
+            self._opened = np.asarray(records), _open_for_writing(self.path)
+        return self._opened
 
-    @property
-    def _index(self) -> Path:
-        return self.path.with_suffix(".index")
-
-    def _header(self, dtype: np.dtype) -> bytes:
-        return f"awr crops {VERSION}: {self.shape} {dtype.str}".encode().ljust(HEADER_BYTES)
-
-    def _data_bytes(self, dtype: np.dtype) -> int:
-        return int(np.prod(self.shape)) * dtype.itemsize
-
-    def _dtype_there(self) -> np.dtype | None:
-        """The type of the records that lie there; None if there are none of this number and size."""
+    def _is_usable(self) -> bool:
+        """Whether the file is there and holds such records."""
         try:
-            with self._index.open("rb") as file:
+            with self.path.open("rb") as file:
                 header = file.read(HEADER_BYTES)
-            sizes = self.path.stat().st_size, self._index.stat().st_size
+            return header == self._header and self.path.stat().st_size == self._size
         except OSError:
-            return None
-        entries = HEADER_BYTES + self.shape[0] * ENTRY_BYTES
-        fits = (t for t in DTYPES if header == self._header(t) and sizes == (self._data_bytes(t), entries))
-        return next(fits, None)
+            return False
 
-    def _create(self, dtype: np.dtype) -> np.dtype:
-        """Make both files, empty but with their room on the disk, in place of what was there."""
-        if dtype not in DTYPES:
-            raise ValueError(f"The cache keeps uint16 and float32 depth, not {dtype}: go without it.")
-        for path in (self.path, self._index):
-            path.unlink(missing_ok=True)  # processes that have it open keep it
-            for leftover in path.parent.glob(f".{path.stem}.*.part{path.suffix}"):
-                leftover.unlink()  # of a process that was killed here
-        need, free = self._data_bytes(dtype), shutil.disk_usage(self.path.parent).free
-        if need > free:
+    def _create(self) -> None:
+        """Make the file, empty but with its room on the disk, in place of what was there."""
+        self.path.unlink(missing_ok=True)  # processes that have it open keep it
+        for leftover in self.path.parent.glob(f".{self.path.stem}.*.part{self.path.suffix}"):
+            leftover.unlink()  # of a process that was killed here
+        free = shutil.disk_usage(self.path.parent).free
+        if self._size > free:
             raise ValueError(
-                f"{self.path} needs {need / 1e6:.0f} MB and {free / 1e6:.0f} MB are free there: make room, "
-                "or go without the cache."
+                f"{self.path} needs {self._size / 1e6:.0f} MB and {free / 1e6:.0f} MB are free there: "
+                "make room, or go without the cache."
             )
         with atomic_write(self.path) as temporary, temporary.open("wb") as file:
-            _reserve(file.fileno(), need)
-        with atomic_write(self._index) as temporary, temporary.open("wb") as file:
-            file.write(self._header(dtype))
-            file.truncate(HEADER_BYTES + self.shape[0] * ENTRY_BYTES)
-        return dtype
+            file.write(self._header)
+            if hasattr(os, "posix_fallocate"):  # else the disk may be full in mid-training
+                os.posix_fallocate(file.fileno(), 0, self._size)
+            file.truncate(self._size)
 
 
 def _entry(key: bytes, cut: np.ndarray) -> bytes:
     return key + crc32(cut.data).to_bytes(4, "little")
-
-
-def _reserve(file: int, size: int) -> None:
-    """Grow an empty file, taking its room on the disk now where the system can: not in mid-training."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file, 0, size)
-    else:
-        os.truncate(file, size)
 
 
 def _open_for_writing(path: Path) -> int:

@@ -1,7 +1,7 @@
 """A hand that moves: smooth, endless, and the same for the same seed, for demos and for tests of tracking.
 
 Every few tenths of a second the hand reaches a drawn pose, view and place, and moves smoothly between
-them. Frame i is a function of the seed and i alone, so that frames can be asked for in any order.
+them. Frame i is a function of the seed and i alone, so frames can be rendered in any order.
 """
 
 from functools import lru_cache
@@ -10,13 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 from dataloader.nyu import EVALUATED_JOINTS
-from dataloader.synthetic.hand.forearm import attach_forearm, sample_forearm
-from dataloader.synthetic.hand.landmarks import label_joints
+from dataloader.synthetic.hand.forearm import sample_forearm
 from dataloader.synthetic.hand.pose import sample_pose
 from dataloader.synthetic.hand.shape import HandModel
-from dataloader.synthetic.hand.skeleton import HandPose, bend_wrist, pose_joints, rotation, skin
-from dataloader.synthetic.render import Size, background_rays, nearest, render_ellipsoid, render_mesh
-from dataloader.synthetic.sensor import SensorStyle, apply_sensor
+from dataloader.synthetic.hand.skeleton import JointAngles, rotation
+from dataloader.synthetic.render import Size, frame_rays, nearest, render_ellipsoid
+from dataloader.synthetic.scene import pose_hand, take_frame, y_up
+from dataloader.synthetic.sensor import SensorStyle
 from util.camera import Camera
 
 FRAMES_A_POSE = 24  # 0.8 s at 30 frames a second
@@ -41,10 +41,10 @@ class MovingFrame(NamedTuple):
 
 
 class _Key(NamedTuple):
-    """Where the hand is at one moment: its pose, view as three angles, and place in the frame."""
+    """Where the hand is at one moment: its joints' angles, view as three angles, and place in the frame."""
 
-    pose: HandPose
-    angles: np.ndarray  # (3,) turn in the image, tilt, roll; radians
+    angles: JointAngles
+    view: np.ndarray  # (3,) turn in the image, tilt, roll; radians
     place: np.ndarray  # (3,) u and v as shares of the frame, z in mm
 
 
@@ -73,45 +73,35 @@ class MovingHand:
         self.shape = model.sample_shape(rng)
         self.forearm = sample_forearm(rng, self.shape)
         self.seed, self.camera, self.size, self.leaves = seed, camera, size, leaves
-        self._body = _render_body(camera._replace(flip=-1), size) if body else None
+        self._body = _render_body(y_up(camera), size) if body else None
         self._key = lru_cache(maxsize=64)(self._draw_key)
 
     def frame(self, i: int) -> MovingFrame:
         """Render frame i."""
-        pose, view, place = self._state(i)
-        rotations, joints = pose_joints(self.shape, pose)
-        joints36, _ = label_joints(self.shape, rotations, joints)
-        hand = skin(self.shape, rotations, joints)
-        mesh, faces = attach_forearm(hand, self.shape.faces, self.shape.wrist_loop, self.forearm)
-        middle = np.array([0.0, 0.42 * self.shape.length, 0.0])
-        mesh = (bend_wrist(mesh, pose.wrist) - middle) @ view.T + place
+        angles, view, place = self._state(i)
+        hand = pose_hand(self.shape, angles, self.forearm, view).moved_to(place)
         # An arm that came up to the lens would hide the hand.
-        mesh[:, 2] = np.maximum(mesh[:, 2], _ARM_NEAREST)
-        joint_xyz = (joints36[list(EVALUATED_JOINTS)] - middle) @ view.T + place
-
-        # With y up the frame is left-handed like the hand's; a camera with y down mirrors it.
-        sight = self.camera._replace(flip=-1)
-        uv = sight.xyz_to_uvd(joint_xyz)[:, :2]
-        depth = render_mesh(mesh, faces, sight, self.size)
-        if self._body is not None:
-            depth = nearest(depth, self._body)
-        depth = apply_sensor(np.random.default_rng((self.seed, 1, i)), depth, sight, _SENSOR)
+        hand.vertices[:, 2] = np.maximum(hand.vertices[:, 2], _ARM_NEAREST)
+        rng = np.random.default_rng((self.seed, 1, i))
+        scene = take_frame(rng, hand, self._body, self.camera, self.size, _SENSOR)
+        joint_xyz = scene.joints36[list(EVALUATED_JOINTS)]
+        uv = self.camera.xyz_to_uvd(joint_xyz)[:, :2]
         visible = bool(((uv >= 0) & (uv < self.size[::-1])).all())
-        return MovingFrame(depth, joint_xyz * (1.0, -self.camera.flip, 1.0), visible)
+        return MovingFrame(scene.depth, joint_xyz, visible)
 
-    def _state(self, i: int) -> tuple[HandPose, np.ndarray, np.ndarray]:
-        """Pose, view (3, 3) and place (3,) mm at frame i."""
+    def _state(self, i: int) -> tuple[JointAngles, np.ndarray, np.ndarray]:
+        """Joint angles, view (3, 3) and place (3,) mm at frame i."""
         key, step = divmod(i, FRAMES_A_POSE)
         share = _smooth(step / FRAMES_A_POSE)
         before, after = self._key(key), self._key(key + 1)
-        pose = HandPose(*(_mix(a, b, share) for a, b in zip(before.pose, after.pose, strict=True)))
-        turn, tilt, roll = _mix(before.angles, after.angles, share)
+        angles = JointAngles(*(_mix(a, b, share) for a, b in zip(before.angles, after.angles, strict=True)))
+        turn, tilt, roll = _mix(before.view, after.view, share)
         x, y, z = np.eye(3)
         view = rotation(z, turn) @ rotation(x, -tilt) @ rotation(y, roll)
         u, v, depth = _mix(before.place, after.place, share)
         height, width = self.size
         uvd = np.array([u * width + self._away(i) * 0.9 * width, v * height, depth])
-        return pose, view, self.camera._replace(flip=-1).uvd_to_xyz(uvd)
+        return angles, view, y_up(self.camera).uvd_to_xyz(uvd)
 
     def _away(self, i: int) -> float:
         """How far the hand has gone, from 0 to 1."""
@@ -124,14 +114,14 @@ class MovingHand:
     def _draw_key(self, number: int) -> _Key:
         rng = np.random.default_rng((self.seed, 0, number))
         # The palm more or less to the camera, so that a viewer sees a hand and not a puzzle.
-        angles = np.array([rng.normal(0, 25), rng.normal(15, 15), rng.normal(0, 30)]) * _DEG
+        view = np.array([rng.normal(0, 25), rng.normal(15, 15), rng.normal(0, 30)]) * _DEG
         place = np.array([rng.uniform(0.4, 0.6), rng.uniform(0.42, 0.58), rng.uniform(_NEAREST, _FARTHEST)])
-        return _Key(sample_pose(rng, self.shape), angles, place)
+        return _Key(sample_pose(rng, self.shape), view, place)
 
 
 def _render_body(camera: Camera, size: Size) -> np.ndarray:
     """Depth (H, W) of a torso and a head before the camera."""
-    rays = background_rays(camera, size, 1)
+    rays = frame_rays(camera, size)
     torso = render_ellipsoid(rays, np.array([60.0, -260.0, 1050.0]), np.array([190.0, 310.0, 120.0]))
     head = render_ellipsoid(rays, np.array([60.0, 160.0, 1030.0]), np.array([78.0, 112.0, 95.0]))
     return nearest(torso, head)

@@ -29,48 +29,29 @@ def render_mesh(vertices: np.ndarray, faces: np.ndarray, camera: Camera, size: S
     corners = vertices[faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     faces = faces[(normals * corners[:, 0]).sum(1) < 0]
-    v, u = _covered_pixels(camera.xyz_to_uvd(vertices)[:, :2][faces], size)
-    if len(u) == 0:
+    uv = camera.xyz_to_uvd(vertices)[:, :2][faces].reshape(-1, 2)
+    width_height = np.array(size[::-1])
+    left, top = np.clip(np.floor(uv.min(0, initial=np.inf)), 0, width_height).astype(int)
+    right, bottom = np.clip(np.ceil(uv.max(0, initial=-np.inf)) + 1, 0, width_height).astype(int)
+    window = depth[top:bottom, left:right]
+    if window.size == 0:
         return depth
     scene = EmbreeScene(_DEVICE)
     TriangleMesh(scene, vertices.astype(np.float32), faces)
-    rays = pixel_rays(camera, u, v)
+    rays = frame_rays(camera, size)[top:bottom, left:right].reshape(-1, 3)
     # Rays have z = 1, so that the distance along them is the depth itself.
-    distance = scene.run(np.zeros_like(rays), rays, query="DISTANCE")
-    depth[v, u] = np.where(distance < 1e5, distance, 0)
+    distance = scene.run(np.zeros_like(rays), rays, query="DISTANCE").reshape(window.shape)
+    window[:] = np.where(distance < 1e5, distance, 0)
     return depth
 
 
-def pixel_rays(camera: Camera, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Ray directions (..., 3) float32 with z = 1 through pixels u, v (...)."""
-    uvd = np.stack([u, v, np.ones_like(u)], -1).astype(np.float32)
-    return camera.uvd_to_xyz(uvd)
-
-
 @lru_cache(maxsize=2)
-def background_rays(camera: Camera, size: Size, step: int) -> np.ndarray:
+def frame_rays(camera: Camera, size: Size, step: int = 1) -> np.ndarray:
     """Rays (H/step, W/step, 3) float32 with z = 1, one for every step × step pixels."""
     u, v = np.meshgrid(np.arange(0, size[1], step), np.arange(0, size[0], step))
-    return pixel_rays(camera, u + (step - 1) / 2, v + (step - 1) / 2)
-
-
-def _covered_pixels(corners: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the pixels in any triangle's bounding box: a close hull, by one cumulative sum.
-
-    corners: (F, 3, 2) pixels.
-    """
-    limit = np.array(size[::-1])
-    low = np.clip(np.floor(corners.min(1)), 0, limit).astype(int)
-    high = np.clip(np.ceil(corners.max(1)) + 1, 0, limit).astype(int)
-    start = low.min(0, initial=limit.max())
-    width, height = np.maximum(high.max(0, initial=0) - start, 0) + 1
-    low, high = low - start, high - start
-    corner = [low[:, 1] * width + low[:, 0], high[:, 1] * width + high[:, 0]]
-    corner += [low[:, 1] * width + high[:, 0], high[:, 1] * width + low[:, 0]]
-    signs = np.repeat([1.0, -1.0], 2 * len(corners))
-    count = np.bincount(np.concatenate(corner), signs, minlength=width * height).astype(np.int32)
-    v, u = np.nonzero(count.reshape(height, width).cumsum(0).cumsum(1)[:-1, :-1] > 0)
-    return v + start[1], u + start[0]
+    middle = (step - 1) / 2
+    uvd = np.stack([u + middle, v + middle, np.ones_like(u)], -1).astype(np.float32)
+    return camera.uvd_to_xyz(uvd)
 
 
 def render_plane(rays: np.ndarray, normal: np.ndarray, offset: float) -> np.ndarray:

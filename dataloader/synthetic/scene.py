@@ -5,12 +5,12 @@ from typing import NamedTuple
 import numpy as np
 
 from dataloader.nyu import EVALUATED_JOINTS
-from dataloader.synthetic.hand.forearm import attach_forearm, sample_forearm
+from dataloader.synthetic.hand.forearm import Forearm, attach_forearm, sample_forearm
 from dataloader.synthetic.hand.landmarks import label_joints
 from dataloader.synthetic.hand.pose import sample_pose
 from dataloader.synthetic.hand.skeleton import (
-    HandPose,
     HandShape,
+    JointAngles,
     bend_wrist,
     pose_joints,
     rotation,
@@ -19,13 +19,13 @@ from dataloader.synthetic.hand.skeleton import (
 )
 from dataloader.synthetic.render import (
     Size,
-    background_rays,
+    frame_rays,
     nearest,
     render_ellipsoid,
     render_mesh,
     render_plane,
 )
-from dataloader.synthetic.sensor import apply_sensor, sample_style
+from dataloader.synthetic.sensor import SensorStyle, apply_sensor, sample_style
 from util.camera import Camera
 
 _DEG = np.pi / 180
@@ -38,13 +38,36 @@ _BACKGROUND_SHARE = (0.5, 0.25, 0.25)
 _CENTER_ERROR, _CENTER_TAIL = 8.0, 8.0
 
 
+class PosedHand(NamedTuple):
+    """A hand and its forearm, posed and turned; mm, y up, z away from the viewer.
+
+    vertices: (V, 3), the hand's own first. faces: (F, 3) int32. num_own: number of the hand's own vertices.
+    joints36: (36, 3), NaN but for NYU's 14 evaluated slots.
+    joints21: (21, 3), wrist, then each finger from its base to the tip. middle: (3,) of the hand.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    num_own: int
+    joints36: np.ndarray
+    joints21: np.ndarray
+    middle: np.ndarray
+
+    def moved_to(self, place: np.ndarray) -> "PosedHand":
+        """The hand with its middle at `place` (3,)."""
+        shift = place - self.middle
+        joints36, joints21 = self.joints36 + shift, self.joints21 + shift
+        return self._replace(
+            vertices=self.vertices + shift, joints36=joints36, joints21=joints21, middle=place
+        )
+
+
 class Scene(NamedTuple):
     """A rendered frame; everything in the camera's own frame, mm.
 
     depth: (H, W) uint16, as the sensor reports it, 0 = no reading.
     exact: (H, W) float32, before the sensor.
-    joints36: (36, 3), NaN but for NYU's 14 evaluated slots.
-    joints21: (21, 3), wrist, then each finger from its base to the tip.
+    joints36: (36, 3), joints21: (21, 3): as in `PosedHand`.
     center: (3,) the hand's centre with an estimator's error.
     """
 
@@ -69,32 +92,54 @@ def sample_scene(
 def render_scene(
     rng: np.random.Generator,
     shape: HandShape,
-    pose: HandPose,
+    angles: JointAngles,
     view: np.ndarray,
     camera: Camera,
     size: Size = (480, 640),
 ) -> Scene:
     """Render a given hand in a given pose, turned by `view` (3, 3); the rest is drawn."""
-    rotations, joints = pose_joints(shape, pose)
-    joints36, joints21 = label_joints(shape, rotations, joints)
-    hand = skin(shape, rotations, joints)
-    mesh, faces = attach_forearm(hand, shape.faces, shape.wrist_loop, sample_forearm(rng, shape))
-    mesh = bend_wrist(mesh, pose.wrist) @ view.T
-    # With y up the frame is left-handed like the hand's; a camera with y down mirrors it.
-    sight = camera._replace(flip=-1)
-    center = np.array([0.0, 0.42 * shape.length, 0.0]) @ view.T
-    shift = _place(rng, mesh[: len(hand)] - center, sight, size) - center
-    mesh, joints36, joints21 = mesh + shift, joints36 @ view.T + shift, joints21 @ view.T + shift
+    sight = y_up(camera)
+    hand = pose_hand(shape, angles, sample_forearm(rng, shape), view)
+    hand = hand.moved_to(_place(rng, hand.vertices[: hand.num_own] - hand.middle, sight, size))
+    own, arm = np.split(hand.vertices, [hand.num_own])  # views
+    arm[:] = _keep_off_lens(arm, own[shape.wrist_loop].mean(0))
+    background = _background(rng, own, sight, size)
+    return take_frame(rng, hand, background, camera, size, sample_style(rng))
 
-    mesh[len(hand) :] = _keep_off_lens(mesh[len(hand) :], mesh[shape.wrist_loop].mean(0))
-    exact = render_mesh(mesh, faces, sight, size)
-    background = _background(rng, mesh[: len(hand)], sight, size)
+
+def pose_hand(shape: HandShape, angles: JointAngles, forearm: Forearm, view: np.ndarray) -> PosedHand:
+    """Pose a hand, attach its forearm, and turn both by `view` (3, 3) about the wrist."""
+    rotations, joints = pose_joints(shape, angles)
+    hand = skin(shape, rotations, joints)
+    mesh, faces = attach_forearm(hand, shape.faces, shape.wrist_loop, forearm)
+    mesh = bend_wrist(mesh, angles.wrist)
+    joints36, joints21 = label_joints(shape, rotations, joints)
+    middle = np.array([0.0, 0.42 * shape.length, 0.0])
+    return PosedHand(mesh @ view.T, faces, len(hand), joints36 @ view.T, joints21 @ view.T, middle @ view.T)
+
+
+def take_frame(
+    rng: np.random.Generator,
+    hand: PosedHand,
+    background: np.ndarray | None,
+    camera: Camera,
+    size: Size,
+    style: SensorStyle,
+) -> Scene:
+    """Render a hand in its place before a background (H, W) mm, and let the sensor see it."""
+    sight = y_up(camera)
+    exact = render_mesh(hand.vertices, hand.faces, sight, size)
     if background is not None:
         exact = nearest(exact, background)
-    depth = apply_sensor(rng, exact, sight, sample_style(rng))
+    depth = apply_sensor(rng, exact, sight, style)
     mirror = np.array([1.0, -camera.flip, 1.0])
-    joints36, joints21 = joints36 * mirror, joints21 * mirror
+    joints36, joints21 = hand.joints36 * mirror, hand.joints21 * mirror
     return Scene(depth, exact, joints36, joints21, _estimated_center(rng, joints36))
+
+
+def y_up(camera: Camera) -> Camera:
+    """The camera that renders: left-handed like the hand's frame. One with y down mirrors the labels."""
+    return camera._replace(flip=-1)
 
 
 def sample_view(rng: np.random.Generator) -> np.ndarray:
@@ -155,7 +200,7 @@ def _background(rng: np.random.Generator, hand: np.ndarray, camera: Camera, size
     kind = rng.choice(_BACKGROUNDS, p=_BACKGROUND_SHARE)
     if kind == "none":
         return None
-    rays = background_rays(camera, size, 2)  # smooth surfaces: half the resolution is enough
+    rays = frame_rays(camera, size, 2)  # smooth surfaces: half the resolution is enough
     middle = hand.mean(0)
     if kind == "plane":
         # Anything from a wall behind to a table below; the hand rests on it or hangs before it.

@@ -11,7 +11,6 @@ import json
 import multiprocessing
 import shutil
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -38,6 +37,8 @@ _CHUNK = 40
 # Consecutive frames of one person: a new hand costs half as much time as a frame. Divides the chunk.
 _FRAMES_PER_PERSON = 8
 _BYTES_PER_FRAME = 17_000  # mean PNG and labels of a 640 x 480 frame
+_PARTS = "parts"  # folder of the labels of the chunks that are done
+_LABELS = ("joints36", "joints21", "center")  # of a Scene, as a chunk's file keeps them
 _MAT_HEADER = b"MATLAB 5.0 MAT-file, AWR synthetic hands"
 
 
@@ -75,24 +76,20 @@ def write_split(settings: SplitSettings, out: Path, workers: int) -> bool:
     if _is_complete(settings, folder):
         return False
     remove_leftovers(folder)
-    written = sum(1 for _ in _parts(folder).glob("??????.npz"))
-    _check_disk(out, max(settings.frames - written * _CHUNK, 0), settings.size)
-    model = load_model()  # before the first file: it may be missing
-    _write_record(settings, folder, complete=False)
     chunks = range(-(-settings.frames // _CHUNK))
     todo = [chunk for chunk in chunks if not _part_file(folder, chunk).exists()]
     frames = sum(len(_frames_of(settings, chunk)) for chunk in todo)
-    start, busy = time.perf_counter(), 0.0
+    _check_disk(out, frames, settings.size)
+    model = load_model()  # before the first file: it may be missing
+    (folder / _PARTS).mkdir(parents=True, exist_ok=True)
+    _write_record(settings, folder, complete=False)
+    start = time.perf_counter()
     with tqdm(total=settings.frames, initial=settings.frames - frames, unit="frame") as bar:
-        for chunk, seconds in _run(model, settings, folder, todo, workers):
-            bar.update(len(_frames_of(settings, chunk)))
-            busy += seconds
+        for written in _write_chunks(_tasks(model, settings, folder, todo), min(workers, len(todo))):
+            bar.update(written)
     _assemble(settings, out, folder, len(chunks))
-    elapsed = time.perf_counter() - start
-    print(
-        f"{frames} frames in {elapsed:.0f} s with the workers' start, {frames / elapsed:.1f} frames/s; "
-        f"{frames / max(busy, 1e-9):.1f} frames per second of one core's time"
-    )
+    seconds = time.perf_counter() - start
+    print(f"{frames} frames in {seconds:.0f} s, {frames / seconds:.1f} frames/s")
     return True
 
 
@@ -100,11 +97,9 @@ def load_model() -> HandModel:
     """The hand model; says so before the one long wait, anny's cache."""
     from anny.paths import get_anny_cache_path
 
-    if not get_anny_cache_path().exists():
-        print(
-            f"building anny's cache in {get_anny_cache_path()}, once on this machine: about two minutes",
-            flush=True,
-        )
+    cache = get_anny_cache_path()
+    if not cache.exists():
+        print(f"building anny's cache in {cache}, once on this machine: about two minutes", flush=True)
     return HandModel()
 
 
@@ -115,12 +110,13 @@ def _is_complete(settings: SplitSettings, folder: Path) -> bool:
         if folder.exists() and any(folder.iterdir()):
             raise ValueError(f"{folder} holds files that this command did not make: give another --out.")
         return False
-    found, wanted = json.loads(record_file.read_text()), _record_of(settings)
-    changed = [
-        f"{key} {found.get(key)}, now {value}" for key, value in wanted.items() if found.get(key) != value
-    ]
-    if changed:
-        changes = "; ".join(changed)
+    found = json.loads(record_file.read_text())
+    changes = "; ".join(
+        f"{key} {found.get(key)}, now {value}"
+        for key, value in _record_of(settings).items()
+        if found.get(key) != value
+    )
+    if changes:
         raise ValueError(
             f"{folder} was made with other settings ({changes}): delete it or give another --out."
         )
@@ -129,18 +125,14 @@ def _is_complete(settings: SplitSettings, folder: Path) -> bool:
 
 def _record_of(settings: SplitSettings) -> dict:
     """Settings as they are kept in generator.json."""
-    camera = settings.camera._asdict()
-    return (
-        {"version": _GENERATOR_VERSION} | settings._asdict() | {"camera": camera, "size": list(settings.size)}
-    )
+    plain = {"camera": settings.camera._asdict(), "size": list(settings.size)}
+    return {"version": _GENERATOR_VERSION} | settings._asdict() | plain
 
 
 def _write_record(settings: SplitSettings, folder: Path, complete: bool) -> None:
-    """Write generator.json, with the split's folders where they are missing."""
     libraries = {"anny": version("anny"), "embreex": version("embreex"), "numpy": np.__version__}
     libraries |= {"opencv": cv2.__version__, "torch": torch.__version__}
     record = _record_of(settings) | {"libraries": libraries, "complete": complete}
-    (folder if complete else _parts(folder)).mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / "generator.json") as unfinished:
         unfinished.write_text(json.dumps(record, indent=2) + "\n")
 
@@ -158,66 +150,60 @@ def _check_disk(out: Path, frames: int, size: tuple[int, int]) -> None:
         )
 
 
-def _one_thread() -> None:
-    # The processes share out the cores; threads inside them would only compete, and may round differently.
+class _Task(NamedTuple):
+    """A chunk of frames, and the people in it.
+
+    The main process draws them: to load anny takes a worker longer than to write a thousand frames.
+    """
+
+    settings: SplitSettings
+    folder: Path
+    chunk: int
+    people: list[HandShape]
+
+
+def _tasks(model: HandModel, settings: SplitSettings, folder: Path, chunks: list[int]) -> Iterator[_Task]:
+    for chunk in chunks:
+        frames = _frames_of(settings, chunk)
+        people = range(frames[0] // _FRAMES_PER_PERSON, frames[-1] // _FRAMES_PER_PERSON + 1)
+        yield _Task(settings, folder, chunk, [sample_person(model, settings, person) for person in people])
+
+
+def _write_chunks(tasks: Iterator[_Task], workers: int) -> Iterator[int]:
+    """Write chunks, in this process or in several; yields each one's number of frames as it is done."""
+    # More threads would only compete with the workers, and may round differently.
     torch.set_num_threads(1)
-    cv2.setNumThreads(0)
+    if workers < 2:
+        yield from map(_write_chunk, tasks)
+        return
+    # Workers inherit that Ctrl-C is for this process to answer.
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Not forked: torch and OpenCV have threads by now.
+    pool = multiprocessing.get_context("spawn").Pool(workers, _begin_worker)
+    signal.signal(signal.SIGINT, interrupt)
+    with pool:  # a task is larger than what its pipes hold: no more are drawn than workers take
+        yield from pool.imap_unordered(_write_chunk, tasks)
 
 
 def _begin_worker() -> None:
     # In a group of its own: one that a signal ends while it waits would hold the pool's lock for good.
     init_worker(0)
-    _one_thread()
+    torch.set_num_threads(1)
 
 
-def _run(
-    model: HandModel, settings: SplitSettings, folder: Path, chunks: list[int], workers: int
-) -> Iterator[tuple[int, float]]:
-    """Write chunks, in this process or in several; yields each one's number and CPU seconds as it is done."""
-    _one_thread()
-    # This process draws the people: loading anny takes a worker longer than writing a thousand frames.
-    waiting = threading.Semaphore(3 * workers)
-
-    def tasks() -> Iterator[tuple[SplitSettings, Path, int, list[HandShape]]]:
-        for chunk in chunks:
-            waiting.acquire()
-            first, last = _frames_of(settings, chunk)[0], _frames_of(settings, chunk)[-1]
-            people = range(first // _FRAMES_PER_PERSON, last // _FRAMES_PER_PERSON + 1)
-            yield settings, folder, chunk, [sample_person(model, settings, person) for person in people]
-
-    if workers == 1 or len(chunks) < 2:
-        for task in tasks():
-            yield _write_chunk(task)
-            waiting.release()
-        return
-    # Spawned, not forked: torch and OpenCV have threads by now.
-    # They inherit deafness to Ctrl-C, which is for this process to answer.
-    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    pool = multiprocessing.get_context("spawn").Pool(min(workers, len(chunks)), _begin_worker)
-    signal.signal(signal.SIGINT, interrupt)
-    with pool:
-        try:
-            for done in pool.imap_unordered(_write_chunk, tasks()):
-                waiting.release()
-                yield done
-        finally:
-            waiting.release(len(chunks))  # or the pool would wait for a thread that waits for us
-
-
-def _write_chunk(task: tuple[SplitSettings, Path, int, list[HandShape]]) -> tuple[int, float]:
-    """Write a chunk's frames, then its labels, which mark it as done. Returns its number and CPU seconds."""
+def _write_chunk(task: _Task) -> int:
+    """Write a chunk's frames and then its labels, which mark it as done. Returns its number of frames."""
     settings, folder, chunk, people = task
-    start = time.process_time()
     scenes = []
     for i, frame in enumerate(_frames_of(settings, chunk)):
         scene = sample_frame(settings, frame, people[i // _FRAMES_PER_PERSON])
         with atomic_write(folder / FRAME_NAME.format(frame + 1)) as unfinished:
             unfinished.write_bytes(encode_depth(scene.depth))
-        scenes.append((scene.joints36, scene.joints21, scene.center))
-    joints36, joints21, center = map(np.stack, zip(*scenes, strict=True))
+        scenes.append(scene)
+    labels = {name: np.stack([getattr(scene, name) for scene in scenes]) for name in _LABELS}
     with atomic_write(_part_file(folder, chunk)) as unfinished:
-        np.savez(unfinished, joints36=joints36, joints21=joints21, center=center)
-    return chunk, time.process_time() - start
+        np.savez(unfinished, **labels)
+    return len(scenes)
 
 
 def encode_depth(depth: np.ndarray) -> bytes:
@@ -233,7 +219,7 @@ def _assemble(settings: SplitSettings, out: Path, folder: Path, chunks: int) -> 
     parts = []
     for chunk in range(chunks):
         with np.load(_part_file(folder, chunk)) as part:  # closed again: a large split has thousands
-            parts.append([part[name] for name in ("joints36", "joints21", "center")])
+            parts.append([part[name] for name in _LABELS])
     joints36, joints21, center = map(np.concatenate, zip(*parts, strict=True))
     slots = np.full((2, 3, *joints36.shape), np.nan, np.float32)
     slots[:, 0] = settings.camera.xyz_to_uvd(joints36), joints36
@@ -246,16 +232,12 @@ def _assemble(settings: SplitSettings, out: Path, folder: Path, chunks: int) -> 
         np.savez_compressed(unfinished, xyz=joints21.astype(np.float32))
     write_table(out / f"center_{settings.split}_refined.txt", center)
     _write_record(settings, folder, complete=True)
-    shutil.rmtree(_parts(folder))
+    shutil.rmtree(folder / _PARTS)
 
 
 def _frames_of(settings: SplitSettings, chunk: int) -> range:
     return range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, settings.frames))
 
 
-def _parts(folder: Path) -> Path:
-    return folder / "parts"
-
-
 def _part_file(folder: Path, chunk: int) -> Path:
-    return _parts(folder) / f"{chunk:06d}.npz"
+    return folder / _PARTS / f"{chunk:06d}.npz"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dataloader.synthetic.hand.skeleton import HandPose, HandShape, pose_joints
+from dataloader.synthetic.hand.skeleton import HandShape, JointAngles, pose_joints
 
 _CANDIDATES, _ROUNDS = 16, 6
 _TOLERANCE = 2.5  # mm; flesh gives, and a fist's fingers touch
@@ -105,7 +105,7 @@ def _thumb(rng: np.random.Generator, gesture: _Gesture, k: int) -> np.ndarray:
     return rng.normal(mean, deviation, (k, 5))
 
 
-def _candidates(rng: np.random.Generator, gesture: _Gesture, k: int) -> HandPose:
+def _candidates(rng: np.random.Generator, gesture: _Gesture, k: int) -> JointAngles:
     """K poses of one gesture (leading axis K), within the limits."""
     curl, opening = gesture(rng, k)
     style = np.clip(rng.normal(-0.12, 0.5, (1, 1)), -1, 1) * (1 - 0.8 * (gesture is _fist))
@@ -125,10 +125,10 @@ def _candidates(rng: np.random.Generator, gesture: _Gesture, k: int) -> HandPose
     spread = np.concatenate([np.clip(thumb[:, :1], -5, 85), spread * loose], 1)
     wrist = np.clip(rng.normal(0, [26, 10], (1, 2)), [-65, -28], [70, 20]) + np.zeros((k, 1))
     palmar = np.clip(thumb[:, 1], -5, 75)
-    return HandPose(flex * _DEG, spread * _DEG, palmar * _DEG, twist * _DEG, wrist * _DEG)
+    return JointAngles(flex * _DEG, spread * _DEG, palmar * _DEG, twist * _DEG, wrist * _DEG)
 
 
-def sample_pose(rng: np.random.Generator, shape: HandShape) -> HandPose:
+def sample_pose(rng: np.random.Generator, shape: HandShape) -> JointAngles:
     """Draw a gesture and a pose of it in which no finger is inside another or the palm (no batch axis).
 
     Several candidates are drawn at once; the first whose parts overlap by less than a few mm is taken, for a
@@ -137,8 +137,8 @@ def sample_pose(rng: np.random.Generator, shape: HandShape) -> HandPose:
     shares, gestures = zip(*_GESTURES, strict=True)
     gesture = gestures[rng.choice(len(gestures), p=shares)]
     for _ in range(_ROUNDS):
-        poses = _candidates(rng, gesture, _CANDIDATES)
-        _, joints = pose_joints(shape, poses)
+        candidates = _candidates(rng, gesture, _CANDIDATES)
+        _, joints = pose_joints(shape, candidates)
         depth = overlap(shape, joints)
         cost = np.maximum(depth - _TOLERANCE, 0)
         if gesture is _pinch:
@@ -148,7 +148,7 @@ def sample_pose(rng: np.random.Generator, shape: HandShape) -> HandPose:
         best = int(np.argmin(cost))
         if depth[best] <= _TOLERANCE:
             break
-    return HandPose(*(field[best] for field in poses))
+    return JointAngles(*(field[best] for field in candidates))
 
 
 def overlap(shape: HandShape, joints: np.ndarray) -> np.ndarray:

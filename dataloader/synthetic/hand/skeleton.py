@@ -1,4 +1,4 @@
-"""The skeleton of the right hand: shape and pose, forward kinematics, skinning.
+"""The skeleton of the right hand: shape and joint angles, forward kinematics, skinning.
 
 Everything here lives in the *hand frame*, in mm: origin at the wrist, x towards the thumb's side (radial),
 y along the hand (distal), z out of the back of the hand (dorsal). That frame is left-handed, like NYU's
@@ -18,7 +18,7 @@ import numpy as np
 NUM_BONES = 21
 
 
-class HandPose(NamedTuple):
+class JointAngles(NamedTuple):
     """Joint angles in radians; a leading batch axis is allowed in every field.
 
     flex: (..., 5, 4) about each bone's hinge, 0 = straight, positive = towards the palm. Entry 0 is the
@@ -75,20 +75,20 @@ def unit(vector: np.ndarray) -> np.ndarray:
     return vector / np.linalg.norm(vector, axis=-1, keepdims=True)
 
 
-def pose_joints(shape: HandShape, pose: HandPose) -> tuple[np.ndarray, np.ndarray]:
+def pose_joints(shape: HandShape, angles: JointAngles) -> tuple[np.ndarray, np.ndarray]:
     """Forward kinematics, without the wrist's bend (the hand frame is the palm's).
 
     Returns:
         rotations (..., 5, 4, 3, 3) of every bone against rest, joints (..., 5, 5, 3).
     """
     along = unit(shape.joints[:, 2] - shape.joints[:, 1])
-    bend = rotation(shape.hinges[:, None], pose.flex[..., 1:] - shape.rest_flex[:, 1:])
+    bend = rotation(shape.hinges[:, None], angles.flex[..., 1:] - shape.rest_flex[:, 1:])
     # Metacarpals cup about the palm's long axis and across it: a turn about the hinge is near enough.
-    cup = rotation(shape.hinges, pose.flex[..., 0])
-    splay = rotation(np.array([0.0, 0.0, 1.0]), shape.rest_spread - pose.spread)
+    cup = rotation(shape.hinges, angles.flex[..., 0])
+    splay = rotation(np.array([0.0, 0.0, 1.0]), shape.rest_spread - angles.spread)
     first = cup @ splay @ bend[..., 0, :, :]
-    first[..., 0, :, :] = _thumb_base(pose, along[0])
-    first = first @ rotation(along, pose.twist)
+    first[..., 0, :, :] = _thumb_base(angles, along[0])
+    first = first @ rotation(along, angles.twist)
     second = first @ bend[..., 1, :, :]
     rotations = np.stack([cup, first, second, second @ bend[..., 2, :, :]], -3)
     bones = np.einsum("...fbij,fbj->...fbi", rotations, np.diff(shape.joints, axis=1))
@@ -96,11 +96,12 @@ def pose_joints(shape: HandShape, pose: HandPose) -> tuple[np.ndarray, np.ndarra
     return rotations, np.concatenate([start, start + bones.cumsum(-2)], -2)
 
 
-def _thumb_base(pose: HandPose, along: np.ndarray) -> np.ndarray:
+def _thumb_base(angles: JointAngles, along: np.ndarray) -> np.ndarray:
     """The shortest rotations (..., 3, 3) that take the thumb's metacarpal to its spread and palmar angles."""
-    flat = np.cos(pose.palmar)
+    flat = np.cos(angles.palmar)
     target = np.stack(
-        [flat * np.sin(pose.spread[..., 0]), flat * np.cos(pose.spread[..., 0]), -np.sin(pose.palmar)], -1
+        [flat * np.sin(angles.spread[..., 0]), flat * np.cos(angles.spread[..., 0]), -np.sin(angles.palmar)],
+        -1,
     )
     axis = np.cross(np.broadcast_to(along, target.shape), target)
     sine = np.linalg.norm(axis, axis=-1)
