@@ -275,6 +275,7 @@ def test_frames_hold_what_they_show():
     assert (encode_depth(depth)[..., 1].astype(int) * 256 + encode_depth(depth)[..., 0] == depth).all()
 
 
+@pytest.mark.slow
 def test_a_mistyped_flag_is_a_sentence_on_any_terminal():
     env = {**os.environ, "PYTHONIOENCODING": "ascii"}
     command = [sys.executable, "test.py", "--epochs", "3"]
@@ -298,7 +299,7 @@ def test_a_terminated_script_leaves_nothing_half_written(monkeypatch, capsys, tm
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr("sys.argv", ["test.py"])
     with pytest.raises(SystemExit) as stop:
-        run(write, "Write.")
+        run(write, "Write.", Config)
     assert stop.value.code == 130
     assert signal.getsignal(signal.SIGTERM) is before
     assert capsys.readouterr().err == "stopped.\n"
@@ -313,7 +314,7 @@ def test_a_compiler_that_fails_is_a_sentence(monkeypatch, capsys):
 
     monkeypatch.setattr("sys.argv", ["train.py"])
     with pytest.raises(SystemExit) as stop:
-        run(train, "Train.")
+        run(train, "Train.", Config)
     assert stop.value.code == 2
     assert capsys.readouterr().err == (
         "error: torch.compile does not work here: no g++ found; do without it.\n"
@@ -326,7 +327,7 @@ def test_a_full_gpu_is_a_sentence(monkeypatch, capsys):
 
     monkeypatch.setattr("sys.argv", ["train.py"])
     with pytest.raises(SystemExit) as stop:
-        run(train, "Train.")
+        run(train, "Train.", Config)
     assert stop.value.code == 2
     assert (
         capsys.readouterr().err

@@ -3,7 +3,6 @@
 import json
 import shutil
 from functools import partial
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,36 +13,12 @@ from config import NYU_CAMERA, Config
 from dataloader import build_index, find_frames
 from dataloader.nyu import read_depth
 from tests.helpers.layout_folders import spread_hands, write_hands17_folder, write_icvl_folder
+from tests.helpers.project import SHARED
+from tests.helpers.real_frames import PALMS, SR305
 from util.camera import Camera
 from util.files import read_centers, write_centers
 from util.inference.centers import center_errors, centers_from_labels, find_centers
 from util.inference.find_hand import DEPTH_RANGE, center_from_depth
-
-SHARED = Path(__file__).parents[2] / "shared"
-SR305 = Camera(fx=476.007, fy=476.007, cx=313.683, cy=242.755)
-
-# u, v on the palm, at the fingers' roots; looked at in every frame.
-PALMS = {
-    "230536_110": (300, 233),
-    "230536_130": (279, 226),
-    "230536_150": (306, 248),
-    "230536_170": (264, 250),
-    "230536_30": (279, 319),
-    "230536_50": (274, 282),
-    "230536_70": (291, 252),
-    "230536_90": (318, 212),
-    "231615_0": (270, 275),
-    "231615_100": (326, 287),
-    "231615_140": (315, 267),
-    "231615_160": (331, 282),
-    "231615_180": (335, 268),
-    "231615_20": (335, 285),
-    "231615_200": (336, 264),
-    "231615_220": (348, 275),
-    "231615_40": (312, 294),
-    "231615_60": (318, 283),
-    "231615_80": (322, 289),
-}
 
 
 @pytest.mark.skipif(not (SHARED / "sr305").is_dir(), reason="the SR305 frames are not here")

@@ -59,7 +59,7 @@ def test_weights_in_results_are_taken_where_none_are_named(tmp_path, network, ca
     monkeypatch.setattr("util.checkpoint.RESULTS", tmp_path)
     config = Config(dataset="nyu").resolved()
     load_or_init_network(config)
-    assert "resnet_18 has initial weights" in capsys.readouterr().out
+    assert "resnet_18 is randomly initialised" in capsys.readouterr().out
     save_checkpoint(tmp_path / "resnet_18_nyu.pth", network, SPEC)
     loaded, spec = load_or_init_network(config)
     assert_same_weights(loaded, network)
@@ -67,7 +67,7 @@ def test_weights_in_results_are_taken_where_none_are_named(tmp_path, network, ca
     assert str(tmp_path / "resnet_18_nyu.pth") in capsys.readouterr().out
     for other in ({"dataset": "synth"}, {"net": "hourglass_1"}, {"target": "center"}):
         load_or_init_network(Config(**{"dataset": "nyu"} | other).resolved())
-        assert "initial weights" in capsys.readouterr().out
+        assert "randomly initialised" in capsys.readouterr().out
 
 
 def test_published_layout_with_numpy_records_and_module_prefix(tmp_path, network):
@@ -133,7 +133,8 @@ def test_fine_tuning_on_other_joints_starts_the_last_layers_anew(
     loaded, spec = load_or_init_network(config, training=True)
     joints = 16 if config.target == "joints" else 1
     assert (spec.num_joints, spec.target, spec.dataset) == (joints, config.target, config.dataset)
-    assert f"predicts 14 joints: the last layers start anew for {joints}." in capsys.readouterr().out
+    said = f"predicts 14 joints, data set {config.dataset} has {joints}: its last layers start from random"
+    assert said in capsys.readouterr().out
     fresh = load_or_init_network(Config(seed=5, **change).resolved())[0].state_dict()
     for key, value in loaded.state_dict().items():
         expected = fresh if key.startswith("final") else network.state_dict()
@@ -147,12 +148,12 @@ def test_as_many_joints_in_another_order_are_others(tmp_path, capsys):
     network = init_network(msra)
     save_checkpoint(tmp_path / "a.pth", network, spec_from_config(msra))
     config = replace(hands17, load_model=str(tmp_path / "a.pth"), seed=5)
-    with pytest.raises(ValueError, match="the joints of msra, data set hands17 has those of hands17"):
+    with pytest.raises(ValueError, match="the joints of msra, data set hands17 has others"):
         load_or_init_network(config)
     held = network.state_dict()
     loaded, spec = load_or_init_network(config, training=True)
     assert (spec.num_joints, spec.dataset) == (21, "hands17")
-    assert "the last layers start anew for those of hands17" in capsys.readouterr().out
+    assert "its last layers start from random weights" in capsys.readouterr().out
     heads = {"outs_1", "outs_2", "merge_preds"}
     changed = {key for key, value in loaded.state_dict().items() if not torch.equal(value, held[key])}
     assert {key.split(".")[0] for key in changed} == heads

@@ -14,11 +14,12 @@ from dataloader import build_dataset
 from tests.helpers.project import PROJECT
 from tests.helpers.small_training import BY_HEART, learn_by_heart, start
 from tests.helpers.sphere_hands import write_sphere_hands
-from util.benchmark.__main__ import run_rows
-from util.benchmark.measure import BenchmarkConfig
+from util.benchmark.networks import load_for_benchmark, train_rows
+from util.benchmark.rows import head_rows
+from util.benchmark.settings import BenchmarkConfig
 from util.checkpoint import load_or_init_network
 from util.deployment.backends import load_backend
-from util.device import pick_device, usable_precision
+from util.device import usable_precision
 from util.inference.predictor import HandPosePredictor
 from util.training.distributed import Processes
 from util.training.engine import (
@@ -86,9 +87,8 @@ def test_shipped_weights_give_the_processors_joints(precision, most_mm):
     for device, kind in ((CPU, "fp32"), (GPU, precision)):
         backend = load_backend(network, spec, "torch", kind, device)
         loader = make_loader(dataset, 16, 0, device, range(32))
-        joints.append(
-            dataset.camera.uvd_to_xyz(predict_frames(lambda image: backend(image)[0], loader, device, kind))
-        )
+        joint_uvd = predict_frames(lambda image, run=backend: run(image)[0], loader, device, kind)
+        joints.append(dataset.camera.uvd_to_xyz(joint_uvd))
     moved = np.linalg.norm(joints[1] - joints[0], axis=-1)
     print(f"{precision}: joints move by {moved.mean():.4f} mm in the mean, {moved.max():.3f} at most")
     assert moved.mean() < most_mm
@@ -120,11 +120,10 @@ def test_trains_and_goes_on(config, tmp_path):
     assert torch.load(tmp_path / "last.pth", weights_only=True, map_location="cpu")["epoch"] == 2
 
 
-def test_benchmark_measures_its_memory(config):
-    rows = "head,memory_head,train,memory_train"
-    held = {**vars(config), "precision": "bf16"}
-    config = BenchmarkConfig(**held, rows=rows, nets="hourglass_1", steps=1, repeats=3, pool=16)
-    rows = {row["name"]: row for row in run_rows(config.resolved(), pick_device("cuda"))["rows"]}
+def test_benchmark_measures_its_memory():
+    config = BenchmarkConfig(nets="hourglass_1", steps=1, repeats=3, batch_size=16).resolved()
+    loaded = load_for_benchmark(config, "hourglass_1", GPU)
+    rows = {row.name: row for row in (*head_rows(config, GPU), *train_rows(config, loaded, GPU))}
     for name in ("head_decode", "memory_head_decode", "train_hourglass_1", "memory_train_hourglass_1"):
-        assert rows[name]["ours"] > 0
-    assert rows["memory_head_decode"]["ratio"] > 1
+        assert rows[name].ours > 0
+    assert rows["memory_head_decode"].ratio > 1

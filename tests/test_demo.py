@@ -110,6 +110,7 @@ def test_frames_ends_early_and_folders_are_not_tracked(demo, tmp_path, stack, mo
     assert (ran.code, len(updates)) == (0, 3)
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_saved(demo, tmp_path, monkeypatch):
     need_synthetic_hand()
     calls = itertools.count()
@@ -165,7 +166,7 @@ def test_a_frame_that_breaks_leaves_nothing_half_written(demo, tmp_path, stack, 
 
 
 ERRORS = {
-    "nothing to do": ((), "Nothing would come of it"),
+    "nothing to do": ((), "No output selected"),
     "show without a display": (("--show",), "--show needs a display"),
     "an odd ending": (("--save", "film.wmv"), "ends in .mp4, .gif or .png"),
     "serve and save": (("--serve", "--save", "a.gif"), "--serve shows poses in the browser alone"),
@@ -193,7 +194,6 @@ ERRORS = {
     "net": (("--json", "a", "--net", "vit"), "There is no network 'vit'"),
     "camera": (("--json", "a", "--camera", "webcam"), "--camera 'webcam'"),
     "source": (("--json", "a", "--source", "absent.png"), "absent.png is missing"),
-    "centre model": (("--json", "a", "--center_model", "absent.pth"), "absent.pth is missing"),
 }
 
 

@@ -98,6 +98,7 @@ def one_process(config: Config) -> tuple[dict[str, torch.Tensor], list[float]]:
     return dict(network.named_parameters()), np.reshape(losses, (STEPS, 2)).sum(1).tolist()
 
 
+@pytest.mark.slow
 def test_equals_one_process_that_averages_gradients(config, together):
     first, second = (torch.load(together / f"network_{rank}.pth", weights_only=True) for rank in range(2))
     assert all(torch.equal(first[key], value) for key, value in second.items())  # statistics too
@@ -115,6 +116,7 @@ def test_what_a_cluster_says_of_its_own_jobs_starts_no_processes(monkeypatch):
         assert processes == CPU
 
 
+@pytest.mark.slow
 def test_every_validation_frame_counts_once(config, together):
     (line,) = (line for line in read_log(together) if "val_mpe_mm" in line)
     assert line["val_frames"] == VALIDATION_FRAMES

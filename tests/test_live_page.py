@@ -244,6 +244,7 @@ def test_demo_serves_it_until_ctrl_c(run_script, monkeypatch, tmp_path):
 
 @needs_viser
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+@pytest.mark.slow
 def test_a_browser_shows_the_hand(page, tmp_path):
     page.play.value = False
     page.step()

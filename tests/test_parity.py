@@ -126,6 +126,7 @@ def training_losses(tag, ulp_seed):
 
 
 @pytest.mark.parametrize("tag", TRAIN_STEPS["losses"])
+@pytest.mark.slow
 def test_training_steps(tag):
     """Adam's first steps divide by tiny gradients, so that rounding grows a million-fold in three steps:
     moving the weights by one ulp moves the fourth loss by up to 25 %, more than the tolerance, and so

@@ -6,24 +6,21 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from util.inference.frames import to_millimetres
 
 from config import NYU_CAMERA, Config
 from dataloader import build_dataset
 from dataloader.nyu import read_depth
 from tests.helpers.blob_network import CAMERA, blob_predictor
 from tests.helpers.nyu_folder import ball_hand, open_hand
-from tests.helpers.project import PROJECT
-from tests.test_centers import PALMS, SR305
-from tests.test_deployment import SPEC
-from tests.test_deployment import trained as trained_alike
-from util.camera import Camera, uvd_to_crop
+from tests.helpers.project import PROJECT, SHARED
+from tests.helpers.real_frames import PALMS, SR305
+from tests.helpers.trained_network import SPEC
+from tests.helpers.trained_network import trained as trained_alike
+from util.camera import Camera, to_millimetres, uvd_to_crop
 from util.checkpoint import RESULTS, ModelSpec, save_checkpoint
-from util.inference import predictor as predictor_module
 from util.inference.find_hand import center_from_depth
 from util.inference.predictor import HandPosePredictor, next_center
 
-SHARED = PROJECT.parent / "shared"
 needs_nyu = pytest.mark.skipif(not (SHARED / "nyu").is_dir(), reason="the NYU frame is not here")
 
 
@@ -171,7 +168,7 @@ def test_a_centre_with_nothing_around_gives_none(blob, center):
 
 @pytest.mark.parametrize(("edge", "taken"), [(6, False), (60, True)])
 def test_what_is_smaller_than_a_hand_is_none_even_at_a_given_centre(blob, edge, taken):
-    # Sloped: the farthest reading of a crop counts as background (docs/spec.md §4). The network is sure of both.
+    # Sloped: a crop's farthest reading counts as background (docs/spec.md §4). The network is sure of both.
     patch = np.pad(500 + np.arange(edge)[:, None] / 3 + np.zeros(edge), 100)
     middle = 99.5 + edge / 2
     pose = blob.predict(patch, CAMERA, CAMERA.uvd_to_xyz(np.array([middle, middle, 500.0])))
@@ -214,29 +211,6 @@ def test_mistakes_are_a_sentence(blob, name):
     assert "\n" not in str(raised.value)
 
 
-def test_the_centre_network_corrects_what_was_found(hand, tmp_path, monkeypatch):
-    asked = []
-
-    def refine(network, frames, camera, centers):
-        asked.append((network, len(frames), centers.copy()))
-        return centers + np.array([30, 0, 0])
-
-    monkeypatch.setattr(predictor_module, "load_center_network", lambda path, device: path.name)
-    monkeypatch.setattr(predictor_module, "refine_centers", refine)
-    with_center = blob_predictor(tmp_path, center_checkpoint="center.pth")
-    plain = blob_predictor(tmp_path)
-    frames = [to_millimetres(frame) for frame in (nothing(480, 640), hand)]
-    rough = plain.find_centers(frames, NYU_CAMERA)
-    refined = with_center.find_centers(frames, NYU_CAMERA)
-    assert rough[0] is None
-    assert refined[0] is None
-    np.testing.assert_allclose(refined[1], rough[1] + (30, 0, 0))
-    assert asked[0][:2] == ("center.pth", 1)
-    # A centre that is given is taken as it is.
-    with_center.predict(hand, NYU_CAMERA, rough[1])
-    assert len(asked) == 1
-
-
 def test_mistakes_in_a_batch(blob):
     with pytest.raises(ValueError, match="different sizes"):
         blob.predict_batch([nothing(), nothing(120)], CAMERA)
@@ -246,7 +220,7 @@ def test_mistakes_in_a_batch(blob):
 
 def test_checkpoints_that_cannot_be_used(tmp_path):
     for name, spec, sentence in (
-        ("center", ModelSpec("resnet_18", 1, 4, 1.0, "synth", 64, "center"), "as the centre network"),
+        ("center", ModelSpec("resnet_18", 1, 4, 1.0, "synth", 64, "center"), "predicts the hand's centre"),
         ("joints", ModelSpec("resnet_18", 16, 4, 1.0, "synth", 64), "has 14"),
         ("nameless", ModelSpec("resnet_18", 14, 4, 1.0, None, 64), "which data set"),
     ):
@@ -260,6 +234,7 @@ def test_checkpoints_that_cannot_be_used(tmp_path):
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.slow
 def test_another_engine_gives_the_same_pose(tmp_path, hand, backend):
     pytest.importorskip("onnxscript")
     pytest.importorskip(backend)
@@ -328,6 +303,7 @@ def damaged_frames(draw):
 
 
 @pytest.mark.filterwarnings("error")
+@pytest.mark.slow
 def test_500_damaged_frames(blob):
     """A pose, a None or a clear error; never a crash or a NaN. All three outcomes do occur."""
     outcomes = []
@@ -383,6 +359,7 @@ def test_the_real_frame_without_a_centre(trained):
 
 
 @pytest.mark.skipif(not (SHARED / "sr305").is_dir(), reason="the SR305 frames are not here")
+@pytest.mark.slow
 def test_real_hands_before_a_body(trained):
     """No joints are known; the palm's, which is easy to see, was marked by hand at the fingers' roots."""
     away = []
@@ -396,6 +373,7 @@ def test_real_hands_before_a_body(trained):
     assert max(away) < 80  # the palm's joint lies below the fingers' roots, by 20 to 50 mm
 
 
+@pytest.mark.slow
 def test_more_confident_joints_are_nearer(trained):
     """Calibration on the bundled test split: the mean error falls from quarter to quarter of confidence."""
     dataset = build_dataset(Config(dataset="synth", data_dir=str(PROJECT / "data")).resolved())

@@ -37,7 +37,7 @@ class Points(nn.Module):
 
     def __init__(self, joint_uvd):
         super().__init__()
-        self.joint_uvd = torch.tensor(joint_uvd, dtype=torch.float32)[None, None]
+        self.joint_uvd = nn.Parameter(torch.tensor(joint_uvd, dtype=torch.float32)[None, None])
 
     def forward(self, image):
         joint_uvd = self.joint_uvd.expand(len(image), -1, -1)
@@ -109,6 +109,7 @@ def test_a_cache_of_fixed_crops_refuses_centres_that_move(data_dir):
     Config(target="center", center_noise=0.0, cache=True).resolved().resolved()
 
 
+@pytest.mark.slow
 def test_train_score_and_find_centres(data_dir, tmp_path, run_script):
     """One step, then every command that takes what it wrote."""
     common = ("--data_dir", data_dir, "--target", "center", "--net", "hourglass_1", "--img_size", 32)
@@ -170,6 +171,7 @@ def shipped():
     return load_center_network(CENTER_CHECKPOINT, torch.device("cpu"))
 
 
+@pytest.mark.slow
 def test_the_shipped_network_finds_the_centres_of_the_bundled_frames(shipped):
     frames = find_frames(Config(data_dir=str(PROJECT / "data")).resolved())
     every_tenth = frames._replace(

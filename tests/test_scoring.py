@@ -109,6 +109,7 @@ def test_every_output_is_written_and_reproducible(hands, tmp_path, run_script):
     assert "same" in again.out
 
 
+@pytest.mark.slow
 def test_another_networks_results_have_a_folder_of_their_own(hands, tmp_path, run_script, monkeypatch):
     root, _ = hands
     monkeypatch.chdir(tmp_path)
@@ -124,6 +125,7 @@ def test_another_networks_results_have_a_folder_of_their_own(hands, tmp_path, ru
 
 
 @pytest.mark.parametrize(("net", "asked"), [("resnet_18", ()), ("hourglass_1", ("--net", "hourglass_1"))])
+@pytest.mark.slow
 def test_the_shipped_weights_print_the_shipped_figures(net, asked, tmp_path, run_script):
     ran = run_script("test.py", *asked, "--output_dir", tmp_path)
     assert ran.code == 0, ran.err
@@ -184,6 +186,7 @@ def test_predictions_need_no_readable_image(hands, tmp_path, run_script):
 @pytest.mark.parametrize(
     ("net", "precision"), [("resnet_18", "bf16"), ("resnet_18", "fp16"), ("hourglass_1", "bf16")]
 )
+@pytest.mark.slow
 def test_half_precision_moves_joints_little(hands, tmp_path, run_script, net, precision):
     root, _ = hands
     # Trained weights: an initial network's joints are the middle of the hand, whatever it computes.
@@ -196,6 +199,7 @@ def test_half_precision_moves_joints_little(hands, tmp_path, run_script, net, pr
     assert 0 < np.abs(full - half).mean() < 0.5
 
 
+@pytest.mark.slow
 def test_an_error_in_a_worker_process_ends_in_one_sentence(hands, tmp_path):
     root, _ = hands
     shutil.copytree(root / "nyu", tmp_path / "nyu")

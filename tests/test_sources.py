@@ -124,6 +124,7 @@ def test_a_camera_from_the_command_line():
             parse_camera(text)
 
 
+@pytest.mark.slow
 def test_the_synthetic_hand_comes_through_any_camera():
     need_synthetic_hand()
     source = open_source("synthetic", SourceOptions(CAMERAS["kinect2"], seed=3, body=True))

@@ -77,6 +77,7 @@ def test_a_hand_that_leaves_is_lost_and_found_again(clip, tmp_path):
     assert np.mean(followed) > 0.9
 
 
+@pytest.mark.slow
 def test_tracking_is_as_near_as_frame_by_frame(clip):
     predictor = HandPosePredictor(DEFAULT_CHECKPOINT, "cpu")
     tracker = HandTracker(predictor, CAMERA)

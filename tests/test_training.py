@@ -1,12 +1,7 @@
 """One step, one schedule, one batch learnt by heart; runs as a whole are in test_resume.py."""
 
-import os
-import platform
-import subprocess
-import sys
 from copy import copy
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,8 +14,6 @@ from dataloader.base import HandDataset, Sample
 from tests.helpers import small_training
 from tests.helpers.small_training import BY_HEART, learn_by_heart
 from tests.helpers.sphere_hands import write_sphere_hands
-from util.benchmark.measure import BenchmarkConfig
-from util.benchmark.training import compare_curves, compare_training, curve_difference, draw_batches
 from util.device import pick_device, usable_precision
 from util.training.distributed import Processes
 from util.training.engine import (
@@ -71,39 +64,7 @@ def test_each_of_several_processes_has_a_gpu_of_its_own(monkeypatch):
     assert pick_device("cpu").type == "cpu"
 
 
-FAULTS_OF_THE_LAST_STEP = """
-import resource
-import sys
-import torch
-from util.device import keep_freed_memory
-
-if sys.argv[1] == "keep":
-    keep_freed_memory()
-for _ in range(8):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    pieces = [torch.ones(size) for size in (16_000_000, 9_000_000, 12_000_000)]
-    del pieces
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep memory")
-def test_memory_that_is_freed_is_not_handed_out_anew():
-    """148 MB are 36,135 pages of 4 KB: without it, every step meets each of them again."""
-
-    def faults(word):
-        command = [sys.executable, "-c", FAULTS_OF_THE_LAST_STEP, word]
-        root = Path(__file__).parents[1]
-        # Neither another allocator nor settings of this one.
-        plain = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD" and not k.startswith("MALLOC_")}
-        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root, env=plain)
-        return int(done.stdout)
-
-    without = faults("give back")
-    assert without > 50, "this system has pages of another size"
-    assert faults("keep") < without / 10
-
-
+@pytest.mark.slow
 def test_learns_16_frames_by_heart(config, dataset, batch):
     """Seeds 0 to 2 take 72 to 120 steps; how many depends on rounding, so the limit is far off."""
     learn_by_heart(start(config, **BY_HEART), batch, dataset, steps=160)
@@ -178,18 +139,8 @@ def test_precision_falls_back_to_what_there_is():
     ],
 )
 def test_bf16_is_taken_where_the_processor_gains_by_it(monkeypatch, vendor, flags, usable):
-    """Here by an older PyTorch, which takes the system's word for what there is."""
-    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     monkeypatch.setattr("util.device.cpu_info", lambda: {"vendor_id": vendor, "flags": flags})
     assert usable_precision(CPU.device, "bf16") == usable
-
-
-def test_bf16_is_taken_by_what_pytorch_tells(monkeypatch):
-    told = {"avx512_bf16": True, "amx_bf16": False}
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: told, raising=False)
-    for vendor, usable in (("GenuineIntel", "fp32"), ("AuthenticAMD", "bf16")):
-        monkeypatch.setattr("util.device.cpu_info", lambda vendor=vendor: {"vendor_id": vendor})
-        assert usable_precision(CPU.device, "bf16") == usable
 
 
 def test_clipping_limits_the_gradient(config, dataset, batch):
@@ -271,18 +222,3 @@ def test_unused_skip_convolutions_are_not_trained(config):
 def test_settings_that_cannot_work(name, value):
     with pytest.raises(ValueError, match=name):
         replace(Config(), **{name: value}).resolved()
-
-
-def test_benchmark_compares_both_ways(config):
-    config = BenchmarkConfig(
-        **{**vars(config), "batch_size": 2, "precision": "fp32"}, steps=1, curve_steps=3, pool=6
-    )
-    dataset = build_dataset(config)
-    batches = draw_batches(dataset, config, CPU.device)
-    row, *memory = compare_training(config, dataset, batches, CPU)
-    assert (row.name, row.unit) == ("train_hourglass_1", "images/s")
-    assert row.ratio == pytest.approx(row.ours / row.plain)
-    assert [row.name for row in memory] in ([], ["memory_train_hourglass_1"])
-    curves = compare_curves(config, dataset, batches, CPU)
-    assert curves["ours"][0] == pytest.approx(curves["plain"][0], rel=0.05)
-    assert curve_difference(curves["ours"], curves["plain"]) < 0.5
