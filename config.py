@@ -32,7 +32,7 @@ class NetworkSettings:
     net: str = "resnet_18"  # resnet_18, resnet_50, resnet_101, resnet_152, or hourglass_N
     downsample: Literal[1, 2, 4] = 2  # crop edge / edge of the dense maps; an hourglass has 2
     kernel_size: float | None = None  # K of the closeness, in half cubes; None: the network's own
-    load_model: str = ""  # checkpoint; empty: test.py takes results/<net>_<dataset>.pth, train.py none
+    load_model: str = ""  # .pth or int8 .xml; empty: test.py takes results/<net>_<dataset>.pth, train.py none
     device: str = "auto"  # auto: CUDA where there is one, else the CPU; or cpu, cuda, cuda:1
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the network; the head always sums in fp32
     seed: int = 0  # reaches every random draw

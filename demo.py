@@ -36,7 +36,6 @@ class DemoSettings:
     load_model: str = ""  # checkpoint; empty: results/resnet_18_synth.pth
     net: str = "resnet_18"  # of a checkpoint that does not say, as published ones
     dataset: str = "synth"  # that it was trained on
-    center_model: str = ""  # weights that refine found centres, 80 ms a frame; empty: depth alone
     device: str = "auto"
     backend: Literal["torch", "compile", "onnxruntime", "openvino"] = "torch"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # as far as the backend has it

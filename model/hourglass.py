@@ -58,7 +58,7 @@ def build(num_stacks: str, num_joints: int, downsample: int) -> StackedHourglass
         ValueError: for a number of stacks or a downsample that does not exist.
     """
     if not re.fullmatch("[1-9][0-9]*", num_stacks):
-        raise ValueError(f"There is no network hourglass_{num_stacks}: use hourglass_1, hourglass_2, …")
+        raise ValueError(f"There is no network 'hourglass_{num_stacks}': use hourglass_1, hourglass_2, …")
     if downsample != 2:
         raise ValueError(f"downsample {downsample} does not exist for an hourglass: use 2.")
     return StackedHourglass(int(num_stacks), num_joints)

@@ -52,7 +52,7 @@ def build(depth: str, num_joints: int, downsample: int) -> ResNetDeconv:
         ValueError: for a depth or a downsample that does not exist.
     """
     if depth not in DEPTHS:
-        raise ValueError(f"There is no network resnet_{depth}: a ResNet has depth {', '.join(DEPTHS)}.")
+        raise ValueError(f"There is no network 'resnet_{depth}': a ResNet has depth {', '.join(DEPTHS)}.")
     if downsample not in (1, 2, 4):
         raise ValueError(f"downsample {downsample} does not exist for resnet_{depth}: use 1, 2 or 4.")
     return ResNetDeconv(int(depth), num_joints, downsample)

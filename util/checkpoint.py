@@ -1,4 +1,4 @@
-"""Checkpoints: ours, the authors', and bare weights, without ever running what a pickle says."""
+"""Checkpoints: ours, the authors', and bare weights; always loaded with weights_only=True."""
 
 import os
 import pickle
@@ -21,12 +21,11 @@ AUTHORS_WEIGHTS = "https://github.com/Elody-07/AWR-Adaptive-Weighting-Regression
 
 
 class ModelSpec(NamedTuple):
-    """What weights must carry to be decoded rightly.
+    """What must be known of weights to decode their predictions.
 
     `net`: name; `num_joints`: J; `downsample`: crop edge / map edge; `kernel_size`: K of docs/spec.md §5;
-    `dataset`: what the network was trained on, the settings' where a file does not say; `img_size`: edge
-    of the crops it was trained on; `target`: joints, or center for a network that refines centres;
-    `cube`: edges (mm) of what it was trained on where they are not the data set's own, else None.
+    `dataset`: what the network was trained on; `img_size`: edge of its crops, pixels; `target`: joints, or
+    center for a network that refines centres; `cube`: edges of its crops, mm, None: the data set's own.
     """
 
     net: str
@@ -44,78 +43,97 @@ class ModelSpec(NamedTuple):
 
 
 def load_or_init_network(config: Config, training: bool = False) -> tuple[nn.Module, ModelSpec]:
-    """The network that the settings ask for, on the CPU, with the weights of the named checkpoint.
+    """The network of the settings, on the CPU, with the weights of the named checkpoint.
 
-    Where none is named, with those in results/ for this network and data set, else with initial ones.
-    What the checkpoint says of itself wins over the settings, but for what it is `training` on from
-    now, other joints included: then its last layers start anew. Every difference is printed.
+    Where none is named, with those in results/ for this network and data set, else with random ones.
+    What the checkpoint says of itself wins over the settings, except for what it is `training` on from
+    now; with other joints its last layers start from random weights then. Every difference is printed.
 
     Raises:
         FileNotFoundError, ValueError: see `load_network`; also if what is to be scored has other joints.
     """
-    asked = spec_from_config(config)
+    wanted = spec_from_config(config)
     path = config.load_model or shipped_weights(config)
     if not path:
-        network = init_network(config)
-        print(f"No --load_model: {config.net} has initial weights and its joints mean nothing.")
-        return network, asked
+        print(f"No --load_model: {config.net} is randomly initialised, its predictions are meaningless.")
+        return init_network(config), wanted
     if not config.load_model:
-        print(f"No --load_model: {path}, which came with the project.")
-    network, spec = load_network(Path(path), asked)
-    others = _other_joints(spec, config)
-    if training and others:
-        held, wanted = others
-        print(f"{path} predicts {held}: the last layers start anew for {wanted}.")
-        spec = spec._replace(num_joints=asked.num_joints, target=asked.target)
+        print(f"No --load_model: using {path}, which came with the project.")
+    network, spec = load_network(Path(path), wanted)
+    if not training:
+        check_spec(path, spec, config)
+        return network, spec
+    other_joints = _describe_other_joints(spec, config)
+    if other_joints:
+        print(f"{path} {other_joints}: its last layers start from random weights.")
+        spec = spec._replace(num_joints=wanted.num_joints, target=wanted.target)
         network = _with_new_heads(network, replace(config, net=spec.net, downsample=spec.downsample))
-        others = None
-    if spec.target != asked.target:
+    _print_differences(path, spec, wanted, training)
+    return network, spec._replace(dataset=wanted.dataset, img_size=wanted.img_size, cube=wanted.cube)
+
+
+def check_spec(path: str, spec: ModelSpec, config: Config) -> None:
+    """Print where a file's network differs from the settings that it is scored with.
+
+    Raises:
+        ValueError: if it predicts something else.
+    """
+    if spec.target != config.target:
         raise ValueError(
             f"{path} is a network for the {spec.target}: use --target {spec.target}, "
-            f"or a checkpoint for the {asked.target}."
+            f"or a checkpoint for the {config.target}."
         )
-    if others:
-        raise ValueError(f"{path} predicts {others[0]}, data set {config.dataset} has {others[1]}.")
-    chosen = {"dataset", "img_size", "cube"} if training else {"dataset"}
-    for name, held in spec._asdict().items():
-        if held != getattr(asked, name) and not (name == "cube" and held is None):
-            outcome = (
-                f"it is {'trained' if training else 'scored'} on" if name in chosen else "this wins over"
-            )
-            other = "the data set's own" if getattr(asked, name) is None else getattr(asked, name)
-            print(f"{path} was trained with {name} {held}: {outcome} {other}.")
-    return network, spec._replace(**{name: getattr(asked, name) for name in chosen}) if training else spec
+    other_joints = _describe_other_joints(spec, config)
+    if other_joints:
+        raise ValueError(f"{path} {other_joints}.")
+    _print_differences(path, spec, spec_from_config(config), training=False)
 
 
-def _other_joints(spec: ModelSpec, config: Config) -> tuple[str, str] | None:
-    """Words for a network's joints and for the settings', None where they are the same.
+def _print_differences(path: str, spec: ModelSpec, wanted: ModelSpec, training: bool) -> None:
+    """Say where a checkpoint and the settings differ, and which of them counts."""
+    for name, value in spec._asdict().items():
+        other = getattr(wanted, name)
+        if value == other or (name == "cube" and value is None):
+            continue
+        other = "the data set's own" if other is None else other
+        if name == "dataset":
+            outcome = f"it is {'trained' if training else 'scored'} on {other}"
+        elif training and name in ("img_size", "cube"):
+            outcome = f"it is trained on {other}"
+        else:
+            outcome = f"this wins over {other}"
+        print(f"{path} was trained with {name} {value}: {outcome}.")
+
+
+def _describe_other_joints(spec: ModelSpec, config: Config) -> str:
+    """How a network's joints differ from the settings', empty where they are the same.
 
     As many need not be the same: MSRA's 21 and HANDS 2017's come in another order.
     """
     names = config.info.joint_names
     if spec.num_joints != len(names):
-        return f"{spec.num_joints} joints", str(len(names))
-    held = DATASETS.get(spec.dataset)
-    if held is None or spec.target != "joints" or config.target != "joints" or held.joint_names == names:
-        return None
-    return f"the joints of {spec.dataset}", f"those of {config.dataset}"
+        return f"predicts {spec.num_joints} joints, data set {config.dataset} has {len(names)}"
+    own = DATASETS.get(spec.dataset)
+    if own is None or spec.target != "joints" or config.target != "joints" or own.joint_names == names:
+        return ""
+    return f"predicts the joints of {spec.dataset}, data set {config.dataset} has others"
 
 
 def _with_new_heads(trained: nn.Module, config: Config) -> nn.Module:
     """The settings' network with all of the trained one's weights but those sized by the number of joints."""
-    network = init_network(config)
-    initial, spec = network.state_dict(), spec_from_config(config)
+    network, weights = init_network(config), trained.state_dict()
     with torch.device("meta"):
+        spec = spec_from_config(config)
         one_more = spec._replace(num_joints=spec.num_joints + 1).build().state_dict()
-    kept = [key for key, value in initial.items() if one_more[key].shape == value.shape]
-    held = trained.state_dict()
-    network.load_state_dict(initial | {key: held[key] for key in kept})
+    initial = network.state_dict()
+    kept = {key: weights[key] for key, value in initial.items() if one_more[key].shape == value.shape}
+    network.load_state_dict(initial | kept)
     return network
 
 
 def spec_from_config(config: Config) -> ModelSpec:
-    """What the settings ask for."""
-    own_cube = replace(config, cube=None).resolved().cube
+    """The spec of the network that the settings describe."""
+    default_cube = replace(config, cube=None).resolved().cube
     return ModelSpec(
         config.net,
         len(config.info.joint_names),
@@ -124,7 +142,7 @@ def spec_from_config(config: Config) -> ModelSpec:
         config.dataset,
         config.img_size,
         config.target,
-        None if config.cube == own_cube else config.cube,
+        None if config.cube == default_cube else config.cube,
     )
 
 
@@ -136,7 +154,7 @@ def shipped_weights(config: Config) -> str:
 
 
 def init_network(config: Config) -> nn.Module:
-    """The network before its first step, reached by the seed."""
+    """The settings' network with random weights, which the seed determines."""
     torch.manual_seed(config.seed)
     return spec_from_config(config).build()
 
@@ -186,7 +204,7 @@ def load_network(path: Path, assumed: ModelSpec) -> tuple[nn.Module, ModelSpec]:
     content = read_checkpoint(path)
     try:
         weights = {key.removeprefix("module."): value for key, value in content.get("model", content).items()}
-        spec = _read_spec(content["spec"]) if "spec" in content else _with_held_joints(assumed, weights)
+        spec = spec_from_dict(content["spec"]) if "spec" in content else _with_own_joints(assumed, weights)
         network = spec.build()
     except (TypeError, AttributeError) as error:
         raise ValueError(f"{path} was not written by this project or the released code: {error}.") from error
@@ -198,18 +216,23 @@ def load_network(path: Path, assumed: ModelSpec) -> tuple[nn.Module, ModelSpec]:
     return network, spec
 
 
-def _with_held_joints(assumed: ModelSpec, weights: dict[str, Tensor]) -> ModelSpec:
-    """J as the layer of the closeness has it: a published file does not say for which data set it is."""
-    closeness = next((weights[key] for key in ("final2.weight", "outs_2.0.weight") if key in weights), None)
-    return assumed if closeness is None else assumed._replace(num_joints=len(closeness))
+def _with_own_joints(assumed: ModelSpec, weights: dict[str, Tensor]) -> ModelSpec:
+    """`assumed` with the J that the weights have: a published file does not say what it was trained on."""
+    with torch.device("meta"):
+        one, two = (assumed._replace(num_joints=joints).build().state_dict() for joints in (1, 2))
+    for key in filter(weights.__contains__, one):
+        for found, edge, longer in zip(weights[key].shape, one[key].shape, two[key].shape, strict=False):
+            if longer != edge:  # the edge grows with J
+                return assumed._replace(num_joints=1 + (found - edge) // (longer - edge))
+    return assumed
 
 
-def _read_spec(held: dict[str, Any]) -> ModelSpec:
-    """The spec of a checkpoint of ours; TypeError if it is not one."""
-    spec = ModelSpec(**held)
+def spec_from_dict(content: dict[str, Any]) -> ModelSpec:
+    """The spec that a file of ours holds; TypeError if it is not one."""
+    spec = ModelSpec(**content)
     kinds = (str, int, int, (int, float), (str, type(None)), int, str, (tuple, type(None)))
     if not all(isinstance(value, kind) for value, kind in zip(spec, kinds, strict=True)):
-        raise TypeError(f"its spec is {dict(held)}")
+        raise TypeError(f"its spec is {dict(content)}")
     if not (spec.num_joints > 0 and spec.kernel_size > 0 and spec.img_size > 0):
         raise TypeError(
             f"its spec has {spec.num_joints} joints, kernel size {spec.kernel_size}, crops of {spec.img_size}"

@@ -71,8 +71,9 @@ def parse_settings(
         ValueError: in one sentence, for a flag or value that does not exist.
     """
     parsed = vars(_parse(arguments, description, _grouped(groups) if groups else kind))
-    flat = {name: value for group in parsed.values() for name, value in vars(group).items()}
-    return kind(**(flat if groups else parsed)).resolved()
+    if groups:
+        parsed = {name: value for group in parsed.values() for name, value in vars(group).items()}
+    return kind(**parsed).resolved()
 
 
 def _grouped(groups: tuple[type, ...]) -> type:

@@ -1,5 +1,6 @@
-"""Pictures: error curves, galleries, and what the method sees. Matplotlib without a screen."""
+"""Figures for files: error curves, galleries, what the method sees. Matplotlib without a screen."""
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,8 +12,9 @@ from matplotlib.figure import Figure
 from config import DATASETS, Config, DatasetInfo, DataSettings, NetworkSettings
 from dataloader import build_dataset
 from dataloader.base import HandDataset, Sample
+from dataloader.nyu import FRAME_NAME, read_depth
 from model.awr import SOFTMAX_TEMPERATURE, dense_to_joints, joints_to_dense
-from util.camera import uvd_to_crop
+from util.camera import Camera, uvd_to_crop
 from util.cli import run
 from util.files import atomic_write
 from util.metrics import PCK_THRESHOLDS_MM, SUCCESS_THRESHOLDS_MM, Metrics
@@ -21,9 +23,15 @@ from util.metrics import PCK_THRESHOLDS_MM, SUCCESS_THRESHOLDS_MM, Metrics
 CHAIN_COLORS = ("#56b4e9", "#009e73", "#f0e442", "#e69f00", "#d55e00", "#cc79a7")
 TRUTH_COLOR = "#ffffff"
 DEPTH_COLORS = "gray_r"
+DARK = "#202020"
 
 # A frame of the bundled split with an open hand, for the README's figures.
 README_FRAME = 181
+
+# The 21 joints of a synthetic split's joints21.npz, pinky to thumb from the wrist to the tip.
+SYNTHETIC_CHAINS = tuple((0, *range(1 + 4 * finger, 5 + 4 * finger)) for finger in (4, 3, 2, 1, 0))
+SHEET_SHAPE = (4, 6)
+SHEET_HALF_CUBE = 150.0  # mm
 
 
 class Tile(NamedTuple):
@@ -120,7 +128,7 @@ def save_gallery(path: Path, rows: dict[str, list[Tile]], chains: tuple[tuple[in
 def draw_gallery(rows: dict[str, list[Tile]], chains: tuple[tuple[int, ...], ...]) -> Figure:
     """Depth crops with predicted (coloured) and true (white) skeletons, one row of tiles per entry."""
     columns = max(map(len, rows.values()))
-    figure = Figure(figsize=(2.5 * columns, 2.85 * len(rows)), layout="constrained", facecolor="#202020")
+    figure = Figure(figsize=(2.5 * columns, 2.85 * len(rows)), layout="constrained", facecolor=DARK)
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for axes in grid.ravel():
         axes.set_axis_off()
@@ -246,6 +254,35 @@ def draw_skeleton(
     for chain, chain_color in zip(chains, CHAIN_COLORS, strict=False):
         u, v = joint_uv[list(chain)].T
         axes.plot(u, v, "-o", color=color or chain_color, linewidth=linewidth, markersize=2 * linewidth**0.5)
+
+
+def save_contact_sheet(folder: Path, file: Path) -> None:
+    """Draw 24 frames of a synthetic split with their 21-joint skeletons.
+
+    Args:
+        folder: of the split.
+        file: picture to write.
+
+    Raises:
+        FileNotFoundError: if a file of the split is missing.
+    """
+    joint_xyz = np.load(folder / "joints21.npz")["xyz"].astype(np.float64)
+    camera = Camera(**json.loads((folder / "generator.json").read_text())["camera"])
+    rows, columns = SHEET_SHAPE
+    frames = np.linspace(0, len(joint_xyz) - 1, rows * columns).astype(int)
+    figure = Figure(figsize=(2 * columns, 2 * rows), facecolor=DARK)
+    grid = figure.subplots(rows, columns)
+    figure.subplots_adjust(0, 0, 1, 1, 0.012, 0.012)
+    for axes, frame in zip(grid.flat, frames, strict=True):
+        depth = read_depth(folder / FRAME_NAME.format(frame + 1)).astype(np.float32)
+        middle = (joint_xyz[frame].min(0) + joint_xyz[frame].max(0)) / 2
+        near = (depth > 0) & (np.abs(depth - middle[2]) < SHEET_HALF_CUBE)
+        draw_crop(axes, np.where(near, (depth - middle[2]) / SHEET_HALF_CUBE, np.nan))
+        draw_skeleton(axes, camera.xyz_to_uvd(joint_xyz[frame])[:, :2], SYNTHETIC_CHAINS, linewidth=1.4)
+        u, v, _ = camera.xyz_to_uvd(middle)
+        half = SHEET_HALF_CUBE * camera.fx / middle[2]
+        axes.set(xlim=(u - half, u + half), ylim=(v + half, v - half))
+    _save(figure, file)
 
 
 def _curve_axes(ylabel: str, limit_mm: float) -> tuple[Figure, Axes]:

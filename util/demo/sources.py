@@ -141,51 +141,37 @@ def _stack(path: Path, options: SourceOptions) -> Source:
 def _video(path: Path, options: SourceOptions) -> Source:
     """A 16-bit video, say FFV1 in Matroska; any other has lost the depth.
 
-    Its length is what is really there, counted once: the header's is an estimate, and that of a film that
-    was cut or piped is wrong. A film that was cut yields the frames it has.
+    Its length is counted once: the header's is an estimate, and wrong for a film that was cut or piped.
     """
-    # OpenCV warns that 16 bits are rarely asked for.
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it warns that 16 bits are rare
     opening = (str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_CONVERT_RGB, 0])
     video = cv2.VideoCapture(*opening)
-    there, first = video.read()
-    if not there or first.dtype != np.uint16 or first.squeeze().ndim != 2:
+    readable, first = video.read()
+    if not readable or first.dtype != np.uint16 or first.squeeze().ndim != 2:
         raise ValueError(
             f"{path} cannot be read as a video of 16-bit grey frames: a video of fewer bits has lost the "
             "depth, keep frames as 16-bit PNG files or an .npy stack."
         )
-    first = first.squeeze()
-    camera, scale = _intrinsics(str(path), first.shape, None, options)
-    times = [video.get(cv2.CAP_PROP_POS_MSEC)]
+    camera, scale = _intrinsics(str(path), first.squeeze().shape, None, options)
+    length = 1
     while video.grab():
-        times.append(video.get(cv2.CAP_PROP_POS_MSEC))
-    video.open(*opening)
-    position = [0]  # number of the frame that comes next
-
-    def forward(i: int) -> np.ndarray | None:
-        """Frame i, which is not behind; None if it cannot be decoded, or is another one by its time."""
-        for _ in range(i - position[0]):
-            video.grab()
-        there, frame = video.read()
-        position[0] = i + 1
-        return frame.squeeze() if there and video.get(cv2.CAP_PROP_POS_MSEC) == times[i] else None
+        length += 1
+    following = length  # number of the frame that is read next
 
     def read(i: int) -> np.ndarray:
-        if i == 0:
-            return first
-        if i < position[0]:
-            video.set(cv2.CAP_PROP_POS_FRAMES, i)
-            position[0] = i
-        frame = forward(i)
-        if frame is None:  # going back lands elsewhere where the frame rate varies: start over
+        nonlocal following
+        if i < following:  # seeking is not exact in every film: start over
             video.open(*opening)
-            position[0] = 0
-            frame = forward(i)
-        if frame is None:
-            raise ValueError(f"{path} is damaged: frame {i} of {len(times)} cannot be decoded.")
-        return frame
+            following = 0
+        for _ in range(i - following):
+            video.grab()
+        readable, frame = video.read()
+        following = i + 1
+        if not readable:
+            raise ValueError(f"{path} is damaged: frame {i} of {length} cannot be decoded.")
+        return frame.squeeze()
 
-    return Source(str(path), read, len(times), camera, scale, close=video.release)
+    return Source(str(path), read, length, camera, scale, close=video.release)
 
 
 def _synthetic(options: SourceOptions) -> Source:

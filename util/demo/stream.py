@@ -29,7 +29,7 @@ def run_demo(settings: "DemoSettings") -> None:
     """Predict the frames of every source, and show or save the poses.
 
     Raises:
-        FileNotFoundError, ValueError, OSError: in one sentence, for a source or an output that cannot be used.
+        FileNotFoundError, ValueError, OSError: for a source or an output that cannot be used.
     """
     camera = parse_camera(settings.camera) if settings.camera else None
     options = SourceOptions(camera, settings.depth_scale, settings.seed, settings.leaves, settings.body)
@@ -52,13 +52,17 @@ def load_predictor(settings: "DemoSettings") -> HandPosePredictor:
         settings.load_model or DEFAULT_CHECKPOINT,
         settings.device,
         settings.precision,
-        settings.center_model or None,
-        settings.min_confidence,
+        min_confidence=settings.min_confidence,
         assumed=assumed,
         backend=settings.backend,
         depth_range=settings.depth_range,
     )
-    if predictor.precision != settings.precision:
+    if predictor.network is None and (settings.weights or settings.serve):
+        raise ValueError(
+            f"--weights and --serve show weight maps, which {settings.load_model} does not give: "
+            "use the checkpoint that it was made from."
+        )
+    if predictor.precision not in (settings.precision, "int8"):
         print(f"{settings.precision} is not faster on this {predictor.device}: using {predictor.precision}.")
     return predictor
 

@@ -1,5 +1,6 @@
 """Refine rough hand centres: this project's own method with one joint, the mean of all of them."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from config import Config
-from dataloader.base import Sample, make_sample
+from dataloader.crop import Crop, crop_hand, network_input
 from model.awr import dense_to_joints
 from util.camera import Camera, crop_to_uvd
 from util.checkpoint import RESULTS, load_network, spec_from_config
-from util.deployment.folding import deployed, last_dense
+from util.deployment.folding import fuse_conv_bn, last_dense
 
 CENTER_CHECKPOINT = RESULTS / "center_hourglass_1_synth.pth"
 # The first look moves most of the way; the second sees the whole hand in the middle of its crop.
@@ -42,7 +43,7 @@ def load_center_network(path: Path, device: torch.device) -> CenterNetwork:
     if spec.target != "center":
         raise ValueError(f"{path} is a network for the {spec.target}: `train.py --target center` makes one.")
     cube = spec.cube or Config(dataset=spec.dataset, target="center").resolved().cube
-    network = deployed(network.to(device))
+    network = fuse_conv_bn(network.to(device))
     return CenterNetwork(network, device, spec.img_size, cube, spec.kernel_size)
 
 
@@ -61,31 +62,26 @@ def refine_centers(
         (B, 3) mm. A centre that is NaN, or whose crop would miss the frame, stays as it is.
     """
     centers = np.array(centers, np.float64)
+    size = center_network.img_size
     for _ in range(PASSES):
-        crops: dict[int, Sample] = {}
+        crops: dict[int, Crop] = {}
         for i, depth in enumerate(depths):
-            if np.isfinite(centers[i]).all() and centers[i, 2] > 0:
-                try:
-                    crops[i] = _crop(center_network, depth, camera, centers[i])
-                except ValueError:
-                    continue  # no crop to look at
+            if centers[i, 2] > 0:  # NaN: there is no centre
+                with suppress(ValueError):  # no crop to look at
+                    crops[i] = crop_hand(depth, camera, centers[i], center_network.cube, size)
         if not crops:
             return centers
-        batch = Sample(*(torch.from_numpy(np.stack(arrays)) for arrays in zip(*crops.values(), strict=True)))
-        centers[list(crops)] = camera.uvd_to_xyz(_predict(center_network, batch).double().numpy())
+        image = torch.from_numpy(np.stack([network_input(crop) for crop in crops.values()]))
+        for (i, crop), uvd in zip(crops.items(), _predict(center_network, image), strict=True):
+            M = crop.M.astype(np.float64)
+            uvd = crop_to_uvd(uvd, crop.center_xyz[2], crop.cube[2], M, size)
+            centers[i] = camera.uvd_to_xyz(uvd)[0]
     return centers
 
 
-def _crop(center_network: CenterNetwork, depth: np.ndarray, camera: Camera, center_xyz: np.ndarray) -> Sample:
-    unknown = np.full((1, 3), np.nan)
-    return make_sample(depth, camera, center_xyz, center_network.cube, unknown, center_network.img_size)
-
-
 @torch.inference_mode()
-def _predict(center_network: CenterNetwork, batch: Sample) -> Tensor:
-    """A batch of crops -> (B, 3) full-frame uvd on the CPU."""
-    image = batch.image.to(center_network.device)
+def _predict(center_network: CenterNetwork, image: Tensor) -> np.ndarray:
+    """Crops (B, 1, S, S) -> (B, 1, 3) float64 normalised uvd."""
+    image = image.to(center_network.device)
     dense = last_dense(center_network.network, image)
-    joint_uvd = dense_to_joints(dense, image, center_network.kernel_size).cpu()
-    uvd = crop_to_uvd(joint_uvd, batch.center_xyz[:, 2], batch.cube[:, 2], batch.M, center_network.img_size)
-    return uvd[:, 0]
+    return dense_to_joints(dense, image, center_network.kernel_size).double().cpu().numpy()

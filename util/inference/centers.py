@@ -14,7 +14,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from config import DATASETS, Config
+from config import Config, check_numbers
 from dataloader import find_frames
 from dataloader.base import init_worker
 from dataloader.index import Frames
@@ -76,7 +76,7 @@ class RoughCenters(Dataset):
 
     Args:
         frames, camera, depth_range: as for `find_centers`.
-        keep_depth: None takes the depth's place where it is not needed any more; also in a damaged frame.
+        keep_depth: whether the depth is needed after that; None takes its place, also in a damaged frame.
     """
 
     def __init__(self, frames: Frames, camera: Camera, depth_range: tuple[float, float], keep_depth: bool):
@@ -109,23 +109,17 @@ def find_centers(
         (N, 3) mm, NaN where no hand is found or the frame is damaged, which is printed.
     """
     rough = RoughCenters(frames, camera, depth_range, keep_depth=center_network is not None)
-    loader = DataLoader(
-        rough,
-        BATCH_SIZE,
-        num_workers=workers if workers > 1 else 0,
-        collate_fn=list,
-        worker_init_fn=init_worker,
-    )
+    workers = workers if workers > 1 else 0
+    loader = DataLoader(rough, BATCH_SIZE, num_workers=workers, collate_fn=list, worker_init_fn=init_worker)
     centers: list[np.ndarray] = []
     with tqdm(total=len(rough), desc="frames", unit="frame", leave=False) as bar:
         for batch in loader:
             depths, found, problems = zip(*batch, strict=True)
             found = np.stack(found)
             there = [i for i, depth in enumerate(depths) if depth is not None]
-            if there:
-                found[there] = refine_centers(
-                    center_network, [depths[i] for i in there], camera, found[there]
-                )
+            if center_network is not None and there:
+                readable = [depths[i] for i in there]
+                found[there] = refine_centers(center_network, readable, camera, found[there])
             centers.extend(found)
             bar.update(len(batch))
             for problem in filter(None, problems):
@@ -155,8 +149,7 @@ class CenterSettings:
         Raises:
             ValueError: in one sentence, for one that cannot work.
         """
-        if self.workers < 1:
-            raise ValueError(f"workers is {self.workers}: it must be at least 1.")
+        check_numbers(self, ("workers",), lambda value: value >= 1, "at least 1")
         check_depth_range(self.depth_range)
         return self
 
@@ -172,43 +165,43 @@ def main(settings: CenterSettings) -> None:
         raise ValueError(
             f"The labels of {config.dataset}, split {config.split}, are withheld: use --method depth."
         )
+    center_network = None
+    if settings.method == "refined":
+        center_network = load_center_network(Path(settings.load_model), pick_device(settings.device))
     with ExitStack() as stack:
         # A place that takes no file shows before the work, which may take hours.
         out, json_file = (
             stack.enter_context(atomic_write(Path(name))) if name else None
             for name in (settings.out, settings.json)
         )
-        centers = centers_from_labels(frames.joint_xyz) if oracle else centers_from_frames(frames, settings)
-        figures = _figures(centers, frames.joint_xyz if labelled else None, oracle)
+        if oracle:
+            centers = centers_from_labels(frames.joint_xyz)
+        else:
+            camera = config.info.camera
+            centers = find_centers(frames, camera, settings.depth_range, center_network, settings.workers)
+        about = {
+            "dataset": config.dataset,
+            "split": config.split,
+            "method": settings.method,
+            "oracle": oracle,
+        }
+        if labelled:
+            errors = center_errors(centers, frames.joint_xyz)
+            about |= errors._asdict()
+            print(
+                f"{errors.frames} frames, {errors.invalid} without a centre; "
+                f"from the mean of the true joints: mean {errors.mean_mm:.2f} mm, "
+                f"median {errors.median_mm:.2f} mm, "
+                f"{errors.within_20mm:.2%} within 20 mm"
+                + (" (an oracle: made from the labels)" if oracle else "")
+            )
+        else:
+            about |= {"frames": len(centers), "invalid": int(np.isnan(centers[:, 0]).sum())}
+            print(f"{len(centers)} frames, {about['invalid']} without a centre; no labels to compare with.")
         if out:
             write_centers(out, centers)
         if json_file:
-            about = {"dataset": config.dataset, "split": config.split, "method": settings.method}
-            json_file.write_text(json.dumps(about | {"oracle": oracle} | figures, indent=1) + "\n")
-
-
-def _figures(centers: np.ndarray, joint_xyz: np.ndarray | None, oracle: bool) -> dict[str, float]:
-    """Print and return how many centres (N, 3) there are, and with labels (N, J, 3) how good they are."""
-    if joint_xyz is None:
-        invalid = int(np.isnan(centers[:, 0]).sum())
-        print(f"{len(centers)} frames, {invalid} without a centre; no labels to compare with.")
-        return {"frames": len(centers), "invalid": invalid}
-    errors = center_errors(centers, joint_xyz)
-    print(
-        f"{errors.frames} frames, {errors.invalid} without a centre; from the mean of the true joints: "
-        f"mean {errors.mean_mm:.2f} mm, median {errors.median_mm:.2f} mm, "
-        f"{errors.within_20mm:.2%} within 20 mm" + (" (an oracle: made from the labels)" if oracle else "")
-    )
-    return errors._asdict()
-
-
-def centers_from_frames(frames: Frames, settings: CenterSettings) -> np.ndarray:
-    """(N, 3) mm, NaN where no hand is found: from the depth, and refined where the settings say so."""
-    center_network = None
-    if settings.method == "refined":
-        center_network = load_center_network(Path(settings.load_model), pick_device(settings.device))
-    camera = DATASETS[settings.dataset].camera
-    return find_centers(frames, camera, settings.depth_range, center_network, settings.workers)
+            json_file.write_text(json.dumps(about, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ if pose is not None:
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -14,15 +15,20 @@ import numpy as np
 import torch
 
 from config import DATASETS, Config, find_network
-from dataloader.crop import Crop, crop_hand, normalize_depth
+from dataloader.crop import Crop, crop_hand, network_input
 from model.awr import adaptive_weights, dense_to_joints
 from model.confidence import joint_confidence
 from util.camera import Camera, crop_to_uvd, to_millimetres
 from util.checkpoint import RESULTS, ModelSpec, load_network, spec_from_config
-from util.deployment.backends import best_precision, load_backend, require_precision
-from util.deployment.folding import deployed, last_dense
+from util.deployment.backends import (
+    ENGINE_SUFFIX,
+    best_precision,
+    load_backend,
+    load_engine,
+    require_precision,
+)
+from util.deployment.folding import fuse_conv_bn, last_dense
 from util.device import pick_device
-from util.inference.center_network import load_center_network, refine_centers
 from util.inference.find_hand import DEPTH_RANGE, center_from_depth, check_depth_range
 
 Handedness = Literal["right", "left"]
@@ -56,12 +62,10 @@ class HandPosePredictor:
     """A trained network, ready for frames of any resolution, unit and pinhole camera.
 
     Args:
-        checkpoint: weights of the pose network.
+        checkpoint: weights of the pose network, or an int8 file (.xml), which is run by OpenVINO on the CPU.
         device: auto, cpu, cuda or cuda:N.
         precision: of the network: fp32, bf16 or fp16, as far as the backend has it.
-        center_checkpoint: weights of the centre network, which corrects the centre of a found hand.
-            None: the centre found in the depth alone is corrected by the pose network's first answer.
-        backend: what runs the pose network: torch, compile, onnxruntime or openvino; see util.deployment.backends.
+        backend: what runs the pose network: torch, compile, onnxruntime or openvino.
         min_confidence: mean confidence of the joints below which there is no hand; None: the network's own.
         assumed: what to take for a checkpoint that does not say what it holds, as published ones.
         depth_range: nearest and farthest depth of a hand that is to be found, mm.
@@ -75,20 +79,27 @@ class HandPosePredictor:
         checkpoint: str | Path = DEFAULT_CHECKPOINT,
         device: str = "auto",
         precision: str = "fp32",
-        center_checkpoint: str | Path | None = None,
         min_confidence: float | None = None,
         assumed: ModelSpec | None = None,
         backend: str = "torch",
         depth_range: tuple[float, float] = DEPTH_RANGE,
     ):
-        self.device = pick_device(device)
-        require_precision(backend, precision)
-        self.precision = best_precision(backend, precision, self.device)
-        if precision == "int8":
-            raise ValueError("precision int8 is for test.py, which measures its ranges and what it costs.")
-        network, self.spec = load_network(Path(checkpoint), assumed or spec_from_config(Config().resolved()))
+        checkpoint = Path(checkpoint)
+        if checkpoint.suffix == ENGINE_SUFFIX:
+            self.device, self.precision, self.network = torch.device("cpu"), "int8", None
+            self.engine, self.spec = load_engine(checkpoint)
+        else:
+            self.device = pick_device(device)
+            require_precision(backend, precision)
+            self.precision = best_precision(backend, precision, self.device)
+            network, self.spec = load_network(checkpoint, assumed or spec_from_config(Config().resolved()))
+            self.network, self.engine = fuse_conv_bn(network.to(self.device), self.precision), None
+            if backend != "torch":
+                self.engine = load_backend(network, self.spec, backend, self.precision, self.device)
         if self.spec.target != "joints":
-            raise ValueError(f"{checkpoint} predicts the hand's centre: pass it as the centre network.")
+            raise ValueError(
+                f"{checkpoint} predicts the hand's centre: use it with `python -m util.inference.centers`."
+            )
         if self.spec.dataset not in DATASETS:
             raise ValueError(f"{checkpoint} does not say which data set it was trained on: pass `assumed`.")
         self.info = DATASETS[self.spec.dataset]
@@ -99,19 +110,12 @@ class HandPosePredictor:
             )
         check_depth_range(depth_range)
         self.depth_range = depth_range
-        family = find_network(self.spec.net)
-        self.reacquire_below = family.reacquire_below or REACQUIRE_BELOW
-        self.min_confidence = family.min_confidence or MIN_CONFIDENCE
+        row = find_network(self.spec.net)
+        self.reacquire_below = row.reacquire_below or REACQUIRE_BELOW
+        self.min_confidence = row.min_confidence or MIN_CONFIDENCE
         if min_confidence is not None:
             self.min_confidence = min_confidence
-        self.network = deployed(network.to(self.device), self.precision)
-        self.engine = None
-        if backend != "torch":
-            self.engine = load_backend(network, self.spec, backend, self.precision, self.device)
         self.cube = np.array(self.spec.cube or self.info.cube, np.float64)
-        self.center_network = None
-        if center_checkpoint is not None:
-            self.center_network = load_center_network(Path(center_checkpoint), self.device)
 
     def predict(
         self,
@@ -157,81 +161,72 @@ class HandPosePredictor:
         frames = [to_millimetres(depth, depth_scale) for depth in depths]
         if len({frame.shape for frame in frames}) > 1:
             raise ValueError("The frames of a batch have different sizes: predict them one by one.")
-        given = [None] * len(frames) if centers is None else [_checked_center(center) for center in centers]
-        if len(given) != len(frames):
-            raise ValueError(f"{len(frames)} frames have {len(given)} centres: they must be as many.")
+        centers = [None] * len(frames) if centers is None else centers
+        if len(centers) != len(frames):
+            raise ValueError(f"{len(frames)} frames have {len(centers)} centres: they must be as many.")
+        given = np.array([_checked_center(center) for center in centers]).reshape(-1, 3)
         poses = []
         for start in range(0, len(frames), MAX_BATCH):
             part = slice(start, start + MAX_BATCH)
-            if handedness == "right":
-                poses += self._predict(frames[part], camera, given[part], weights)
-            else:
-                poses += self._predict_mirrored(frames[part], camera, given[part], weights)
+            predict = self._predict if handedness == "right" else self._predict_mirrored
+            poses += predict(frames[part], camera, given[part], weights)
         return poses
 
     def _predict_mirrored(
-        self, frames: list[np.ndarray], camera: Camera, centers: list[np.ndarray | None], weights: bool
+        self, frames: list[np.ndarray], camera: Camera, given: np.ndarray, weights: bool
     ) -> list[HandPose | None]:
         width = frames[0].shape[1]
-        centers = [None if center is None else center * (-1, 1, 1) for center in centers]
         frames = [np.ascontiguousarray(frame[:, ::-1]) for frame in frames]
-        poses = self._predict(frames, camera.mirrored(width), centers, weights)
+        poses = self._predict(frames, camera.mirrored(width), given * (-1, 1, 1), weights)
         return [None if pose is None else mirrored_pose(pose, width) for pose in poses]
 
     def _predict(
-        self, frames: list[np.ndarray], camera: Camera, given: list[np.ndarray | None], weights: bool
+        self, frames: list[np.ndarray], camera: Camera, given: np.ndarray, weights: bool
     ) -> list[HandPose | None]:
-        """For right hands, depth in mm with 0 for no reading."""
-        found = [i for i, center in enumerate(given) if center is None]
-        centers = list(given)
-        for i, center in zip(found, self.find_centers([frames[i] for i in found], camera), strict=True):
-            centers[i] = center
-        poses = self._poses(frames, camera, centers, weights and len(found) < len(frames))
+        """Poses of right hands; frames in mm, 0 for no reading; centres (N, 3) mm, NaN: find them."""
+        centers, unknown = given.copy(), np.flatnonzero(np.isnan(given[:, 0]))
+        centers[unknown] = self.find_centers([frames[i] for i in unknown], camera)
+        poses = self._poses(frames, camera, centers, weights)
         # The centre that depth alone gives may be centimetres off: the first answer is a better one.
-        again = [i for i in found if poses[i] is not None]
-        centers = [next_center(poses[i]) for i in again]
-        for i, pose in zip(
-            again, self._poses([frames[i] for i in again], camera, centers, weights), strict=True
-        ):
+        again = [i for i in unknown if poses[i] is not None]
+        centers = np.array([next_center(poses[i]) for i in again])
+        second = self._poses([frames[i] for i in again], camera, centers, weights)
+        for i, pose in zip(again, second, strict=True):
             poses[i] = pose
-        return [
-            pose
-            if pose is not None and is_plausible(pose.confidence, pose.crop, camera, self.min_confidence)
-            else None
-            for pose in poses
-        ]
+        return [pose if pose is not None and self._is_hand(pose, camera) else None for pose in poses]
 
-    def find_centers(self, frames: list[np.ndarray], camera: Camera) -> list[np.ndarray | None]:
-        """The hand's centre (3,) mm in frames (H, W) mm, None where nothing has a hand's size."""
-        centers: list[np.ndarray | None] = []
-        for frame in frames:
-            try:
-                centers.append(center_from_depth(frame, camera, self.depth_range))
-            except ValueError:
-                centers.append(None)
-        there = [i for i, center in enumerate(centers) if center is not None]
-        if self.center_network is not None and there:
-            rough = np.array([centers[i] for i in there])
-            refined = refine_centers(self.center_network, [frames[i] for i in there], camera, rough)
-            for i, center in zip(there, refined, strict=True):
-                centers[i] = center
+    def _is_hand(self, pose: HandPose, camera: Camera) -> bool:
+        """Whether an answer is taken for a hand: a network answers for every crop, also for a wall."""
+        crop = pose.crop
+        readings = crop.image[crop.image > 0].astype(np.float64)
+        area = (readings**2).sum() / (float(crop.M[0, 0]) ** 2 * camera.fx * camera.fy)  # mm²
+        return float(pose.confidence.mean()) >= self.min_confidence and area >= HAND_AREA
+
+    def find_centers(self, frames: Sequence[np.ndarray], camera: Camera) -> np.ndarray:
+        """The hand's centre in frames (H, W) mm: (N, 3) mm, NaN where nothing has a hand's size."""
+        centers = np.full((len(frames), 3), np.nan)
+        for i, frame in enumerate(frames):
+            with suppress(ValueError):
+                centers[i] = center_from_depth(frame, camera, self.depth_range)
         return centers
 
     @torch.inference_mode()
     def _poses(
-        self, frames: list[np.ndarray], camera: Camera, centers: list[np.ndarray | None], weights: bool
+        self, frames: list[np.ndarray], camera: Camera, centers: np.ndarray, weights: bool
     ) -> list[HandPose | None]:
         """The network's answer for every frame whose centre's cube holds anything."""
         poses: list[HandPose | None] = [None] * len(frames)
-        crops = {
-            i: crop
-            for i, center in enumerate(centers)
-            if center is not None and (crop := self._crop(frames[i], camera, center)) is not None
-        }
+        crops: dict[int, Crop] = {}
+        for i, (frame, center) in enumerate(zip(frames, centers, strict=True)):
+            crop = self._crop(frame, camera, center)
+            if crop is not None:
+                crops[i] = crop
         if not crops:
             return poses
-        image = torch.from_numpy(np.stack([_network_input(crop) for crop in crops.values()])).to(self.device)
+        image = torch.from_numpy(np.stack([network_input(crop) for crop in crops.values()])).to(self.device)
         maps = [None] * len(image)
+        if weights and self.network is None:
+            raise ValueError("An int8 file gives no weight maps: use the checkpoint that it was made from.")
         if self.engine is not None and not weights:
             joints, confidence = self.engine(image)
         else:  # an engine gives no maps
@@ -253,7 +248,7 @@ class HandPosePredictor:
         return poses
 
     def _crop(self, frame: np.ndarray, camera: Camera, center: np.ndarray) -> Crop | None:
-        if center[2] < NEAREST:
+        if not center[2] >= NEAREST:  # NaN: there is no centre
             return None
         try:
             crop = crop_hand(frame, camera, center, self.cube, self.spec.img_size)
@@ -286,33 +281,11 @@ def mirrored_pose(pose: HandPose, width: int) -> HandPose:
     )
 
 
-def _network_input(crop: Crop) -> np.ndarray:
-    """(1, S, S) float32 normalised depth."""
-    return normalize_depth(crop.image, crop.image.max(), crop.center_xyz[2], crop.cube[2])[None]
-
-
-def _checked_center(center: np.ndarray | None) -> np.ndarray | None:
+def _checked_center(center: np.ndarray | None) -> np.ndarray:
+    """(3,) mm, NaN where the hand is to be found."""
     if center is None:
-        return None
+        return np.full(3, np.nan)
     center = np.asarray(center, np.float64)
     if center.shape != (3,) or not np.isfinite(center).all() or center[2] <= 0:
         raise ValueError(f"center is {center}: expected x, y, z in mm with z above 0.")
     return center
-
-
-def surface_area(crop: Crop, camera: Camera) -> float:
-    """Area in mm² of what a crop shows, facing the camera."""
-    readings = crop.image[crop.image > 0].astype(np.float64)
-    return float((readings**2).sum() / (float(crop.M[0, 0]) ** 2 * camera.fx * camera.fy))
-
-
-def is_plausible(confidence: np.ndarray, crop: Crop, camera: Camera, min_confidence: float) -> bool:
-    """Whether what a network answered for a crop is taken for a hand.
-
-    Args:
-        confidence: (J,) of `joint_confidence`.
-        crop: what the network saw.
-        camera: that took it.
-        min_confidence: that the joints must have in the mean.
-    """
-    return float(confidence.mean()) >= min_confidence and surface_area(crop, camera) >= HAND_AREA

@@ -120,21 +120,11 @@ class TrainingState:
         content = read_checkpoint(path)
         if "optimizer" not in content or "running" not in content:
             raise ValueError(f"{path} holds no training to go on with: start from it with --load_model.")
-        asked, held = self.spec._asdict(), content["config"]
-        differ = [
-            f"{key} {value}, not {asked[key]}"
-            for key, value in content["spec"].items()
-            if value != asked[key]
-        ]
-        parts, frozen = held.get("freeze", ()), self.config.freeze
-        if sorted(parts) != sorted(frozen):
-            differ.append(f"freeze {' '.join(parts) or 'nothing'}, not {' '.join(frozen) or 'nothing'}")
-        started, named = held.get("load_model", ""), self.config.load_model
-        if named and Path(started).absolute() != Path(named).absolute():
-            differ.append(f"load_model {started or 'nothing'}, not {named}")
-        if differ:
-            raise ValueError(f"{path} has {'; '.join(differ)}: a run goes on with the same.")
-        self._print_changes(path, held)
+        saved = content["config"]
+        differences = self._differences(content["spec"], saved)
+        if differences:
+            raise ValueError(f"{path} has {'; '.join(differences)}: a run goes on with the same.")
+        self._print_changes(path, saved)
         self._restore_weights(content)
         self.optimizer.load_state_dict(content["optimizer"])
         for group in self.optimizer.param_groups:
@@ -149,6 +139,18 @@ class TrainingState:
             torch.cuda.set_rng_state_all(content["random"]["cuda"])
         return content["log_size"]
 
+    def _differences(self, spec: dict[str, Any], saved: dict[str, Any]) -> list[str]:
+        """How a checkpoint's run differs from this one in what a run cannot change."""
+        own = self.spec._asdict()
+        found = [f"{key} {value}, not {own[key]}" for key, value in spec.items() if value != own[key]]
+        parts, frozen = saved.get("freeze", ()), self.config.freeze
+        if sorted(parts) != sorted(frozen):
+            found.append(f"freeze {' '.join(parts) or 'nothing'}, not {' '.join(frozen) or 'nothing'}")
+        started, named = saved.get("load_model", ""), self.config.load_model
+        if named and Path(started).absolute() != Path(named).absolute():
+            found.append(f"load_model {started or 'nothing'}, not {named}")
+        return found
+
     def _restore_weights(self, content: dict[str, Any]) -> None:
         raw: dict[str, Tensor] | None = content["training_model"]
         self.network.load_state_dict(content["model"] if raw is None else raw)
@@ -158,12 +160,12 @@ class TrainingState:
         # Where nothing was averaged, averaging starts here: the first update copies the weights.
         self.averaged.n_averaged.fill_(content["averaged_steps"] or 0)
 
-    def _print_changes(self, path: Path, held: dict[str, Any]) -> None:
-        """The settings win over the checkpoint's; a person should know where they differ."""
-        compared = ("resume", "load_model", "freeze", *self.spec._fields)  # or what a loaded network brought
+    def _print_changes(self, path: Path, saved: dict[str, Any]) -> None:
+        """The settings win over the checkpoint's: say where they differ."""
+        skipped = ("resume", "load_model", "freeze", *self.spec._fields)
         for name, value in asdict(self.config).items():
-            if name not in compared and name in held and held[name] != value:
-                self.processes.print(f"{path} was trained with {name} {held[name]}, from here on {value}.")
+            if name not in skipped and name in saved and saved[name] != value:
+                self.processes.print(f"{path} was trained with {name} {saved[name]}, from here on {value}.")
 
     def _forward(self) -> Callable[..., Loss]:
         network, processes = self.network, self.processes
@@ -192,13 +194,13 @@ def _freeze(network: nn.Module, parts: tuple[str, ...]) -> None:
         ValueError: for a part that the network does not have, or if no weight is left.
     """
     for part in parts:
-        held = [weight for name, weight in network.named_parameters() if f"{name}.".startswith(f"{part}.")]
-        if not held:
+        weights = [weight for name, weight in network.named_parameters() if f"{name}.".startswith(f"{part}.")]
+        if not weights:
             there = ", ".join(name for name, _ in network.named_children())
             raise ValueError(
                 f"freeze names {part!r}, which the network does not have; its parts are {there}."
             )
-        for weight in held:
+        for weight in weights:
             weight.requires_grad_(False)
     if not any(weight.requires_grad for weight in network.parameters()):
         raise ValueError("freeze leaves no weight to train: name fewer parts.")

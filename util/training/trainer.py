@@ -88,15 +88,14 @@ def finish_epoch(state: TrainingState, mpe_mm: float) -> bool:
 
 
 def start(config: Config, processes: Processes) -> tuple[TrainingState, int]:
-    """A state from initial weights, from --load_model, or from where last.pth left it.
+    """A state with random weights, those of --load_model, or where last.pth left it.
 
     Returns:
         The state, and the bytes of log.jsonl that belong to it.
 
     Raises:
-        FileNotFoundError, ValueError: for a checkpoint that does not fit; also if the folder holds a run
-            that would be overwritten, or another than is asked for, or not the same for every process; or
-            if initial weights are frozen.
+        FileNotFoundError, ValueError: for a checkpoint that does not fit; if the folder holds another run,
+            one that would be overwritten, or not the same for every process; if random weights are frozen.
     """
     last = Path(config.output_dir, "last.pth")
     if last.is_file() and not config.resume:
@@ -105,12 +104,11 @@ def start(config: Config, processes: Processes) -> tuple[TrainingState, int]:
         )
     resume = config.resume and last.is_file()
     if config.load_model and resume:
-        # What was loaded then is in there now: its net, downsample and K go on, the rest must be the same.
-        asked = spec_from_config(config)
-        network, held = load_network(last, asked)
-        spec = asked._replace(net=held.net, downsample=held.downsample, kernel_size=held.kernel_size)
+        # The net, downsample and K of what was loaded at the start go on; the rest must be the same.
+        spec = spec_from_config(config)
+        network, saved = load_network(last, spec)
+        spec = spec._replace(net=saved.net, downsample=saved.downsample, kernel_size=saved.kernel_size)
     elif config.load_model:
-        # What it says of the checkpoint is said once.
         with redirect_stdout(sys.stdout if processes.is_main else None):
             network, spec = load_or_init_network(config, training=True)
     elif config.freeze and not resume:
@@ -132,9 +130,7 @@ def start(config: Config, processes: Processes) -> tuple[TrainingState, int]:
 
 def _usable(config: Config, processes: Processes) -> Config:
     if config.centers:
-        raise ValueError(
-            "--centers is for test.py: train.py takes those that lie beside the train and validation splits."
-        )
+        raise ValueError("centers is for test.py: train.py takes the centre files of the splits it reads.")
     precision = usable_precision(processes.device, config.precision)
     if precision != config.precision:
         processes.print(f"{config.precision} is not faster on this {processes.device}: using {precision}.")
@@ -142,7 +138,7 @@ def _usable(config: Config, processes: Processes) -> Config:
 
 
 class StopRequest:
-    """SIGTERM and Ctrl-C as a wish that the run takes up between two steps, to save before it leaves.
+    """Catches SIGTERM and Ctrl-C, so that a run can save between two steps before it leaves.
 
     Repeated signals change nothing: torchrun passes on what its processes have received already.
     """
@@ -162,7 +158,7 @@ class StopRequest:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Within, nothing is lost by leaving: a request raises KeyboardInterrupt where it arrives."""
+        """Inside, a signal raises KeyboardInterrupt at once: nothing would be lost."""
         if self.requested:
             raise KeyboardInterrupt
         self._raises = True
