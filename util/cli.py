@@ -5,6 +5,7 @@ Imports neither PyTorch nor anything that does, so that --help answers at once.
 
 import contextlib
 import io
+import os
 import re
 import signal
 import sys
@@ -40,6 +41,9 @@ def run(
         groups: dataclasses that `kind` inherits and that this command reads, a heading of --help each;
             none: all of `kind`, without headings.
     """
+    # Before PyTorch is imported: its idle threads sleep instead of spinning. On two cores a frame took 2 % longer
+    # (317 instead of 310 ms); beside two busy processes 538 instead of 1,810 ms.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     before = signal.signal(signal.SIGTERM, _stop)
     try:
         script(parse_settings(sys.argv[1:], description, kind, groups))
