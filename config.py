@@ -74,8 +74,10 @@ class TrainingSettings:
     log_every: int = 50  # steps a line of log.jsonl and a point of the curves
 
 
+MAX_IMG_SIZE = 1024  # pixels; a larger crop is a mistyped one, and would fill the memory
+
 # What a number must be; None, which the tables fill, is always allowed.
-AT_LEAST_ONE = ("img_size", "batch_size", "max_epoch", "step", "log_every")
+AT_LEAST_ONE = ("batch_size", "max_epoch", "step", "log_every")
 POSITIVE = ("kernel_size", "lr", "cube")
 NOT_NEGATIVE = (
     *("num_workers", "seed", "center_noise", "augment_para", "weight_decay", "warmup_epochs", "dense_weight"),
@@ -99,9 +101,10 @@ class Config(TrainingSettings, ScoringSettings, NetworkSettings, DataSettings):
         check_numbers(self, NOT_NEGATIVE, lambda value: 0 <= value < inf, "0 or more, and finite")
         if self.ema >= 1:
             raise ValueError(f"ema is {self.ema}: a decay lies in [0, 1).")
-        if self.img_size % 32:
+        if not 1 <= self.img_size <= MAX_IMG_SIZE or self.img_size % 32:
             raise ValueError(
-                f"img_size is {self.img_size}: the networks halve it 5 times, use a multiple of 32."
+                f"img_size is {self.img_size}: the networks halve it 5 times, use a multiple of 32 "
+                f"up to {MAX_IMG_SIZE}."
             )
         if self.cache and (self.center_noise or (self.target == "center" and self.center_noise is None)):
             raise ValueError(

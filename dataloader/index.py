@@ -205,9 +205,9 @@ def _parse_labels(paths: Sequence[Path], row: np.dtype, counted: bool, z_sign: i
     """Records of some files, one after the other, some thousand at a time."""
     for path in paths:
         found = 0
-        with open_table(path) as file:
-            announced = _announced_frames(path, file.readline()) if counted else None
-            for lines, records in read_rows(path, file, row, first=1 + counted):
+        with open_table(path) as lines_of_file:
+            announced = _announced_frames(path, next(lines_of_file, "")) if counted else None
+            for lines, records in read_rows(path, lines_of_file, row, first=1 + counted):
                 z = records["joint"][..., 2]
                 z *= z_sign
                 behind = (z <= 0).any(axis=1)

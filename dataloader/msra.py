@@ -16,6 +16,7 @@ import numpy as np
 
 from config import DATASETS, Config
 from dataloader.index import Frames, center_file, read_label_files, require_labels
+from util.files import require_file
 
 FRAME_NAME = "{:06d}_depth.bin"
 HEADER = 6  # int32: width, height, left, top, right, bottom; right and bottom exclusive
@@ -81,10 +82,8 @@ def read_depth(path: Path) -> np.ndarray:
         FileNotFoundError: if it is missing.
         ValueError: if its header cannot be, its length is not the header's, or a depth is not finite.
     """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path} is missing: a depth frame whose neighbours are there.") from error
+    require_file(path, "a depth frame whose neighbours are there")
+    content = path.read_bytes()
     if len(content) < 4 * HEADER:
         raise ValueError(f"{path} is damaged: {len(content)} bytes do not hold its header.")
     width, height, left, top, right, bottom = np.frombuffer(content, "<i4", HEADER).tolist()

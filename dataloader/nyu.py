@@ -9,10 +9,11 @@ import json
 import os
 import re
 from functools import partial
+from math import prod
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat
+from scipy.io import loadmat, whosmat
 
 from config import DATASETS, Config
 from dataloader.index import Frames, center_file
@@ -22,6 +23,7 @@ from util.files import read_image
 # Of the 36 labelled joints, those that the field evaluates, in the order of the joint names.
 EVALUATED_JOINTS = (0, 3, 6, 9, 12, 15, 18, 21, 24, 25, 27, 30, 31, 32)
 LABELLED_JOINTS = 36
+MAX_NUMBERS = 10**9  # in a label file; NYU's have 24 million
 
 FRAME_NAME = "depth_1_{:07d}.png"
 FRAME_PATTERN = re.compile(r"depth_1_\d{7}\.png")
@@ -73,6 +75,9 @@ def read_labels(root: Path, config: Config) -> np.ndarray:
         source = DATASETS[config.dataset].origin(root, config.split)
         raise FileNotFoundError(f"{path} is missing: the labels of split {config.split}; {source}.")
     try:
+        announced = {name: shape for name, shape, _ in whosmat(path)}.get("joint_xyz", ())
+        if prod(announced) > MAX_NUMBERS:
+            raise ValueError(f"it announces joint_xyz of shape {announced}")
         labels = loadmat(path, variable_names=["joint_xyz"]).get("joint_xyz")
     except Exception as error:  # scipy raises many kinds for a damaged file
         raise ValueError(f"{path} cannot be read as a MATLAB file: {error}.") from error
@@ -85,7 +90,8 @@ def read_labels(root: Path, config: Config) -> np.ndarray:
     if labels.dtype.kind not in "fiu":
         raise ValueError(f"{path}: joint_xyz holds {labels.dtype}, expected real numbers.")
     joint_xyz = labels[0][:, EVALUATED_JOINTS].astype(np.float64)
-    _require(np.isfinite(joint_xyz).all((1, 2)), path, "a joint that is not a finite number")
+    finite = np.abs(joint_xyz) <= np.finfo(np.float32).max  # samples are float32
+    _require(finite.all((1, 2)), path, "a joint that is not a finite number")
     _require((joint_xyz[..., 2] > 0).all(1), path, "a joint at or behind the camera (z ≤ 0)")
     return joint_xyz
 

@@ -242,3 +242,58 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, network):
         save_checkpoint(tmp_path / "a.pth", network, SPEC, cannot_be_saved=lambda: 0)
     assert (tmp_path / "a.pth").read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["a.pth"]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"cube": (200.0, 200.0)}, "three edges"),
+        ({"cube": (0.0, 200.0, 200.0)}, "cube is"),
+        ({"cube": (-1.0, 200.0, 200.0)}, "cube is"),
+        ({"cube": (float("nan"), 200.0, 200.0)}, "cube is"),
+        ({"img_size": 127}, "img_size is 127"),
+        ({"img_size": 10**6}, "img_size is 1000000"),
+        ({"img_size": 0}, "img_size is 0"),
+        ({"num_joints": 10**9}, "its spec is"),
+        ({"net": "hourglass_100000"}, "hourglass_100000"),
+        ({"net": "resnet_7"}, "resnet_7"),
+        ({"downsample": 3}, "downsample 3"),
+        ({"kernel_size": float("inf")}, "kernel_size is inf"),
+        ({"target": "feet"}, "its spec is"),
+    ],
+    ids=str,
+)
+def test_a_spec_that_cannot_be_is_refused_before_anything_is_built(tmp_path, network, change, sentence):
+    save_checkpoint(tmp_path / "a.pth", network, SPEC._replace(**change))
+    with pytest.raises(ValueError, match=sentence) as caught:
+        load_network(tmp_path / "a.pth", SPEC)
+    assert "a.pth" in str(caught.value) or "downsample" in change or "net" in change
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["sparse", "complex"])
+def test_weights_of_another_kind_are_refused(tmp_path, network, kind):
+    weights = dict(network.state_dict())
+    weights["final2.bias"] = torch.zeros(14).to_sparse() if kind == "sparse" else torch.zeros(14) * 1j
+    torch.save({"model": weights, "spec": SPEC._asdict()}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="sparse or complex weights"):
+        load_network(tmp_path / "a.pth", SPEC)
+
+
+def test_a_flipped_bit_is_found_wherever_it_lies(tmp_path):
+    spec = ModelSpec("resnet_18", 1, 4, 1.0, "nyu")
+    path = tmp_path / "a.pth"
+    save_checkpoint(path, spec.build(), spec)
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        weights = [item for item in archive.infolist() if "/data/" in item.filename and item.file_size > 1000]
+    rng = np.random.default_rng(0)
+    for item in rng.choice(len(weights), 20, replace=False):
+        place = weights[item].header_offset + 200 + int(rng.integers(weights[item].file_size - 200))
+        path.write_bytes(
+            whole[:place] + bytes([whole[place] ^ 1 << int(rng.integers(8))]) + whole[place + 1 :]
+        )
+        with pytest.raises(ValueError, match=r"a\.pth is damaged"):
+            load_network(path, spec)
+    path.write_bytes(whole)
+    load_network(path, spec)

@@ -171,3 +171,18 @@ def test_a_million_lines_are_read_within_a_minute(tmp_path):
     (folder / "Training_Annotation.txt").unlink()
     for cache in caches(folder):
         cache.unlink()
+
+
+def test_a_line_without_end_is_refused_before_it_fills_the_memory(tmp_path):
+    path = tmp_path / "labels.txt"
+    path.write_text("a.png 1 2 3\nb.png " + "4 " * 2_000_000)
+    with pytest.raises(ValueError, match=r"line 2 is longer than"):
+        read_label_files([path], 1)
+
+
+@pytest.mark.parametrize("value", ["1e39", "-1e39", "3.5e38"])
+def test_a_number_that_float32_does_not_hold_names_its_line(tmp_path, value):
+    path = tmp_path / "labels.txt"
+    path.write_text(f"a.png 1 2 3\nb.png 1 {value} 3\n")
+    with pytest.raises(ValueError, match=r"line 2 holds"):
+        read_label_files([path], 1)

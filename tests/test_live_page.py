@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+import time
 import urllib.error
 import urllib.request
 
@@ -279,3 +280,64 @@ def scene(browser):
 def colorful(picture):
     """Number of strongly coloured pixels."""
     return int((np.ptp(picture.astype(int), axis=2) > 80).sum())
+
+
+def answer_to(page, path="/", **headers):
+    """Status of a request with headers of one's own, as another website's page would send it."""
+    request = urllib.request.Request(page.address + path, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+@needs_viser
+def test_other_websites_are_refused(page):
+    from websockets.exceptions import InvalidStatus
+    from websockets.sync.client import connect
+
+    port = page.server.get_port()
+    assert answer_to(page) == 200
+    for name in (f"localhost:{port}", f"[::1]:{port}"):
+        assert answer_to(page, Host=name) == 200
+    for host in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", "[::1"):
+        assert answer_to(page, Host=host) == 403
+    assert answer_to(page, Origin="http://evil.example") == 403
+    address = page.address.replace("http", "ws")
+    for origin in ("http://evil.example", "null", f"http://127.0.0.1.evil.example:{port}"):
+        with pytest.raises(InvalidStatus, match="403"):
+            connect(address, origin=origin, open_timeout=10)
+    with pytest.raises(InvalidStatus, match="403"):
+        connect(address, additional_headers={"Host": "evil.example"}, open_timeout=10)
+    connect(address, origin=page.address, subprotocols=["viser-v1.1.1"], open_timeout=10).close()
+
+
+@needs_viser
+def test_a_busy_port_is_said_and_the_next_taken(page, sources, tmp_path, capsys):
+    port = page.server.get_port()
+    other = LivePage(sources, blob_predictor(tmp_path), "right", port)
+    try:
+        assert (
+            f"Port {port} is in use: the page is on port {other.server.get_port()}."
+            in capsys.readouterr().out
+        )
+    finally:
+        other.close()
+
+
+@needs_viser
+def test_a_connection_that_breaks_off_prints_nothing(page, capfd):
+    import socket
+
+    for sent in (
+        b"",
+        b"GET / HT",
+        b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n\r\n",
+        b"\x00\xff",
+    ):
+        with socket.create_connection(("127.0.0.1", page.server.get_port()), timeout=5) as connection:
+            connection.sendall(sent)
+    time.sleep(0.5)
+    captured = capfd.readouterr()
+    assert "Traceback" not in captured.err + captured.out

@@ -242,3 +242,23 @@ def test_best_checkpoint_predicts(undisturbed):
     assumed = spec_from_config(Config(net="resnet_18").resolved())
     _, spec = load_network(undisturbed / "best.pth", assumed)
     assert (spec.net, spec.kernel_size, spec.dataset) == ("hourglass_1", 0.4, "synth")
+
+
+def test_a_folder_that_a_run_writes_into_is_refused(settings, tmp_path, capsys, monkeypatch):
+    arguments = [*settings, "--output_dir", str(tmp_path)]
+    process = start_training([*arguments, "--max_epoch", "50"], tmp_path / "output.txt")
+    try:
+        wait_for_step(process, tmp_path, 1)
+        for resume in ([], ["--resume"]):
+            complaint = fails(capsys, monkeypatch, [*arguments, *resume])
+            assert f"Another run writes into {tmp_path}" in complaint
+        assert process.is_alive()
+    finally:
+        process.kill()
+        process.join()
+    (tmp_path / "last.pth").unlink(missing_ok=True)
+    process = start_training(
+        [*arguments, "--max_epoch", "1"], tmp_path / "output.txt"
+    )  # the lock went with it
+    process.join()
+    assert process.exitcode == 0, (tmp_path / "output.txt").read_text()

@@ -1,5 +1,6 @@
 """Frames from files, folders, stacks, videos and cameras, with the right intrinsics and unit."""
 
+import os
 import sys
 import types
 
@@ -348,3 +349,54 @@ def test_endings_in_capitals(tmp_path):
     np.testing.assert_array_equal(source.read(0), RAW[0])
     np.testing.assert_array_equal(open_source(str(folder / "B.BIN"), GIVEN).read(0)[5:53, 3:67], RAW[1])
     np.testing.assert_array_equal(open_source(str(folder / "C.NPY"), GIVEN).read(0), RAW[2])
+
+
+def big_png(path):
+    """A PNG of 30,000 × 30,000 grey pixels of 16 bits, all 0, in a small file."""
+    import struct
+    import zlib
+
+    def chunk(kind, content):
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    header = struct.pack(">IIBBBBB", 30000, 30000, 16, 0, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IEND", b""))
+
+
+def big_npz(path):
+    """An archive whose one entry announces 12 GB."""
+    import zipfile
+
+    np.savez(path, depth=np.zeros((2, 3), np.uint16))
+    content = bytearray(path.read_bytes())
+    entry = content.index(b"PK\x01\x02")
+    with zipfile.ZipFile(path) as archive:
+        assert archive.infolist()[0].file_size < 1000
+    content[entry + 24 : entry + 28] = (4_200_000_000).to_bytes(4, "little")
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "sentence"),
+    [
+        ("big.png", big_png, "announces"),
+        ("big.npz", big_npz, "unpacks to 4.2 GB"),
+        ("pipe.png", lambda path: os.mkfifo(path), "is not a file"),
+        ("pipe.npy", lambda path: os.mkfifo(path), "is not a file"),
+        ("pipe.bin", lambda path: os.mkfifo(path), "is not a file"),
+    ],
+)
+def test_sizes_and_kinds_are_looked_at_before_reading(tmp_path, name, write, sentence):
+    write(tmp_path / name)
+    with pytest.raises(ValueError, match=sentence):
+        open_source(str(tmp_path / name), GIVEN)
+
+
+@pytest.mark.parametrize("name", ["objects.npy", "objects.npz"])
+def test_arrays_of_objects_are_refused(tmp_path, name):
+    objects = np.array([{"a": 1}], dtype=object)
+    (np.save if name.endswith("npy") else np.savez)(tmp_path / name, objects)
+    with pytest.raises(ValueError, match="cannot be read as an array of numbers"):
+        open_source(str(tmp_path / name), GIVEN)

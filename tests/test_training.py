@@ -26,6 +26,7 @@ from util.training.engine import (
 )
 from util.training.sampler import ShuffledBatches
 from util.training.state import TrainingState
+from util.training.trainer import finish_epoch
 
 FRAMES = 16
 CPU = Processes(torch.device("cpu"))
@@ -222,3 +223,12 @@ def test_unused_skip_convolutions_are_not_trained(config):
 def test_settings_that_cannot_work(name, value):
     with pytest.raises(ValueError, match=name):
         replace(Config(), **{name: value}).resolved()
+
+
+def test_the_best_error_is_the_least_of_all_epochs(config):
+    state = start(config)
+    results = [finish_epoch(state, mpe_mm) for mpe_mm in (9.0, 7.0, 8.0, 7.0, 6.5)]
+    assert results == [True, True, False, False, True]
+    assert (state.best_mpe_mm, state.epoch) == (6.5, 5)
+    finish_epoch(state, 20.0)
+    assert state.best_mpe_mm == 6.5

@@ -4,6 +4,7 @@ import os
 import pickle
 import platform
 import warnings
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from config import DATASETS, Config
 from model import build_network
 from util.files import atomic_write
 
+MAX_JOINTS = 1000  # more is a damaged file, and its network would fill the memory
 RESULTS = Path(__file__).parents[1] / "results"  # also for those who import this from a folder of theirs
 AUTHORS_WEIGHTS = "https://github.com/Elody-07/AWR-Adaptive-Weighting-Regression"
 
@@ -211,6 +213,8 @@ def load_network(path: Path, assumed: ModelSpec) -> tuple[nn.Module, ModelSpec]:
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
         entries = ", ".join(map(str, content))[:200] or "none"
         raise ValueError(f"{path} holds no network weights; its entries: {entries}.")
+    if any(value.layout != torch.strided or value.is_complex() for value in weights.values()):
+        raise ValueError(f"{path} holds sparse or complex weights, which no network here has.")
     _require_fit(path, spec, network.state_dict(), weights)
     network.load_state_dict(weights)
     return network, spec
@@ -231,13 +235,21 @@ def spec_from_dict(content: dict[str, Any]) -> ModelSpec:
     """The spec that a file of ours holds; TypeError if it is not one."""
     spec = ModelSpec(**content)
     kinds = (str, int, int, (int, float), (str, type(None)), int, str, (tuple, type(None)))
-    if not all(isinstance(value, kind) for value, kind in zip(spec, kinds, strict=True)):
+    typed = all(isinstance(value, kind) for value, kind in zip(spec, kinds, strict=True))
+    if not typed or not 1 <= spec.num_joints <= MAX_JOINTS or spec.target not in ("joints", "center"):
         raise TypeError(f"its spec is {dict(content)}")
-    if not (spec.num_joints > 0 and spec.kernel_size > 0 and spec.img_size > 0):
-        raise TypeError(
-            f"its spec has {spec.num_joints} joints, kernel size {spec.kernel_size}, crops of {spec.img_size}"
-        )
+    if spec.cube is not None and not (len(spec.cube) == 3 and all(map(_is_number, spec.cube))):
+        raise TypeError(f"its cube is {spec.cube}, expected three edges in mm")
+    try:  # checked like settings, before anything is built
+        names = ("net", "downsample", "kernel_size", "img_size", "target", "cube")
+        Config(**{name: getattr(spec, name) for name in names}).resolved()
+    except ValueError as error:
+        raise TypeError(str(error).rstrip(".")) from error
     return spec
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -253,6 +265,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"the authors' are linked from {AUTHORS_WEIGHTS}."
         )
     try:
+        if zipfile.is_zipfile(path):  # PyTorch does not look at the archive's checksums
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged:
+                raise ValueError(f"{path} is damaged: {damaged} has a wrong checksum; copy the file again.")
         # PyTorch's warnings about a foreign pickle would stand before our one sentence.
         with torch.serialization.safe_globals(_NUMPY_SCALARS), warnings.catch_warnings(action="ignore"):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -260,6 +277,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} was refused: it is damaged, or holds more than plain weights, which could run code."
         ) from error
+    except ValueError:
+        raise
     except Exception as error:  # a damaged file can fail anywhere inside the unpickler
         raise ValueError(f"{path} is damaged: it cannot be read as a PyTorch checkpoint.") from error
     if not isinstance(content, dict):

@@ -41,8 +41,8 @@ def run(
         groups: dataclasses that `kind` inherits and that this command reads, a heading of --help each;
             none: all of `kind`, without headings.
     """
-    # Before PyTorch is imported: its idle threads sleep instead of spinning. On two cores a frame took 2 % longer
-    # (317 instead of 310 ms); beside two busy processes 538 instead of 1,810 ms.
+    # Before PyTorch is imported: its idle threads sleep instead of spinning. On two cores a frame took 317
+    # instead of 310 ms; beside two busy processes 538 instead of 1,810 ms.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     before = signal.signal(signal.SIGTERM, _stop)
     try:
@@ -125,6 +125,8 @@ def _sentence(error: Exception) -> str | None:
     module, name = type(error).__module__, type(error).__name__
     if name == "OutOfMemoryError" and module.startswith("torch"):
         return "the GPU's memory is full: use smaller batches, bf16, or --device cpu."
+    if isinstance(error, MemoryError) or (name == "RuntimeError" and "allocate memory" in str(error)):
+        return "the memory is full: use smaller batches (--batch_size), or smaller frames."
     if module.startswith(("torch._dynamo", "torch._inductor")):
         first_line = str(error).strip().partition("\n")[0].rstrip(".")
         return f"torch.compile does not work here: {first_line}; do without it."

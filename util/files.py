@@ -2,15 +2,19 @@
 
 import errno
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
 import cv2
 import numpy as np
+from PIL import Image
 
+MAX_PIXELS = 2**25  # of a frame; depth cameras have a third of that at the most
+MAX_LINE = 2**20  # characters; a longer one is not a line of numbers
 INVALID = "invalid"  # V2V-PoseNet's word for a frame without a hand, in place of a centre
 LINES_AT_A_TIME = 10_000  # of a table: a few megabytes of text
 
@@ -69,6 +73,32 @@ def remove_leftovers(folder: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Create a folder and lock it while the block runs; the lock ends with the process, however it ends.
+
+    Raises:
+        ValueError: if another process has locked it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"Another run writes into {folder}: wait until it ends, or choose another --output_dir."
+            ) from None
+        yield
+    finally:
+        os.close(handle)
+
+
 def write_table(path: Path, table: np.ndarray) -> None:
     """Write (lines, columns) numbers as text, `%.3f`, a row a line."""
     with atomic_write(path) as temporary:
@@ -82,15 +112,28 @@ class Rows(NamedTuple):
     values: np.ndarray
 
 
-def open_table(path: Path) -> TextIO:
-    """Open a text file whose lines `read_rows` reads.
+@contextmanager
+def open_table(path: Path) -> Iterator[Iterator[str]]:
+    """Open a text file, and give its lines, for `read_rows`.
 
     Raises:
         FileNotFoundError: if it is missing.
+        ValueError: naming a line that is longer than any line of numbers.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing or not a file.")
-    return path.open(encoding="latin-1")  # has a character for every byte
+    with path.open(encoding="latin-1") as file:  # has a character for every byte
+        yield _bounded_lines(path, file)
+
+
+def _bounded_lines(path: Path, file: TextIO) -> Iterator[str]:
+    for number in count(1):
+        line = file.readline(MAX_LINE)
+        if not line:
+            return
+        if len(line) == MAX_LINE and not line.endswith("\n"):
+            raise DamagedLineError(path, number, f"is longer than {MAX_LINE:,} characters")
+        yield line
 
 
 def read_rows(path: Path, lines: Iterable[str], row: np.dtype, first: int = 1) -> Iterator[Rows]:
@@ -169,10 +212,9 @@ def read_image(path: Path) -> np.ndarray:
         FileNotFoundError: if it is missing.
         ValueError: if it cannot be decoded.
     """
-    try:
-        encoded = np.fromfile(path, np.uint8)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path} is missing: a depth frame whose neighbours are there.") from error
+    require_file(path, "a depth frame whose neighbours are there")
+    encoded = np.fromfile(path, np.uint8)
+    _require_small_image(path)
     try:
         image = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED) if encoded.size else None
     except cv2.error:  # a header that announces an absurd size
@@ -180,6 +222,27 @@ def read_image(path: Path) -> np.ndarray:
     if image is None:
         raise ValueError(f"{path} is damaged: it cannot be decoded as an image.")
     return image
+
+
+def require_file(path: Path, what: str) -> None:
+    """Raise FileNotFoundError or ValueError where a path is no file: a pipe would be waited for for ever."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: {what}.")
+    if not path.is_file():
+        raise ValueError(f"{path} is not a file: expected {what}.")
+
+
+def _require_small_image(path: Path) -> None:
+    """Raise ValueError where an image's header announces more pixels than any depth camera has."""
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+            width, height = image.size
+    except Image.DecompressionBombError:
+        raise ValueError(f"{path} is damaged, or no depth frame: it announces too many pixels.") from None
+    except Exception:  # Pillow does not know it: OpenCV says whether it can be read
+        return
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{path} is damaged, or no depth frame: it announces {width}×{height} pixels.")
 
 
 def read_depth_png(path: Path) -> np.ndarray:

@@ -3,9 +3,12 @@
 Built on viser, which brings the page and the connection; this module says what is on it.
 """
 
+import logging
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -29,6 +32,7 @@ from util.inference.predictor import Handedness, HandPose, HandPosePredictor
 from util.inference.tracker import HandTracker
 
 HOST = "127.0.0.1"  # this machine alone
+LOCAL_NAMES = (HOST, "localhost", "::1")
 LOOP = 600  # frames of an endless source that can be asked for again, before it starts over
 UNIT = 100.0  # mm a unit of the scene: a hand is a few units large, as viser's own controls expect
 POINT_SIZE, LINE_WIDTH, JOINT_RADIUS = 0.012, 0.05, 0.065  # units
@@ -57,6 +61,45 @@ def serve(sources: Sequence[Source], predictor: HandPosePredictor, handedness: H
         page.close()
 
 
+@contextmanager
+def _only_local_requests() -> Iterator[None]:
+    """Servers that viser starts inside refuse what does not come from a page of this machine.
+
+    A website could otherwise read the frames through the visitor's browser: by a WebSocket of its own, whose
+    Origin is the website, or after giving its name this machine's address (DNS rebinding), so that the Host
+    is the website. viser has no setting for that; its server is that of the package websockets.
+    """
+    from websockets.asyncio import server
+
+    serve = server.serve
+
+    def guarded(*arguments: Any, process_request: Any, **options: Any) -> Any:
+        def check(connection: Any, request: Any) -> Any:
+            names = request.headers.get_all("Host") + request.headers.get_all("Origin")
+            if not names or not all(map(is_local, names)):
+                return connection.respond(403, "This page is for this machine alone.\n")
+            return process_request(connection, request)
+
+        # A visitor who leaves in the middle of a request is no error to report.
+        logger = logging.getLogger("awr.live_page")
+        logger.setLevel(logging.CRITICAL)
+        return serve(*arguments, process_request=check, logger=logger, **options)
+
+    server.serve = guarded
+    try:
+        yield
+    finally:
+        server.serve = serve
+
+
+def is_local(name: str) -> bool:
+    """Whether a Host or Origin header names this machine: `localhost:8080`, `http://127.0.0.1:8080`."""
+    try:
+        return urlsplit(name if "//" in name else f"//{name}").hostname in LOCAL_NAMES
+    except ValueError:
+        return False
+
+
 class LivePage:
     """What the page shows, and what its controls ask for.
 
@@ -82,7 +125,10 @@ class LivePage:
         self.sources = {source.name: source for source in sources}
         self.predictor, self.handedness = predictor, handedness
         self.info: DatasetInfo = predictor.info
-        self.server = viser.ViserServer(HOST, port, label="AWR", verbose=False)
+        with _only_local_requests():
+            self.server = viser.ViserServer(HOST, port, label="AWR", verbose=False)
+        if self.server.get_port() != port:
+            print(f"Port {port} is in use: the page is on port {self.server.get_port()}.")
         self.address = f"http://{HOST}:{self.server.get_port()}"
         self.rate = 0.0
         self._shown: tuple | None = None

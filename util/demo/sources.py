@@ -2,6 +2,7 @@
 
 import os
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -12,9 +13,10 @@ import numpy as np
 from config import DATASETS, NYU_CAMERA
 from dataloader import msra, nyu
 from util.camera import CAMERAS, Camera, DepthCamera, scale_camera
-from util.files import read_image
+from util.files import read_image, require_file
 
 PICTURES, STACKS, VIDEOS = (".png", ".tif", ".tiff"), (".npy", ".npz"), (".avi", ".mkv", ".mp4", ".mov")
+MAX_ARRAY_BYTES = 4 * 10**9  # of an .npz
 FRAME_FILES = (*PICTURES, ".npy", ".bin")
 
 # FFmpeg's own complaints about a damaged film would stand before our one sentence.
@@ -75,8 +77,7 @@ def open_source(name: str, options: SourceOptions) -> Source:
         if not files:
             raise FileNotFoundError(f"{path} holds no depth frames: expected {', '.join(FRAME_FILES)} files.")
         return _files(name, files, options)
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing: pass a file, a folder, `realsense` or `synthetic`.")
+    require_file(path, "a file or folder of depth frames, `realsense` or `synthetic`")
     if _ending(path) in STACKS:
         return _stack(path, options)
     if _ending(path) in VIDEOS:
@@ -243,6 +244,15 @@ def _intrinsics(
 
 def _load_array(path: Path) -> np.ndarray:
     """The one array of an .npy or .npz file; never one that would run code."""
+    require_file(path, "an array of depth frames")
+    if zipfile.is_zipfile(path):  # an .npz: it would be unpacked into memory as a whole
+        with zipfile.ZipFile(path) as archive:
+            size = max((item.file_size for item in archive.infolist()), default=0)
+        if size > MAX_ARRAY_BYTES:
+            raise ValueError(
+                f"{path} unpacks to {size / 1e9:.1f} GB: keep recordings of that size as .npy, which is read "
+                "frame by frame."
+            )
     try:
         content = np.load(path, mmap_mode="r" if _ending(path) == ".npy" else None, allow_pickle=False)
         if isinstance(content, np.ndarray):

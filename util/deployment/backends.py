@@ -2,6 +2,7 @@
 
 import functools
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ ENGINE_SUFFIX = ".xml"  # of an int8 file, which export writes and OpenVINO runs
 SPEC_ENTRY = ["awr", "spec"]  # where such a file keeps its ModelSpec, as JSON
 
 # Takes (B, 1, S, S) float32 normalised crops, a tensor or an array; gives joints (B, J, 3) normalised
-# uvd and their confidence (B, J), float32 tensors on the backend's device.
+# uvd and their confidence (B, J), float32 tensors on the backend's device. Threads may share one.
 Backend = Callable[[Tensor | np.ndarray], tuple[Tensor, Tensor]]
 
 
@@ -161,17 +162,23 @@ def run_by_openvino(model: Any, precision: str = "fp32") -> Backend:
     }
     request = openvino_core().compile_model(model, "CPU", settings).create_infer_request()
 
+    one_at_a_time = threading.Lock()  # the next call overwrites the outputs; each uses all cores anyway
+
     def predict(image: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
-        request.infer([np.asarray(image)], share_inputs=True)
-        # Copies: the next call writes into the same memory.
-        return tuple(torch.from_numpy(request.get_output_tensor(i).data.copy()) for i in range(2))
+        with one_at_a_time:
+            request.infer([np.asarray(image)], share_inputs=True)
+            return tuple(torch.from_numpy(request.get_output_tensor(i).data.copy()) for i in range(2))
 
     return predict
 
 
 @functools.cache
 def openvino_core() -> Any:
-    """The process's one `openvino.Core`: with two, it ends in a crash.
+    """The process's one `openvino.Core`, kept until the process ends.
+
+    Each Core's CPU plugin installs a signal stack of its own (openvino pull request 11894), and puts the one
+    before back when it goes. Of two that go in the order in which they came, the second puts back one that
+    is unmapped already: the next signal ends the process with SIGSEGV. Seen with OpenVINO 2026.4.1.
 
     Raises:
         ValueError: if OpenVINO is not installed.

@@ -41,8 +41,8 @@ DEPTH_STEP = 50.0  # mm between neighbouring samples; more is another surface
 SAMPLE_SPACING = 7.0  # mm between samples of the frame: fingers have two or three across
 MAX_SAMPLES = 3000  # beyond, a wall behind the hand would take gigabytes and seconds
 
-# Multiplications in a matrix product that OpenBLAS computes in one thread. After a larger one its other threads
-# spin on, and take the cores from the network that follows.
+# Multiplications in a matrix product that OpenBLAS computes in one thread. After a larger one its other
+# threads spin on, and take the cores from the network that follows.
 SINGLE_THREAD_PRODUCT = 4 * 65536
 
 

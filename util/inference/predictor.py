@@ -61,6 +61,8 @@ class HandPose(NamedTuple):
 class HandPosePredictor:
     """A trained network, ready for frames of any resolution, unit and pinhole camera.
 
+    Threads may share a predictor, whichever engine it has. A HandTracker belongs to one thread.
+
     Args:
         checkpoint: weights of the pose network, or an int8 file (.xml), which is run by OpenVINO on the CPU.
         device: auto, cpu, cuda or cuda:N.

@@ -46,7 +46,7 @@ class OneEuro:
 
 
 class HandTracker:
-    """Poses of one hand in the frames of a stream.
+    """Poses of one hand in the frames of a stream. It belongs to one thread; several may share the predictor.
 
     Args:
         predictor: of single frames.

@@ -38,7 +38,6 @@ class RunLog:
         if not self.writes:
             return
         remove_leftovers(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "log.jsonl"
         if path.is_file() and path.stat().st_size > kept_bytes:
             os.truncate(path, kept_bytes)

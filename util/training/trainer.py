@@ -3,14 +3,16 @@
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
 from config import DATASETS, Config
 from dataloader import build_dataset
+from dataloader.base import HandDataset
 from util.checkpoint import init_network, load_network, load_or_init_network, spec_from_config
 from util.device import usable_precision
+from util.files import locked_folder
 from util.training.distributed import Processes
 from util.training.engine import (
     StepMeans,
@@ -31,7 +33,8 @@ def train(config: Config, processes: Processes) -> TrainingState:
         The state at the end.
 
     Raises:
-        FileNotFoundError, ValueError, OSError: for data, settings, a diverged loss, a full disk.
+        FileNotFoundError, ValueError, OSError: for data, settings, a diverged loss, a full disk; also if
+            another run writes into `output_dir`.
         KeyboardInterrupt: after SIGTERM or Ctrl-C, once last.pth is written.
     """
     config = _usable(config, processes)
@@ -40,6 +43,14 @@ def train(config: Config, processes: Processes) -> TrainingState:
     validation = build_dataset(replace(config, split=val_split))
     if val_split == "test":
         processes.print(f"{config.dataset} has no val split: best.pth is picked by the error on test.")
+    with locked_folder(Path(config.output_dir)) if processes.is_main else nullcontext():
+        return run_epochs(config, processes, training, validation)
+
+
+def run_epochs(
+    config: Config, processes: Processes, training: HandDataset, validation: HandDataset
+) -> TrainingState:
+    """Start or resume, and train to `max_epoch`; see `train`."""
     batches = ShuffledBatches(
         len(training), config.batch_size, config.seed, processes.rank, processes.world_size
     )
