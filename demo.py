@@ -4,85 +4,8 @@ python demo.py --source frame.png --camera sr305 --save out
 python demo.py --source synthetic --serve
 """
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
-
 from util.cli import run
-
-
-@dataclass
-class DemoSettings:
-    """Settings of the demo."""
-
-    # synthetic, realsense, or a file, folder or video of depth frames; --serve takes several
-    source: tuple[str, ...] = ("synthetic",)
-    camera: str = ""  # nyu, kinect1, kinect2, azure, sr300, sr305, d415, d435, d455, l515, or fx,fy,cx,cy
-    depth_scale: float | None = None  # mm a unit: 1000 for metres; None: the camera's, else 1
-    handedness: Literal["right", "left"] = "right"
-    track: bool | None = None  # a pose says where to look in the next frame; None: not in PNG files
-    smooth: bool = False  # One-Euro filter over time; with tracking only
-
-    show: bool = False  # a window; q or Esc ends it
-    serve: bool = False  # a page for the browser with a point cloud and skeleton to turn
-    port: int = 8080  # of that page, on this machine alone
-    save: str = ""  # out.mp4, out.gif, a folder of PNG files, or out.png: all frames on one sheet
-    json: str = ""  # out.jsonl: one pose a line
-    weights: bool = False  # show every joint's adaptive weight map too
-    min_confidence: float | None = None  # joints' mean, below which there is no hand; None: the network's
-    depth_range: tuple[float, float] = (100.0, 1500.0)  # nearest and farthest depth of a hand to be found, mm
-    frames: int = 0  # stop after so many; 0: at the end, or at Ctrl-C
-
-    load_model: str = ""  # checkpoint; empty: results/resnet_18_synth.pth
-    net: str = "resnet_18"  # of a checkpoint that does not say, as published ones
-    dataset: str = "synth"  # that it was trained on
-    device: str = "auto"
-    backend: Literal["torch", "compile", "onnxruntime", "openvino"] = "torch"
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # as far as the backend has it
-    seed: int = 0  # of the synthetic hand
-    leaves: bool = False  # the synthetic hand goes away and comes back
-    body: bool = False  # and has a body behind it
-
-    def resolved(self) -> "DemoSettings":
-        """Check the settings.
-
-        Raises:
-            ValueError: in one sentence, for one that cannot work.
-        """
-        if not (self.show or self.serve or self.save or self.json):
-            raise ValueError("No output selected: pass --show, --serve, --save or --json.")
-        if self.serve and (self.show or self.save or self.json):
-            raise ValueError("--serve shows poses in the browser alone: leave --show, --save, --json out.")
-        if self.serve and (self.smooth or self.frames or self.track is not None):
-            raise ValueError(
-                "--serve plays frames one by one, back and forth: leave --smooth, --track, --frames out."
-            )
-        if self.save and self.json and Path(self.save) in (Path(self.json), *Path(self.json).parents):
-            raise ValueError(f"--json {self.json} lies in --save {self.save}: name a place of its own.")
-        if self.backend != "torch" and (self.weights or self.serve):
-            raise ValueError(
-                f"--weights and --serve show weight maps, which backend {self.backend} does not give: "
-                "leave --backend out."
-            )
-        if "realsense" in self.source and (self.camera or self.depth_scale):
-            raise ValueError(
-                "A RealSense brings its own intrinsics and unit: leave --camera, --depth_scale out."
-            )
-        if "synthetic" in self.source and self.depth_scale:
-            raise ValueError("The synthetic hand is rendered in mm: leave --depth_scale out.")
-        if len(self.source) != 1 and not (self.serve and self.source):
-            raise ValueError(f"{len(self.source)} sources: without --serve it must be exactly one.")
-        if self.frames < 0:
-            raise ValueError(f"frames is {self.frames}: it cannot be negative.")
-        if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}: it cannot be negative.")
-        if not 1 <= self.port <= 65535:
-            raise ValueError(f"port is {self.port}: it must be 1 to 65535.")
-        if self.depth_scale is not None and not 0 < self.depth_scale < float("inf"):
-            raise ValueError(f"depth_scale is {self.depth_scale}: it must be positive and finite.")
-        if not 0 <= self.depth_range[0] < self.depth_range[1]:
-            raise ValueError(f"depth_range is {self.depth_range}: the nearest depth comes first, in mm.")
-        return self
+from util.demo.settings import DemoSettings
 
 
 def main(settings: DemoSettings) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
@@ -17,15 +16,13 @@ from util.demo import recording
 from util.demo.live_page import serve
 from util.demo.overlay import draw_panel
 from util.demo.recording import record, window, write_poses
+from util.demo.settings import DemoSettings
 from util.demo.sources import Source, SourceOptions, open_source
 from util.inference.predictor import DEFAULT_CHECKPOINT, Handedness, HandPose, HandPosePredictor
 from util.inference.tracker import HandTracker, OneEuro
 
-if TYPE_CHECKING:
-    from demo import DemoSettings
 
-
-def run_demo(settings: "DemoSettings") -> None:
+def run_demo(settings: DemoSettings) -> None:
     """Predict the frames of every source, and show or save the poses.
 
     Raises:
@@ -45,7 +42,7 @@ def run_demo(settings: "DemoSettings") -> None:
             run_stream(sources[0], predictor, settings)
 
 
-def load_predictor(settings: "DemoSettings") -> HandPosePredictor:
+def load_predictor(settings: DemoSettings) -> HandPosePredictor:
     """The networks that the settings name."""
     assumed = spec_from_config(Config(net=settings.net, dataset=settings.dataset).resolved())
     predictor = HandPosePredictor(
@@ -67,7 +64,7 @@ def load_predictor(settings: "DemoSettings") -> HandPosePredictor:
     return predictor
 
 
-def run_stream(source: Source, predictor: HandPosePredictor, settings: "DemoSettings") -> None:
+def run_stream(source: Source, predictor: HandPosePredictor, settings: DemoSettings) -> None:
     """Every frame of a source through the network and to where the settings say."""
     pose_of = make_poser(
         source, predictor, settings.handedness, settings.track, settings.smooth, settings.weights
