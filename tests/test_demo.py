@@ -304,7 +304,7 @@ def test_pose_lines_hold_three_digits(tmp_path):
 
 def test_the_five_lines_of_the_readme(blob_weights, capsys):
     text = (PROJECT / "README.md").read_text()
-    section = text[text.index("## Your own camera") :]
+    section = text[text.index("## Start") :]
     code = section.split("```python\n")[1].split("```")[0]
     lines = [line for line in code.splitlines() if line]
     assert len(lines) == 5

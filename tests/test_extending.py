@@ -1,0 +1,83 @@
+"""docs/extending.md is true: a network, a data set and a loss, added in a copy of the project as it says."""
+
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.helpers.nyu_folder import ball_hand, open_hand, write_nyu_folder
+from tests.helpers.project import PROJECT
+
+NETWORK = """
+import torch
+from torch import nn
+
+class MyNetwork(nn.Module):
+    def __init__(self, width, joints, downsample):
+        super().__init__()
+        self.stem = nn.Conv2d(1, width, 3, stride=downsample, padding=1)
+        self.norm = nn.BatchNorm2d(width)
+        self.head = nn.Conv2d(width, 4 * joints, 1)
+
+    def forward(self, image):
+        return [self.head(self.norm(self.stem(image)).relu())]
+
+def build(size: str, num_joints: int, downsample: int) -> nn.Module:
+    return MyNetwork(int(size), num_joints, downsample)
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A copy of the code, and ten frames of a data set called mydata, in NYU's layout."""
+    copy = tmp_path / "project"
+    ignored = shutil.ignore_patterns(".git", "results", "data", "output", "tests", "__pycache__", ".*")
+    shutil.copytree(PROJECT, copy, ignore=ignored)
+    joints = np.array([open_hand([5.0 * i, 0, 700]) for i in range(6)])
+    for split in ("train", "val", "test"):
+        write_nyu_folder(copy / "data" / "mydata", split, map(ball_hand, joints), joints, joints.mean(axis=1))
+    return copy
+
+
+def add_after(path, marker, text):
+    """Insert lines behind the first line that contains the marker."""
+    content = path.read_text()
+    end = content.index("\n", content.index(marker)) + 1
+    path.write_text(content[:end] + text + content[end:])
+
+
+def run(project, *command):
+    ran = subprocess.run([sys.executable, *command], cwd=project, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    return ran.stdout
+
+
+@pytest.mark.slow
+def test_a_network_a_data_set_and_a_loss_are_added_as_the_page_says(project):
+    page = (PROJECT / "docs" / "extending.md").read_text()
+    row = re.search(r'^   ("mynet": NetworkInfo\(.*\),)$', page, re.M)[1]
+    (project / "model" / "my_network.py").write_text(NETWORK)
+    add_after(project / "config.py", "NETWORKS = {", f"    {row}\n")
+
+    shutil.copy(project / "dataloader" / "nyu.py", project / "dataloader" / "mydata.py")
+    new_set = '    "mydata": replace(NYU, layout="mydata", val_split="val", smaller_hand_from=None),\n'
+    add_after(project / "config.py", "DATASETS = {", new_set)
+
+    add_after(project / "config.py", "coord_weight: float = 1.0", "    my_weight: float = 2.0  # of mine\n")
+    engine = project / "util" / "training" / "engine.py"
+    content = engine.read_text()
+    changed = content.replace(
+        "return config.dense_weight, ", "return config.my_weight * config.dense_weight, "
+    )
+    assert changed != content
+    engine.write_text(changed)
+
+    flags = ("--dataset", "mydata", "--net", "mynet_8", "--img_size", "64", "--num_workers", "0")
+    run(project, "train.py", *flags, "--max_epoch", "1", "--batch_size", "2", "--my_weight", "3")
+    checkpoint = "output/mydata/mynet_8/best.pth"
+    assert (project / checkpoint).is_file()
+    assert "MPE (mm)" in run(project, "test.py", *flags, "--load_model", checkpoint)
+    assert "within 20 mm" in run(project, "-m", "util.inference.centers", "--dataset", "mydata")
