@@ -17,6 +17,7 @@ from tests.helpers.project import SHARED
 from tests.helpers.real_frames import PALMS, SR305
 from util.camera import Camera
 from util.files import read_centers, write_centers
+from util.inference import find_hand
 from util.inference.centers import center_errors, centers_from_labels, find_centers
 from util.inference.find_hand import DEPTH_RANGE, center_from_depth
 
@@ -106,6 +107,24 @@ def test_the_hand_is_found_in_a_scene(camera, shape, others):
         parts = [(x, -y, *rest) for x, y, *rest in parts]
     center = center_from_depth(scene(camera, shape, parts), camera) * (1, camera.flip, 1)
     assert (distance_from_hand(center) < (15, 40, 10)).all()
+
+
+def test_what_lies_far_behind_the_nearest_surface_is_not_sampled(monkeypatch):
+    """A hand at 600 mm is looked for up to 1,050 mm: a person behind it would only thin out its samples."""
+    sampled, sample = [], find_hand.sample_frame
+
+    def spy(*arguments):
+        sampled.append(sample(*arguments))
+        return sampled[-1]
+
+    monkeypatch.setattr(find_hand, "sample_frame", spy)
+    camera, shape = CAMERAS[0]
+    parts = [PALM, *FINGERS, (60, 60, 1000, 150, 150), (260, 60, 1100, 150, 150)]
+    center = center_from_depth(scene(camera, shape, parts), camera)
+    assert (distance_from_hand(center) < (15, 40, 10)).all()
+    assert [round(samples.xyz[:, 2].max()) for samples in sampled] == [1100, 1000]
+    center_from_depth(scene(camera, shape, parts), camera, (100.0, 900.0))
+    assert sampled[-1].xyz[:, 2].max() < 900
 
 
 def test_noise_and_missing_readings_do_not_move_the_centre():

@@ -396,3 +396,20 @@ def test_the_next_centre_is_the_middle_of_the_joints(blob, hand):
     pose = blob.predict(hand, NYU_CAMERA)
     low, high = pose.joints_xyz.min(0), pose.joints_xyz.max(0)
     np.testing.assert_allclose(next_center(pose), (low + high) / 2)
+
+
+def test_a_found_hand_is_looked_at_again_around_its_joints(blob, hand, monkeypatch):
+    passes, poses_of = [], HandPosePredictor._poses
+
+    def spy(self, frames, camera, centers, weights):
+        poses = poses_of(self, frames, camera, centers, weights)
+        passes.append((np.array(centers), list(poses)))  # the list is changed afterwards
+        return poses
+
+    monkeypatch.setattr(HandPosePredictor, "_poses", spy)
+    pose = blob.predict(hand, NYU_CAMERA)
+    (first, (answer,)), (second, _) = passes
+    np.testing.assert_allclose(first[0], center_from_depth(hand, NYU_CAMERA))
+    np.testing.assert_allclose(second[0], next_center(answer))
+    assert np.linalg.norm(second[0] - first[0]) > 1
+    np.testing.assert_array_equal(pose.center_xyz, second[0])
