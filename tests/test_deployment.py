@@ -172,7 +172,7 @@ def test_what_is_not_there_is_one_sentence(backend, precision, sentence, network
 def test_a_missing_package_names_the_requirements(network, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ValueError, match=r"onnx is not installed: pip install -r requirements-deploy\.txt"):
-        load_backend(network, SPEC, "openvino")
+        load_backend(network, SPEC, "onnxruntime")
 
 
 @pytest.fixture(scope="module")

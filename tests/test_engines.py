@@ -18,6 +18,8 @@ from util.deployment.folding import example_crops
 from util.inference.predictor import HandPosePredictor
 from util.inference.tracker import HandTracker
 
+pytestmark = pytest.mark.slow
+
 CAMERA = CAMERAS["nyu"].camera
 ENGINES = ("torch", "onnxruntime", "openvino")
 THREADS, CALLS = 8, 6
@@ -67,7 +69,6 @@ print("alive")
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_signal_after_two_backends_went_ends_no_process(engine):
     need(engine)

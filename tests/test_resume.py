@@ -187,6 +187,7 @@ def test_another_network_cannot_resume(settings, copied, capsys, monkeypatch):
     assert "net hourglass_1, not hourglass_2" in fails(capsys, monkeypatch, arguments)
 
 
+@pytest.mark.slow
 def test_other_frozen_parts_cannot_resume(settings, copied, capsys, monkeypatch):
     arguments = [*settings, "--resume", "--freeze", "pre", "outs_1", "--output_dir", str(copied)]
     complaint = fails(capsys, monkeypatch, arguments)
@@ -244,6 +245,7 @@ def test_best_checkpoint_predicts(undisturbed):
     assert (spec.net, spec.kernel_size, spec.dataset) == ("hourglass_1", 0.4, "synth")
 
 
+@pytest.mark.slow
 def test_a_folder_that_a_run_writes_into_is_refused(settings, tmp_path, capsys, monkeypatch):
     arguments = [*settings, "--output_dir", str(tmp_path)]
     process = start_training([*arguments, "--max_epoch", "50"], tmp_path / "output.txt")

@@ -87,6 +87,8 @@ def locked_folder(folder: Path) -> Iterator[None]:
         yield
         return
     handle = os.open(folder, os.O_RDONLY)
+    inherited = [handle]  # a loader's worker that outlives a killed run must not keep the lock
+    os.register_at_fork(after_in_child=lambda: [os.close(file) for file in inherited])
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -96,6 +98,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
             ) from None
         yield
     finally:
+        inherited.clear()
         os.close(handle)
 
 
