@@ -290,7 +290,7 @@ class NetworkInfo(NamedTuple):
     `builder`: "module:function" that takes the name's size, the number of joints and the downsampling, and
     gives the network. `kernel_size`: K of docs/spec.md §5; decoding with another than in training ruins the
     joints. Means of the joints' confidence at that K, where they were measured: below `min_confidence`
-    there is no hand, below `reacquire_below` a tracker looks for the hand anew.
+    there is no hand, below `reacquire_below` a tracker searches for the hand again.
     """
 
     builder: str

@@ -66,16 +66,16 @@ def pose_line(frame: str, pose: HandPose | None, seconds: float | None = None) -
     hand; and where a camera took the frame, the `seconds` since the start."""
     fields = ("joints_xyz", "joints_uvd", "center_xyz", "confidence")
     time = {} if seconds is None else {"seconds": round(seconds, 3)}
-    held = None
+    record = None
     if pose is not None:
         # In float32, three digits would be printed as eleven.
-        held = {name: np.asarray(getattr(pose, name), np.float64).round(3).tolist() for name in fields}
-    return json.dumps({"frame": frame, **time, "pose": held})
+        record = {name: np.asarray(getattr(pose, name), np.float64).round(3).tolist() for name in fields}
+    return json.dumps({"frame": frame, **time, "pose": record})
 
 
 @contextmanager
 def window(title: str) -> Iterator[Callable[[np.ndarray], bool]]:
-    """A window for pictures; showing one says whether a key q or Esc, or its cross, asked to stop.
+    """A window for pictures; showing one says whether a key q or Esc, or its cross, was used to stop.
 
     Raises:
         ValueError: where there is no display.

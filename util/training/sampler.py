@@ -1,4 +1,4 @@
-"""Which frames make up which batch: shuffled anew every epoch, shared between processes, resumable."""
+"""Which frames make up which batch: reshuffled every epoch, shared between processes, resumable."""
 
 from collections.abc import Iterator
 

@@ -130,7 +130,7 @@ def start(config: Config, processes: Processes) -> tuple[TrainingState, int]:
     if config.resume and not resume:
         processes.print(f"{last} is not there yet: starting from the beginning.")
     log_size = state.restore(last) if resume else 0
-    # Only the main process writes: on machines that share no disk the others would begin anew.
+    # Only the main process writes: on machines that share no disk the others would start from the beginning.
     if len(set(processes.gather((state.epoch, state.frames, state.step)))) > 1:
         raise ValueError(
             f"{last} is not the same for all processes: give an --output_dir on a disk that all machines "
