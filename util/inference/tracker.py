@@ -88,7 +88,7 @@ class HandTracker:
         pose = None
         if self._center is not None:
             pose = self.predictor.predict(depth, self.camera, self._center, **self._arguments)
-        # A crop that has slid down the forearm, or off a fast hand: a hand that is searched for may be better.
+        # A crop may have slid down the forearm, or off a fast hand: searching the frame may find better.
         if pose is None or pose.confidence.mean() < self.predictor.reacquire_below:
             found = self.predictor.predict(depth, self.camera, **self._arguments)
             pose = max((pose, found), key=_sureness)
