@@ -5,7 +5,7 @@ python demo.py --source synthetic --serve
 """
 
 from util.cli import run
-from util.demo.settings import DemoSettings
+from util.demo.settings import GROUPS, DemoSettings
 
 
 def main(settings: DemoSettings) -> None:
@@ -16,4 +16,4 @@ def main(settings: DemoSettings) -> None:
 
 
 if __name__ == "__main__":
-    run(main, __doc__, DemoSettings)
+    run(main, __doc__, DemoSettings, GROUPS)

@@ -6,16 +6,38 @@ from typing import Literal
 
 
 @dataclass
-class DemoSettings:
-    """Settings of the demo."""
+class InputSettings:
+    """Where frames come from."""
 
-    # synthetic, realsense, or a file, folder or video of depth frames; --serve takes several
-    source: tuple[str, ...] = ("synthetic",)
-    camera: str = ""  # nyu, kinect1, kinect2, azure, sr300, sr305, d415, d435, d455, l515, or fx,fy,cx,cy
+    source: tuple[str, ...] = ("synthetic",)  # or realsense, a file, a folder, a video; --serve takes several
+    camera: str = ""  # fx,fy,cx,cy in pixels, or a name: nyu, kinect2, azure, sr305, d435, … (docs/camera.md)
     depth_scale: float | None = None  # mm a unit: 1000 for metres; None: the camera's, else 1
-    handedness: Literal["right", "left"] = "right"
+    depth_range: tuple[float, float] = (100.0, 1500.0)  # nearest and farthest depth of a hand to be found, mm
+    frames: int = 0  # stop after so many; 0: at the end, or at Ctrl-C
+    seed: int = 0  # of the synthetic hand
+    leaves: bool = False  # the synthetic hand goes away and comes back
+    body: bool = False  # and has a body behind it
+
+
+@dataclass
+class PoseSettings:
+    """How poses are predicted."""
+
+    load_model: str = ""  # checkpoint or int8 .xml; empty: results/resnet_18_synth.pth
+    net: str = "resnet_18"  # of a checkpoint that does not say, as published ones
+    dataset: str = "synth"  # that such a checkpoint was trained on
+    device: str = "auto"  # auto: CUDA where there is one, else the CPU; or cpu, cuda, cuda:1
+    backend: Literal["torch", "compile", "onnxruntime", "openvino"] = "torch"  # what runs the network
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # as far as the backend has it
+    handedness: Literal["right", "left"] = "right"  # of the hand; a mirrored picture shows the other
+    min_confidence: float | None = None  # joints' mean, below which there is no hand; None: the network's
     track: bool | None = None  # a pose says where to look in the next frame; None: not in PNG files
     smooth: bool = False  # One-Euro filter over time; with tracking only
+
+
+@dataclass
+class OutputSettings:
+    """Where poses go."""
 
     show: bool = False  # a window; q or Esc ends it
     serve: bool = False  # a page for the browser with a point cloud and skeleton to turn
@@ -23,19 +45,14 @@ class DemoSettings:
     save: str = ""  # out.mp4, out.gif, a folder of PNG files, or out.png: all frames on one sheet
     json: str = ""  # out.jsonl: one pose a line
     weights: bool = False  # show every joint's adaptive weight map too
-    min_confidence: float | None = None  # joints' mean, below which there is no hand; None: the network's
-    depth_range: tuple[float, float] = (100.0, 1500.0)  # nearest and farthest depth of a hand to be found, mm
-    frames: int = 0  # stop after so many; 0: at the end, or at Ctrl-C
 
-    load_model: str = ""  # checkpoint; empty: results/resnet_18_synth.pth
-    net: str = "resnet_18"  # of a checkpoint that does not say, as published ones
-    dataset: str = "synth"  # that it was trained on
-    device: str = "auto"
-    backend: Literal["torch", "compile", "onnxruntime", "openvino"] = "torch"
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # as far as the backend has it
-    seed: int = 0  # of the synthetic hand
-    leaves: bool = False  # the synthetic hand goes away and comes back
-    body: bool = False  # and has a body behind it
+
+GROUPS = (InputSettings, PoseSettings, OutputSettings)
+
+
+@dataclass
+class DemoSettings(OutputSettings, PoseSettings, InputSettings):
+    """All settings of the demo."""
 
     def resolved(self) -> "DemoSettings":
         """Check the settings.
