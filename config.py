@@ -1,4 +1,4 @@
-"""Every setting once. Edit this file or pass the same name as a flag: `python test.py --net hourglass_1`."""
+"""The settings of train.py and test.py, each once: edit this file, or pass a flag of the same name."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -32,7 +32,7 @@ class NetworkSettings:
     net: str = "resnet_18"  # resnet_18, resnet_50, resnet_101, resnet_152, or hourglass_N
     downsample: Literal[1, 2, 4] = 2  # crop edge / edge of the dense maps; an hourglass has 2
     kernel_size: float | None = None  # K of the closeness, in half cubes; None: the network's own
-    load_model: str = ""  # .pth or int8 .xml; empty: test.py takes results/<net>_<dataset>.pth, train.py none
+    load_model: str = ""  # .pth, for test.py also int8 .xml; empty: test.py takes results/<net>_<dataset>.pth
     device: str = "auto"  # auto: CUDA where there is one, else the CPU; or cpu, cuda, cuda:1
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the network; the head always sums in fp32
     seed: int = 0  # reaches every random draw

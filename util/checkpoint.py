@@ -227,7 +227,10 @@ def _with_own_joints(assumed: ModelSpec, weights: dict[str, Tensor]) -> ModelSpe
     for key in filter(weights.__contains__, one):
         for found, edge, longer in zip(weights[key].shape, one[key].shape, two[key].shape, strict=False):
             if longer != edge:  # the edge grows with J
-                return assumed._replace(num_joints=1 + (found - edge) // (longer - edge))
+                joints = 1 + (found - edge) // (longer - edge)
+                if not 1 <= joints <= MAX_JOINTS:
+                    raise TypeError(f"its {key} is of {joints} joints")
+                return assumed._replace(num_joints=joints)
     return assumed
 
 
@@ -264,12 +267,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} is missing: checkpoints in {RESULTS}/ are: {there}; "
             f"the authors' are linked from {AUTHORS_WEIGHTS}."
         )
+    _check_archive(path)
     try:
-        if zipfile.is_zipfile(path):  # PyTorch does not look at the archive's checksums
-            with zipfile.ZipFile(path) as archive:
-                damaged = archive.testzip()
-            if damaged:
-                raise ValueError(f"{path} is damaged: {damaged} has a wrong checksum; copy the file again.")
         # PyTorch's warnings about a foreign pickle would stand before our one sentence.
         with torch.serialization.safe_globals(_NUMPY_SCALARS), warnings.catch_warnings(action="ignore"):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -277,13 +276,24 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} was refused: it is damaged, or holds more than plain weights, which could run code."
         ) from error
-    except ValueError:
-        raise
     except Exception as error:  # a damaged file can fail anywhere inside the unpickler
         raise ValueError(f"{path} is damaged: it cannot be read as a PyTorch checkpoint.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, expected a dictionary of weights.")
     return content
+
+
+def _check_archive(path: Path) -> None:
+    """Raise ValueError where a checksum of the file's archive is wrong: PyTorch does not look at them."""
+    if not zipfile.is_zipfile(path):  # the format before PyTorch 1.6
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # headers can be damaged in many ways
+        raise ValueError(f"{path} is damaged: it cannot be read as an archive.") from error
+    if damaged:
+        raise ValueError(f"{path} is damaged: {damaged} has a wrong checksum; copy the file again.")
 
 
 def _require_fit(path: Path, spec: ModelSpec, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:

@@ -88,7 +88,12 @@ def locked_folder(folder: Path) -> Iterator[None]:
         return
     handle = os.open(folder, os.O_RDONLY)
     inherited = [handle]  # a loader's worker that outlives a killed run must not keep the lock
-    os.register_at_fork(after_in_child=lambda: [os.close(file) for file in inherited])
+
+    def close_in_child() -> None:
+        while inherited:
+            os.close(inherited.pop())
+
+    os.register_at_fork(after_in_child=close_in_child)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -304,7 +304,7 @@ def _save(figure: Figure, path: Path) -> None:
 
 
 def main(config: Config) -> None:
-    """Draw the README's two figures from one frame of the data set."""
+    """Draw method.png and joint_names.png from one frame of the data set."""
     info = DATASETS[config.dataset]
     sample = build_dataset(config)[README_FRAME]
     folder = Path(config.output_dir)

@@ -131,6 +131,7 @@ class CropCache:
     def _create(self) -> None:
         """Make the file, empty but with its room on the disk, in place of what was there."""
         self.path.unlink(missing_ok=True)  # processes that have it open keep it
+        self.path.with_suffix(".index").unlink(missing_ok=True)  # of the format before this one
         for leftover in self.path.parent.glob(f".{self.path.stem}.*.part{self.path.suffix}"):
             leftover.unlink()  # of a process that was killed here
         free = shutil.disk_usage(self.path.parent).free

@@ -164,9 +164,8 @@ def _video(path: Path, options: SourceOptions) -> Source:
         if i < following:  # seeking is not exact in every film: start over
             video.open(*opening)
             following = 0
-        for _ in range(i - following):
-            video.grab()
-        readable, frame = video.read()
+        readable = all(video.grab() for _ in range(i - following))
+        readable, frame = video.read() if readable else (False, None)
         following = i + 1
         if not readable:
             raise ValueError(f"{path} is damaged: frame {i} of {length} cannot be decoded.")

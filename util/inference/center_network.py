@@ -40,7 +40,7 @@ def load_center_network(path: Path, device: torch.device) -> CenterNetwork:
         FileNotFoundError, ValueError: see `load_network`; also for a network for joints.
     """
     network, spec = load_network(path, spec_from_config(Config(target="center").resolved()))
-    if spec.target != "center":
+    if spec.target != "center" or spec.num_joints != 1:
         raise ValueError(f"{path} is a network for the {spec.target}: `train.py --target center` makes one.")
     cube = spec.cube or Config(dataset=spec.dataset, target="center").resolved().cube
     network = fuse_conv_bn(network.to(device))

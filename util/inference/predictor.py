@@ -188,7 +188,7 @@ class HandPosePredictor:
         """Poses of right hands; frames in mm, 0 for no reading; centres (N, 3) mm, NaN: find them."""
         centers, unknown = given.copy(), np.flatnonzero(np.isnan(given[:, 0]))
         centers[unknown] = self.find_centers([frames[i] for i in unknown], camera)
-        poses = self._poses(frames, camera, centers, weights)
+        poses = self._poses(frames, camera, centers, weights and len(unknown) < len(frames))
         # The centre that depth alone gives may be centimetres off: the first answer is a better one.
         again = [i for i in unknown if poses[i] is not None]
         centers = np.array([next_center(poses[i]) for i in again])

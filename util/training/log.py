@@ -64,7 +64,7 @@ class RunLog:
             with self._naming_the_folder() if kind is None else contextlib.suppress(OSError):
                 part.close()
         if kind is None:
-            lines = [json.loads(line) for line in (self.folder / "log.jsonl").open()]
+            lines = [json.loads(line) for line in (self.folder / "log.jsonl").read_text().splitlines()]
             steps = [line for line in lines if "loss" in line]
             validations = [line for line in lines if "val_mpe_mm" in line]
             save_training_curves(self.folder / "curves.png", steps, validations)
