@@ -1,6 +1,7 @@
 """The benchmark: both ways do the same work, rows can be chosen, and what is measured is what is written."""
 
 import json
+import re
 import time
 
 import numpy as np
@@ -122,7 +123,8 @@ def test_engines_that_are_missing_are_named_and_left_out(run_script, tmp_path, s
     flags += ["--rows", "frame,moved", "--repeats", "1", "--json", tmp_path / "rows.json"]
     ran = run_script("util.benchmark", *flags, "--device", "cpu")
     assert ran.code == 0, ran.err
-    assert "without openvino fp32 of hourglass_1: openvino is not installed" in ran.out
+    # A Core that an earlier test made stays: then onnx is the first package that is missing.
+    assert re.search(r"without openvino fp32 of hourglass_1: (openvino|onnx) is not installed", ran.out)
     rows = {row["name"]: row for row in json.loads((tmp_path / "rows.json").read_text())["rows"]}
     assert {"frame_hourglass_1_torch_fp32", "moved_hourglass_1_torch_fp32"} <= set(rows)
     assert not any("openvino" in name or "onnxruntime" in name for name in rows)

@@ -67,7 +67,7 @@ def together(config) -> Path:
     flags += ["--device", "cpu"]  # also where there are GPUs, which do not repeat sums exactly
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     done = subprocess.run(
-        [*command, str(Path(__file__).with_name("train_together.py")), *flags],
+        [*command, str(Path(__file__).with_name("helpers") / "train_together.py"), *flags],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
         cwd=REPOSITORY,
         capture_output=True,
