@@ -1,8 +1,10 @@
-"""Settings of the demo. Imports nothing heavy, so that --help answers at once."""
+"""Settings of the demo. Imports no PyTorch, so that --help answers at once."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from util.inference.find_hand import DEPTH_RANGE, check_depth_range
 
 
 @dataclass
@@ -12,7 +14,7 @@ class InputSettings:
     source: tuple[str, ...] = ("synthetic",)  # or realsense, a file, a folder, a video; --serve takes several
     camera: str = ""  # fx,fy,cx,cy in pixels, or a name: nyu, kinect2, azure, sr305, d435, … (docs/camera.md)
     depth_scale: float | None = None  # mm a unit: 1000 for metres; None: the camera's, else 1
-    depth_range: tuple[float, float] = (100.0, 1500.0)  # nearest and farthest depth of a hand to be found, mm
+    depth_range: tuple[float, float] = DEPTH_RANGE  # nearest and farthest depth of a hand to be found, mm
     frames: int = 0  # stop after so many; 0: at the end, or at Ctrl-C
     seed: int = 0  # of the synthetic hand
     leaves: bool = False  # the synthetic hand goes away and comes back
@@ -91,6 +93,5 @@ class DemoSettings(OutputSettings, PoseSettings, InputSettings):
             raise ValueError(f"port is {self.port}: it must be 1 to 65535.")
         if self.depth_scale is not None and not 0 < self.depth_scale < float("inf"):
             raise ValueError(f"depth_scale is {self.depth_scale}: it must be positive and finite.")
-        if not 0 <= self.depth_range[0] < self.depth_range[1]:
-            raise ValueError(f"depth_range is {self.depth_range}: the nearest depth comes first, in mm.")
+        check_depth_range(self.depth_range)
         return self
