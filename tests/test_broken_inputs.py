@@ -123,6 +123,11 @@ FILES = {
     "labels cut off": (lambda f: cut(f.labels), (), "joint_data.mat"),
     "labels without joints": (lambda f: savemat(f.labels, {"a": 1}), (), "holds no joint_xyz"),
     "labels of another shape": (lambda f: f.save_labels(np.zeros((3, FRAMES, 14, 3))), (), "(3, 3, 14, 3)"),
+    "labels of objects": (
+        lambda f: f.save_labels(np.full((3, FRAMES, 36, 3), "7", object)),
+        (),
+        "joint_xyz holds object, expected real numbers",
+    ),
     "labels of one frame too many": (
         lambda f: f.save_labels(np.full((3, FRAMES + 1, 36, 3), 700.0)),
         (),

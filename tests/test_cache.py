@@ -282,7 +282,7 @@ def fails(run_script, arguments):
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(config, run_script, monkeypatch):
     root = Path(config.data_dir, "nyu")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6, 1000))
-    assert "needs 0 MB and 0 MB are free there" in fails(run_script, command(config))
+    assert "MB and 0.0 MB are free there" in fails(run_script, command(config))
     monkeypatch.undo()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))

@@ -170,6 +170,56 @@ def test_diverged_loss_names_the_frames(settings, copied, capsys, monkeypatch):
     assert (copied / "last.pth").read_bytes() == before
 
 
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 16
+    path.write_bytes(content)
+
+
+def cut_short(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 1)
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, cut_short])
+def test_a_damaged_checkpoint_is_not_resumed(settings, copied, capsys, monkeypatch, damage):
+    damage(copied / "last.pth")
+    arguments = [*settings, "--resume", "--max_epoch", "3", "--output_dir", str(copied)]
+    assert f"{copied / 'last.pth'} is damaged" in fails(capsys, monkeypatch, arguments)
+
+
+def test_a_run_of_another_device_goes_on(settings, copied, monkeypatch, capsys):
+    content = torch.load(copied / "last.pth", weights_only=True)
+    content["config"] |= {"device": "cuda:1", "precision": "bf16"}
+    content["random"]["cuda"] = [torch.zeros(16, dtype=torch.uint8)]
+    torch.save(content, copied / "last.pth")
+    monkeypatch.setattr("sys.argv", ["train.py", *settings, "--resume", "--output_dir", str(copied)])
+    run(train.main, train.__doc__, train.Config, train.GROUPS)
+    printed = capsys.readouterr().out
+    assert "was trained with device cuda:1, from here on cpu" in printed
+    assert f"from step {STEPS}" in printed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [(Path.unlink, "is missing"), (lambda path: os.truncate(path, 900), "cannot be decoded")],
+)
+def test_a_frame_lost_while_training_is_named_and_the_run_kept(settings, tmp_path, change, complaint):
+    shutil.copytree(settings[1], tmp_path / "data")
+    folder, output = tmp_path / "run", tmp_path / "output.txt"
+    arguments = [*settings, "--max_epoch", "50", "--output_dir", str(folder)]
+    arguments[1] = str(tmp_path / "data")
+    process = start_training(arguments, output)
+    wait_for_step(process, folder, 7)
+    frame = tmp_path / "data" / "synth" / "train" / "depth_1_0000005.png"
+    change(frame)
+    process.join()
+    assert process.exitcode == 2
+    assert f"error: {frame} " in output.read_text()
+    assert complaint in output.read_text()
+    assert torch.load(folder / "last.pth", weights_only=True)["step"] >= 6
+
+
 def test_a_run_is_not_overwritten(settings, copied, capsys, monkeypatch):
     assert "--resume" in fails(capsys, monkeypatch, [*settings, "--output_dir", str(copied)])
 

@@ -137,7 +137,7 @@ class CropCache:
         free = shutil.disk_usage(self.path.parent).free
         if self._size > free:
             raise ValueError(
-                f"{self.path} needs {self._size / 1e6:.0f} MB and {free / 1e6:.0f} MB are free there: "
+                f"{self.path} needs {self._size / 1e6:.1f} MB and {free / 1e6:.1f} MB are free there: "
                 "make room, or go without the cache."
             )
         with atomic_write(self.path) as temporary, temporary.open("wb") as file:
