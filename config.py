@@ -8,6 +8,8 @@ from typing import Literal, NamedTuple
 
 from util.camera import CAMERAS, Camera
 
+VERSION = "1.0.0"  # of this software; saved poses and exported graphs carry it
+
 
 @dataclass
 class DataSettings:
@@ -47,6 +49,7 @@ class ScoringSettings:
     backend: Literal["torch", "compile", "onnxruntime", "openvino"] = "torch"  # what runs the network
     predictions: str = ""  # score this file of predictions instead of running a network
     compare: tuple[str, ...] = ()  # NAME=FILE of further predictions, drawn into the same curves
+    figures: Literal["png", "svg", "pdf"] = "png"  # format of the curves and pictures
 
 
 @dataclass

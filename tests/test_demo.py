@@ -13,6 +13,7 @@ from config import DATASETS, NYU_CAMERA
 from tests.helpers.blob_network import CAMERA, blob_predictor, stand_in
 from tests.helpers.nyu_folder import ball_hand, open_hand
 from tests.helpers.project import PROJECT, need_synthetic_hand
+from util.camera import Camera
 from util.demo import recording
 from util.demo.overlay import MAX_POINTS, cube_points, draw_panel, joint_colors, weight_sheet
 from util.demo.sources import Source
@@ -53,7 +54,11 @@ def test_poses_as_json(demo, tmp_path, stack):
     assert "A hand in 6 of 8 frames" in ran.out
     assert "frames a second from end to end" in ran.out
     assert "8/8" in ran.err  # the progress bar knows the length
-    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    header, *lines = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+    assert header["format"] == "awr-poses"
+    assert header["joint_names"] == list(DATASETS["synth"].joint_names)
+    assert Camera(**header["camera"]) == CAMERA
+    assert (header["handedness"], header["net"]) == ("right", "resnet_18")
     assert [line["frame"] for line in lines] == [str(i) for i in range(FRAMES)]
     assert [line["pose"] is None for line in lines] == [False] * 6 + [True] * 2
     tracker = HandTracker(blob_predictor(tmp_path), CAMERA)
@@ -104,7 +109,7 @@ def test_frames_ends_early_and_folders_are_not_tracked(demo, tmp_path, stack, mo
     ran = demo("--json", tmp_path / "a.jsonl", "--frames", 3, source=tmp_path)
     assert ran.code == 0, ran.err
     assert "A hand in 3 of 3 frames" in ran.out
-    assert json.loads((tmp_path / "a.jsonl").read_text().splitlines()[2])["frame"] == "2.png"
+    assert json.loads((tmp_path / "a.jsonl").read_text().splitlines()[3])["frame"] == "2.png"
     assert not updates
     ran = demo("--json", tmp_path / "a.jsonl", "--frames", 3, "--track", "True", source=tmp_path)
     assert (ran.code, len(updates)) == (0, 3)
@@ -125,7 +130,7 @@ def test_ctrl_c_keeps_what_was_saved(demo, tmp_path, monkeypatch):
     ran = demo("--save", tmp_path / "film.mp4", "--json", tmp_path / "out.jsonl", source="synthetic")
     assert ran.code == 0, ran.err
     assert cv2.VideoCapture(str(tmp_path / "film.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 4
-    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 4
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1 + 4
 
 
 def test_a_camera_that_stops_keeps_what_was_saved(demo, tmp_path, stack, monkeypatch):
@@ -142,7 +147,7 @@ def test_a_camera_that_stops_keeps_what_was_saved(demo, tmp_path, stack, monkeyp
     assert ran.code == 2
     assert "The camera stopped sending frames." in ran.err
     assert len(list((tmp_path / "pictures").iterdir())) == 5
-    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    _, *lines = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
     assert len(lines) == 5
     assert all("seconds" in line for line in lines)
 

@@ -14,8 +14,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from config import VERSION
+from util.camera import Camera
 from util.files import atomic_write
-from util.inference.predictor import HandPose
+from util.inference.predictor import Handedness, HandPose, HandPosePredictor
 
 FRAME_RATE = 30.0  # of saved films, frames a second
 FILM_START = 4096  # bytes that an .mp4 needs at the least
@@ -55,10 +57,25 @@ def record(path: Path) -> Iterator[Add]:
 
 
 @contextmanager
-def write_poses(path: Path) -> Iterator[Callable[[str, HandPose | None, float | None], None]]:
-    """Save a pose a line as JSON; see `pose_line` for what to call it with."""
+def write_poses(path: Path, header: dict) -> Iterator[Callable[[str, HandPose | None, float | None], None]]:
+    """Save a header line and a pose a line as JSON; see `pose_line` for what to call it with."""
     with atomic_write(path) as temporary, temporary.open("w") as file:
+        print(json.dumps(header), file=file)
         yield lambda *frame: print(pose_line(*frame), file=file)
+
+
+def pose_header(predictor: HandPosePredictor, camera: Camera, handedness: Handedness) -> dict:
+    """What the poses of a file have in common (docs/camera.md, "The pose record")."""
+    return {
+        "format": "awr-poses",
+        "version": VERSION,
+        "joint_names": list(predictor.info.joint_names),
+        "units": {"seconds": "s", "joints_xyz": "mm", "joints_uvd": "pixels, pixels, mm", "center_xyz": "mm"},
+        "camera": camera._asdict(),
+        "handedness": handedness,
+        "model": str(predictor.checkpoint),
+        "net": predictor.spec.net,
+    }
 
 
 def pose_line(frame: str, pose: HandPose | None, seconds: float | None = None) -> str:

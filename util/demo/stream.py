@@ -15,7 +15,7 @@ from util.checkpoint import spec_from_config
 from util.demo import recording
 from util.demo.live_page import serve
 from util.demo.overlay import draw_panel
-from util.demo.recording import record, window, write_poses
+from util.demo.recording import pose_header, record, window, write_poses
 from util.demo.settings import DemoSettings
 from util.demo.sources import Source, SourceOptions, open_source
 from util.inference.predictor import DEFAULT_CHECKPOINT, Handedness, HandPose, HandPosePredictor
@@ -77,7 +77,8 @@ def run_stream(source: Source, predictor: HandPosePredictor, settings: DemoSetti
     started = time.perf_counter()
     with ExitStack() as stack:
         pictures = stack.enter_context(record(Path(settings.save))) if settings.save else None
-        lines = stack.enter_context(write_poses(Path(settings.json))) if settings.json else None
+        header = pose_header(predictor, source.camera, settings.handedness)
+        lines = stack.enter_context(write_poses(Path(settings.json), header)) if settings.json else None
         show = stack.enter_context(window("AWR")) if settings.show else None
         # Ctrl-C is how an endless stream ends: what was saved until then is kept.
         stack.enter_context(suppress(KeyboardInterrupt))

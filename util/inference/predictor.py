@@ -86,7 +86,7 @@ class HandPosePredictor:
         backend: str = "torch",
         depth_range: tuple[float, float] = DEPTH_RANGE,
     ):
-        checkpoint = Path(checkpoint)
+        checkpoint = self.checkpoint = Path(checkpoint)
         if checkpoint.suffix == ENGINE_SUFFIX:
             self.device, self.precision, self.network = torch.device("cpu"), "int8", None
             self.engine, self.spec = load_engine(checkpoint)
