@@ -27,7 +27,7 @@ from util.checkpoint import ModelSpec, load_or_init_network, read_checkpoint, sa
 from util.cli import run
 from util.deployment.backends import SPEC_ENTRY, Backend, load_engine, openvino_core, run_by_onnxruntime
 from util.deployment.folding import example_crops, joint_shift_mm
-from util.deployment.graph import JointNetwork, require, to_onnx
+from util.deployment.graph import JointNetwork, graph_metadata, require, to_onnx
 from util.deployment.int8 import calibration_dataset, quantize, spread_crops
 from util.files import atomic_write
 
@@ -89,10 +89,11 @@ def main(settings: ExportSettings) -> None:
     config, out = settings.config(), Path(settings.out)
     network, spec = load_or_init_network(config)
     config = replace(config, img_size=spec.img_size, cube=spec.cube or config.cube)
+    known = spec._replace(dataset=spec.dataset or config.dataset)
     if out.suffix == ".onnx":
-        write_graph(out, network, spec, config)
+        write_graph(out, network, known, config)
     elif out.suffix == ".xml":
-        write_int8(out, network, spec, config)
+        write_int8(out, network, known, config)
     else:
         write_weights(out, network, spec, config, settings.mantissa)
 
@@ -125,6 +126,8 @@ def write_int8(out: Path, network: nn.Module, spec: ModelSpec, config: Config) -
     model = openvino_core().read_model(to_onnx(network, spec))
     model = quantize(model, spread_crops(frames, CALIBRATION_FRAMES))
     model.set_rt_info(json.dumps(spec._asdict()), SPEC_ENTRY)
+    for key, value in graph_metadata(spec).items():
+        model.set_rt_info(value, [*SPEC_ENTRY[:1], key])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.xml")
         require("openvino").save_model(model, path)

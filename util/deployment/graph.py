@@ -1,17 +1,24 @@
 """A network and its head as one module, and as the ONNX graph that other engines run."""
 
 import importlib
+import json
 from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
+from config import DATASETS, VERSION
 from model.awr import dense_to_joints
 from model.confidence import joint_confidence
 from util.checkpoint import ModelSpec
 from util.deployment.folding import example_crops, fuse_conv_bn, last_dense
 
 REQUIREMENTS = "requirements-deploy.txt"
+IMAGE_AND_JOINTS = {
+    "image": "(batch, 1, img_size, img_size): (depth - center z) / (cube[2] / 2) in [-1, 1]; background 1",
+    "joint_uvd": "(batch, joints, 3): u right, v down, in [-1, 1] across the crop; d as the image's depth",
+    "confidence": "(batch, joints) in [0, 1]",
+}
 
 
 class JointNetwork(nn.Module):
@@ -58,8 +65,23 @@ def to_onnx(network: nn.Module, spec: ModelSpec) -> bytes:
             verbose=False,
         )
     graph = program.model_proto
-    onnx.helper.set_model_props(graph, {key: str(value) for key, value in spec._asdict().items()})
+    onnx.helper.set_model_props(graph, graph_metadata(spec))
     return graph.SerializeToString()
+
+
+def graph_metadata(spec: ModelSpec) -> dict[str, str]:
+    """What a program without this project needs to know of the graph (docs/deployment.md).
+
+    Lists and numbers are JSON. If the data set is unknown, `cube` is null and there are no `joint_names`.
+    """
+    entries = {
+        key: value if isinstance(value, str) else json.dumps(value) for key, value in spec._asdict().items()
+    }
+    if spec.dataset in DATASETS:
+        info = DATASETS[spec.dataset]
+        names = info.joint_names if spec.target == "joints" else (spec.target,)
+        entries |= {"cube": json.dumps(spec.cube or info.cube), "joint_names": json.dumps(names)}
+    return entries | IMAGE_AND_JOINTS | {"awr_version": VERSION}
 
 
 def require(name: str) -> ModuleType:
