@@ -58,13 +58,14 @@ def main(config: Config) -> None:
     with atomic_write(folder / "metrics.json") as temporary:
         temporary.write_text(json.dumps(as_json(rows[name], info.joint_names), indent=1) + "\n")
     write_table(folder / "predictions.txt", joint_uvd.reshape(len(joint_uvd), -1))
-    plots.save_pck_curve(folder / "pck.png", rows)
-    plots.save_success_curve(folder / "success.png", rows)
-    plots.save_joint_bars(folder / "joints.png", rows, info.joint_names)
+    ending = config.figures
+    plots.save_pck_curve(folder / f"pck.{ending}", rows)
+    plots.save_success_curve(folder / f"success.{ending}", rows)
+    plots.save_joint_bars(folder / f"joints.{ending}", rows, info.joint_names)
     if tiles is None:
-        (folder / "gallery.png").unlink(missing_ok=True)  # it would show other predictions
+        (folder / f"gallery.{ending}").unlink(missing_ok=True)  # it would show other predictions
     else:
-        plots.save_gallery(folder / "gallery.png", tiles, info.chains)
+        plots.save_gallery(folder / f"gallery.{ending}", tiles, info.chains)
     print(f"Written to {folder}/")
 
 

@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from matplotlib import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from config import DATASETS, Config, DatasetInfo, DataSettings, NetworkSettings
 from dataloader import build_dataset
@@ -22,6 +24,9 @@ from util.metrics import PCK_THRESHOLDS_MM, SUCCESS_THRESHOLDS_MM, Metrics
 # One colour a finger, pinky to thumb, then the wrist; told apart on grey depth and by colour-blind eyes.
 CHAIN_COLORS = ("#56b4e9", "#009e73", "#f0e442", "#e69f00", "#d55e00", "#cc79a7")
 TRUTH_COLOR = "#ffffff"
+# Of curves and bars: told apart by colour-blind eyes, and by their dashes when printed in grey.
+CURVE_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+CURVE_STYLES = cycler(linestyle=("-", "--", "-.", ":")) * cycler(color=CURVE_COLORS)
 DEPTH_COLORS = "gray_r"
 DARK = "#202020"
 
@@ -79,25 +84,25 @@ def _crop_pixels(joint_uvd: np.ndarray, size: int) -> np.ndarray:
 
 def save_pck_curve(path: Path, rows: dict[str, Metrics]) -> None:
     """Share of joints within a distance, one curve per entry of `rows`."""
-    figure, axes = _curve_axes("share of joints within distance", PCK_THRESHOLDS_MM[-1])
+    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    axes = figure.subplots()
+    _prepare(axes, "share of joints within distance", PCK_THRESHOLDS_MM[-1])
     for name, metrics in rows.items():
         axes.plot(PCK_THRESHOLDS_MM, metrics.pck, label=f"{name}: AUC {metrics.auc:.4f}")
-    _finish(figure, axes, path)
+    axes.legend(fontsize=8)
+    _save(figure, path)
 
 
 def save_success_curve(path: Path, rows: dict[str, Metrics]) -> None:
-    """Share of frames whose worst (solid) and mean (dashed) joint error is within a distance."""
-    figure, axes = _curve_axes("share of frames within distance", SUCCESS_THRESHOLDS_MM[-1])
-    for name, metrics in rows.items():
-        (line,) = axes.plot(SUCCESS_THRESHOLDS_MM, metrics.success_worst, label=f"{name}: worst joint")
-        axes.plot(
-            SUCCESS_THRESHOLDS_MM,
-            metrics.success_mean,
-            "--",
-            color=line.get_color(),
-            label=f"{name}: mean joint",
-        )
-    _finish(figure, axes, path)
+    """Share of frames whose worst joint, and whose mean joint, is within a distance: a panel each."""
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    for axes, joint in zip(figure.subplots(1, 2), ("worst", "mean"), strict=True):
+        _prepare(axes, f"share of frames, {joint} joint within distance", SUCCESS_THRESHOLDS_MM[-1])
+        for name, metrics in rows.items():
+            label = f"{name}: {metrics.mpe_mm:.2f} mm"
+            axes.plot(SUCCESS_THRESHOLDS_MM, getattr(metrics, f"success_{joint}"), label=label)
+    axes.legend(fontsize=8)
+    _save(figure, path)
 
 
 def save_joint_bars(path: Path, rows: dict[str, Metrics], joint_names: tuple[str, ...]) -> None:
@@ -112,12 +117,17 @@ def save_joint_bars(path: Path, rows: dict[str, Metrics], joint_names: tuple[str
             heights,
             width,
             label=f"{name}: {metrics.mpe_mm:.2f} mm",
+            color=CURVE_COLORS[i % len(CURVE_COLORS)],
+            hatch=("", "//", "..", "xx")[i // len(CURVE_COLORS) % 4],
         )
     axes.set_xticks(position, [*joint_names, "mean"], rotation=40, ha="right")
     axes.set_ylabel("mean error (mm)")
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
-    _finish(figure, axes, path)
+    columns = 3
+    axes.set_ylim(top=axes.get_ylim()[1] * (1.05 + 0.06 * -(-len(rows) // columns)))  # room for the legend
+    axes.legend(fontsize=8, loc="upper center", ncols=columns)
+    _save(figure, path)
 
 
 def save_gallery(path: Path, rows: dict[str, list[Tile]], chains: tuple[tuple[int, ...], ...]) -> None:
@@ -143,19 +153,25 @@ def draw_gallery(rows: dict[str, list[Tile]], chains: tuple[tuple[int, ...], ...
 
 
 def save_training_curves(path: Path, steps: list[dict], validations: list[dict]) -> None:
-    """Loss and joint error over the epochs, from the lines of log.jsonl."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    loss_axes, error_axes = figure.subplots(1, 2)
-    for name in ("loss", "dense", "coord"):
-        loss_axes.plot([line["epoch"] for line in steps], [line[name] for line in steps], label=name)
-    for lines, name, label in ((steps, "mpe_mm", "training"), (validations, "val_mpe_mm", "validation")):
-        epochs, errors = [line["epoch"] for line in lines], [line[name] for line in lines]
-        # Of one validation there is no line to see.
-        error_axes.plot(epochs, errors, label=label, marker="o" if lines is validations else "")
-    for axes, ylabel in ((loss_axes, "loss"), (error_axes, "MPE (mm)")):
+    """Loss, its two terms, and the joint error over the epochs, from the lines of log.jsonl."""
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    panels = {
+        "weighted loss": ((steps, "loss", "loss"),),
+        "Huber loss before weighting": ((steps, "dense", "dense maps"), (steps, "coord", "joints")),
+        "MPE (mm)": ((steps, "mpe_mm", "training"), (validations, "val_mpe_mm", "validation")),
+    }
+    for axes, (ylabel, curves) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+        axes.set_prop_cycle(color=CURVE_COLORS)
+        for lines, name, label in curves:
+            epochs, values = [line["epoch"] for line in lines], [line[name] for line in lines]
+            # A single validation has no line: mark its point.
+            axes.plot(epochs, values, label=label, marker="o" if lines is validations else "")
         axes.set(xlabel="epoch", ylabel=ylabel, yscale="log")
         axes.grid(alpha=0.3, which="both")
         axes.legend(fontsize=8)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter(NullFormatter())
     _save(figure, path)
 
 
@@ -285,17 +301,10 @@ def save_contact_sheet(folder: Path, file: Path) -> None:
     _save(figure, file)
 
 
-def _curve_axes(ylabel: str, limit_mm: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(6, 4.5), layout="constrained")
-    axes = figure.subplots()
+def _prepare(axes: Axes, ylabel: str, limit_mm: float) -> None:
     axes.set(xlim=(0, limit_mm), ylim=(0, 1), xlabel="distance (mm)", ylabel=ylabel)
+    axes.set_prop_cycle(CURVE_STYLES)
     axes.grid(alpha=0.3)
-    return figure, axes
-
-
-def _finish(figure: Figure, axes: Axes, path: Path) -> None:
-    axes.legend(fontsize=8)
-    _save(figure, path)
 
 
 def _save(figure: Figure, path: Path) -> None:

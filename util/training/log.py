@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from tqdm import tqdm
@@ -47,6 +48,8 @@ class RunLog:
 
         with self._naming_the_folder():
             self.board = SummaryWriter(self.folder / "tensorboard", purge_step=state.step + 1)
+            settings = "\n".join(f"    {name}: {value}" for name, value in asdict(state.config).items())
+            self.board.add_text("settings", settings, state.step)
         self.bar: tqdm | None = None
         self.timed = (time.perf_counter(), state.step)
 
@@ -138,7 +141,8 @@ class RunLog:
             self.file.write(line + "\n")
             self.file.flush()
             for name, value in numbers.items():
-                self.board.add_scalar(name, value, self.state.step)
+                group = "val" if name.startswith("val_") else "train"
+                self.board.add_scalar(f"{group}/{name.removeprefix('val_')}", value, self.state.step)
 
     @contextlib.contextmanager
     def _naming_the_folder(self) -> Iterator[None]:
