@@ -13,7 +13,7 @@ class SensorStyle(NamedTuple):
 
     baseline: mm from camera to projector, along +x; 0 = no shadows.
     inflate: pixels by which a front surface grows over what is behind it.
-    wave: pixels by which silhouettes swing to and fro, over some `grain` pixels.
+    wave: pixels by which silhouettes wave, over some `grain` pixels.
     jitter: pixels by which they are displaced in blocks of `block` pixels (width, height).
     smooth: pixels over which the sensor averages.
     flying: share of edge pixels that hang between front and back, or behind the front.
