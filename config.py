@@ -6,6 +6,7 @@ from math import inf
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from util import UserError
 from util.camera import CAMERAS, Camera
 
 VERSION = "1.0.0"  # of this software; saved poses and exported graphs carry it
@@ -46,8 +47,10 @@ class ScoringSettings:
 
     split: Literal["train", "val", "test"] = "test"  # what is scored; val exists for synth and hands17
     centers: str = ""  # file of hand centres to crop around; empty: the data set's own
+    centers_format: str = "xyz"  # of these files: xyz or uvd; x-yz: other sign of y; xyz_m: metres
     backend: Literal["torch", "compile", "onnxruntime", "openvino"] = "torch"  # what runs the network
     predictions: str = ""  # score this file of predictions instead of running a network
+    predictions_format: str = "uvd"  # of it and of those compared, as centers_format
     compare: tuple[str, ...] = ()  # NAME=FILE of further predictions, drawn into the same curves
     figures: Literal["png", "svg", "pdf"] = "png"  # format of the curves and pictures
 
@@ -96,25 +99,25 @@ class Config(TrainingSettings, ScoringSettings, NetworkSettings, DataSettings):
         """Check the settings and fill what is None from the tables.
 
         Raises:
-            ValueError: in one sentence, for a setting that cannot work.
+            UserError: in one sentence, for a setting that cannot work.
         """
         find_dataset(self.dataset)
         check_numbers(self, AT_LEAST_ONE, lambda value: 1 <= value < inf, "at least 1")
         check_numbers(self, POSITIVE, lambda value: 0 < value < inf, "positive and finite")
         check_numbers(self, NOT_NEGATIVE, lambda value: 0 <= value < inf, "0 or more, and finite")
         if self.ema >= 1:
-            raise ValueError(f"ema is {self.ema}: a decay lies in [0, 1).")
+            raise UserError(f"ema is {self.ema}: a decay lies in [0, 1).")
         if not 1 <= self.img_size <= MAX_IMG_SIZE or self.img_size % 32:
-            raise ValueError(
+            raise UserError(
                 f"img_size is {self.img_size}: the networks halve it 5 times, use a multiple of 32 "
                 f"up to {MAX_IMG_SIZE}."
             )
         if self.cache and (self.center_noise or (self.target == "center" and self.center_noise is None)):
-            raise ValueError(
+            raise UserError(
                 "cache keeps crops around fixed centres and center_noise moves them: leave one of them out."
             )
         if self.test_subject != "all" and not 0 <= self.test_subject <= 8:
-            raise ValueError(f"test_subject is {self.test_subject}: use 0 to 8, or all.")
+            raise UserError(f"test_subject is {self.test_subject}: use 0 to 8, or all.")
         info, center = DATASETS[self.dataset], self.target == "center"
         return replace(
             self,
@@ -147,7 +150,7 @@ class Config(TrainingSettings, ScoringSettings, NetworkSettings, DataSettings):
 def check_numbers(
     settings: object, names: tuple[str, ...], allowed: Callable[[float], bool], wanted: str
 ) -> None:
-    """Raise ValueError where a named setting, or one of its numbers, is not allowed.
+    """Raise UserError where a named setting, or one of its numbers, is not allowed.
 
     Args:
         settings: a dataclass; what is None counts as allowed.
@@ -159,7 +162,7 @@ def check_numbers(
         value = getattr(settings, name)
         numbers = value if isinstance(value, tuple) else (value,)
         if not all(number is None or allowed(number) for number in numbers):
-            raise ValueError(f"{name} is {value}: it must be {wanted}.")
+            raise UserError(f"{name} is {value}: it must be {wanted}.")
 
 
 @dataclass(frozen=True)
@@ -314,12 +317,12 @@ def find_network(net: str) -> NetworkInfo:
     """The row of a network's name.
 
     Raises:
-        ValueError: for a network of no known kind.
+        UserError: for a network of no known kind.
     """
     kind = net.partition("_")[0]
     if kind not in NETWORKS:
         kinds = " or ".join(f"{name}_…" for name in NETWORKS)
-        raise ValueError(f"There is no network {net!r}: use {kinds}, or add a row to NETWORKS in config.py.")
+        raise UserError(f"There is no network {net!r}: use {kinds}, or add a row to NETWORKS in config.py.")
     return NETWORKS[kind]
 
 
@@ -327,8 +330,8 @@ def find_dataset(dataset: str) -> DatasetInfo:
     """The row of a data set's name.
 
     Raises:
-        ValueError: for one of no row.
+        UserError: for one of no row.
     """
     if dataset not in DATASETS:
-        raise ValueError(f"There is no data set {dataset!r}: use one of {', '.join(DATASETS)}.")
+        raise UserError(f"There is no data set {dataset!r}: use one of {', '.join(DATASETS)}.")
     return DATASETS[dataset]

@@ -13,18 +13,20 @@ from dataloader import msra
 from dataloader.base import FrameIndex, HandDataset
 from dataloader.cache.crop_cache import CropCache
 from dataloader.index import Frames, attach_centers, concatenate, user_cache
+from util import UserError
+from util.points import parse_format
 
 
 def layout_of(config: Config) -> ModuleType:
     """The module that reads the data set's files: `split_folder`, `find_frames` and `read_labels`."""
-    return import_module(f"dataloader.{DATASETS[config.dataset].layout}")
+    return import_module(f"{__name__}.{DATASETS[config.dataset].layout}")
 
 
 def find_frames(config: Config) -> Frames:
     """Find the frames and labels of `config.split` of `config.dataset`, without their centres.
 
     Raises:
-        FileNotFoundError, ValueError: in one sentence, if the data set is not there or damaged.
+        FileNotFoundError, UserError: in one sentence, if the data set is not there or damaged.
     """
     return layout_of(config).find_frames(_root(config), config)
 
@@ -33,7 +35,7 @@ def build_index(config: Config) -> FrameIndex:
     """Find the frames, labels and centres of `config.split` of `config.dataset`.
 
     Raises:
-        FileNotFoundError, ValueError: see `find_frames`; also if the centres are missing or do not match.
+        FileNotFoundError, UserError: see `find_frames`; also if the centres are missing or do not match.
     """
     frames = find_frames(config)
     if config.centers:
@@ -45,7 +47,8 @@ def build_index(config: Config) -> FrameIndex:
         f"python -m util.inference.centers --dataset {config.dataset} --data_dir {config.data_dir} "
         f"--split {split}{fold} --method depth --out {frames.center_path}"
     )
-    index = attach_centers(frames, config.split, make_centers)
+    points = parse_format(config.centers_format)
+    index = attach_centers(frames, config.split, make_centers, points, DATASETS[config.dataset].camera)
     return index._replace(joint_xyz=_targets(index.joint_xyz, config))
 
 
@@ -53,7 +56,7 @@ def build_dataset(config: Config, augment: bool = False) -> HandDataset:
     """The samples of `config.split`, augmented or not, and cached if `config.cache`.
 
     Raises:
-        FileNotFoundError, ValueError, OSError: see `build_index` and `CropCache`.
+        FileNotFoundError, UserError, OSError: see `build_index` and `CropCache`.
     """
     index = build_index(config)
     return _dataset(index, config, augment, _open_cache(index, config) if config.cache else None)
@@ -64,21 +67,27 @@ def read_labels(config: Config) -> np.ndarray:
     return _targets(layout_of(config).read_labels(_root(config), config), config)
 
 
+def missing_parts(config: Config) -> list[str]:
+    """Which parts of a split are not there, of those that the layout allows to be scored without."""
+    find = getattr(layout_of(config), "missing_parts", None)
+    return find(_root(config), config) if find else []
+
+
 def folds(config: Config) -> list[Config]:
     """The settings of every fold: one, or with `test_subject` all one for each subject that is there.
 
     In `load_model` a fold's subject stands for `{subject}`.
 
     Raises:
-        ValueError: if one checkpoint is named for all folds, or subjects are left out of a data set
+        UserError: if one checkpoint is named for all folds, or subjects are left out of a data set
             that has none.
     """
     if config.test_subject != "all":
         return [config]
     if not DATASETS[config.dataset].subject_scales:
-        raise ValueError(f"--test_subject all is for msra: {config.dataset} has no subjects to leave out.")
+        raise UserError(f"--test_subject all is for msra: {config.dataset} has no subjects to leave out.")
     if config.load_model and "{subject}" not in config.load_model:
-        raise ValueError(
+        raise UserError(
             f"--load_model {config.load_model} is one network, trained on subjects it would be tested on: "
             "name nine, with {subject} in place of the number."
         )

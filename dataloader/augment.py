@@ -1,5 +1,6 @@
 """The augmentations of training (docs/spec.md §3): translate, scale, rotate, none. Functions on arrays."""
 
+import sys
 from typing import NamedTuple
 
 import cv2
@@ -11,6 +12,13 @@ from util.camera import Camera
 # The loader's workers are the parallelism. Threads of OpenCV's own would also not survive into a
 # forked worker: it would wait for them forever.
 cv2.setNumThreads(0)
+
+if int(cv2.__version__.partition(".")[0]) < 5:
+    print(
+        f"warning: OpenCV {cv2.__version__} rounds warps otherwise than the released code's reference: "
+        "pip install 'opencv-python>=5' (an opencv-python-headless beside it may hide it).",
+        file=sys.stderr,
+    )
 
 
 class Augmentation(NamedTuple):

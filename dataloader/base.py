@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from dataloader.augment import Augmentation, apply_augmentation, draw_augmentation
 from dataloader.cache.crop_cache import CropCache
 from dataloader.crop import Crop, crop_hand, cut_window, finish_crop, network_input
+from util import UserError
 from util.camera import Camera, uvd_to_crop
 
 
@@ -71,7 +72,7 @@ def make_sample(
         augmentation: what was drawn for this sample; None for a test sample.
 
     Raises:
-        ValueError: if the crop window misses the frame.
+        UserError: if the crop window misses the frame.
     """
     crop = crop_hand(depth, camera, center_xyz, cube, img_size)
     return sample_from_crop(crop, camera, joint_xyz, augmentation)
@@ -144,7 +145,7 @@ class HandDataset(Dataset):
         """Read and prepare frame i.
 
         Raises:
-            ValueError: naming the frame, if it cannot be decoded, has another size than the camera's
+            UserError: naming the frame, if it cannot be decoded, has another size than the camera's
                 frames, or its crop window misses it.
             FileNotFoundError: if the frame is not there.
         """
@@ -159,14 +160,14 @@ class HandDataset(Dataset):
         try:
             crop = finish_crop(cut, self.camera, center_xyz, self.index.cube[i])
             return sample_from_crop(crop, self.camera, self.index.joint_xyz[i], augmentation)
-        except ValueError as error:
-            raise ValueError(f"{self.index.frame_path(i)}: {error}.") from error
+        except UserError as error:
+            raise UserError(f"{self.index.frame_path(i)}: {error}.") from error
 
     def fill_cache(self, i: int) -> bool:
         """Make sure that the cache holds frame i; returns whether the frame had to be read for it.
 
         Raises:
-            ValueError, FileNotFoundError: see `__getitem__`.
+            UserError, FileNotFoundError: see `__getitem__`.
         """
         return self._cut(i, self._center(i))[1]
 
@@ -188,11 +189,11 @@ class HandDataset(Dataset):
         depth = self.index.read_depth(path)
         if depth.shape != self.frame_size:
             (height, width), (rows, columns) = depth.shape, self.frame_size
-            raise ValueError(f"{path} has {width}×{height} pixels, its data set's camera {columns}×{rows}.")
+            raise UserError(f"{path} has {width}×{height} pixels, its data set's camera {columns}×{rows}.")
         try:
             return cut_window(depth, self.camera, center_xyz, cube, self.img_size)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}.") from error
+        except UserError as error:
+            raise UserError(f"{path}: {error}.") from error
 
     def _center(self, i: int) -> np.ndarray:
         """Where frame i is cropped around, (3,) mm."""

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from util import UserError
 from util.camera import Camera
 
 FARTHEST_PIXEL = 2.0**40  # from the frame's corner; integers hold it
@@ -50,7 +51,7 @@ def crop_hand(
         img_size: S, edge of the crop in pixels.
 
     Raises:
-        ValueError: if the window does not touch the frame or is smaller than a pixel.
+        UserError: if the window does not touch the frame or is smaller than a pixel.
     """
     return finish_crop(cut_window(depth, camera, center_xyz, cube, img_size), camera, center_xyz, cube)
 
@@ -66,7 +67,7 @@ def cut_window(
     height, width = depth.shape
     if min(window.end) <= 0 or window.start[0] >= width or window.start[1] >= height:
         xyz = ", ".join(f"{value:.1f}" for value in center_xyz)
-        raise ValueError(f"the crop window around the centre ({xyz} mm) misses the {width}×{height} frame")
+        raise UserError(f"the crop window around the centre ({xyz} mm) misses the {width}×{height} frame")
     # The nearest source pixel of every crop pixel, instead of cutting a window and resizing it:
     # the window of a hand close to the camera can be larger than the frame.
     columns, to_columns = _nearest_sources(window, width, axis=0)
@@ -114,7 +115,7 @@ def find_window(camera: Camera, center_xyz: np.ndarray, cube: np.ndarray, img_si
         end.append(int(min(max(center + half + 0.5, -FARTHEST_PIXEL), FARTHEST_PIXEL)))
     edges = [stop - first for first, stop in zip(start, end, strict=True)]
     if min(edges) < 1:
-        raise ValueError(
+        raise UserError(
             f"the crop window is smaller than a pixel: a cube of {cube[0]:.0f} mm at {center_xyz[2]:.0f} mm "
             "from the camera; check that the centre is in millimetres"
         )

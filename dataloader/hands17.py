@@ -9,6 +9,7 @@ Split val is every 50th frame of train, to watch training by: it is trained on a
 """
 
 import os
+import re
 from functools import partial
 from pathlib import Path
 
@@ -17,9 +18,11 @@ import numpy as np
 from config import DATASETS, Config
 from dataloader.base import FrameIndex
 from dataloader.index import Frames, center_file, named_path, read_label_files, require_labels
+from util import UserError
 from util.files import atomic_write, read_depth_png
 
 FOLDERS = {"train": "training", "val": "training", "test": "frame"}
+IMAGE = re.compile(r"image_D\d+\.png")
 VAL_STEP = 50
 
 
@@ -35,14 +38,14 @@ def find_frames(root: Path, config: Config) -> Frames:
 
     Raises:
         FileNotFoundError: naming the file that is missing, what it is and where it comes from.
-        ValueError: where the labels are damaged.
+        UserError: where the labels are damaged.
     """
     folder = split_folder(root, config) / "images"
     if not folder.is_dir():
         raise FileNotFoundError(
             f"{folder} is missing: the depth frames; {DATASETS[config.dataset].origin(root, config.split)}."
         )
-    images = [name for name in os.listdir(folder) if name.endswith(".png")]
+    images = [name for name in os.listdir(folder) if IMAGE.fullmatch(name)]
     used = None
     if config.split == "test":
         names = np.array(sorted(images), np.bytes_)
@@ -55,7 +58,7 @@ def find_frames(root: Path, config: Config) -> Frames:
         names, joint_xyz, images = records["name"][::step], records["joint"][::step], images[::step]
         center_path = center_file(root, "train")
     if not len(names):
-        raise ValueError(
+        raise UserError(
             f"{folder} holds no depth frames: {DATASETS[config.dataset].origin(root, config.split)}."
         )
     return Frames(
@@ -74,10 +77,10 @@ def read_labels(root: Path, config: Config) -> np.ndarray:
 
     Raises:
         FileNotFoundError: if the label file is missing.
-        ValueError: if it is damaged, and for the test split, whose labels are withheld.
+        UserError: if it is damaged, and for the test split, whose labels are withheld.
     """
     if config.split == "test":
-        raise ValueError(
+        raise UserError(
             "The labels of HANDS 2017's test frames are withheld: run a network instead, "
             "test.py then writes the submission file."
         )

@@ -6,6 +6,8 @@ share it, and only the pages that are used are in memory.
 
 import hashlib
 import os
+import re
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,9 +16,13 @@ from typing import NamedTuple
 import numpy as np
 
 from dataloader.base import FrameIndex
-from util.files import DamagedLineError, atomic_write, open_table, read_centers, read_rows
+from util import UserError
+from util.camera import Camera
+from util.files import DamagedLineError, atomic_write, open_table, read_rows
+from util.points import PointFormat, doubt_format, read_centers
 
 NAME_BYTES = 40  # ICVL's longest, an angle's folder before the sequence's, has 34
+DOUBTED_FRAMES = 2000  # at most, whose centres are compared with the labels
 CACHE_VERSION = 3  # raise it when the cache of labels has another layout
 KEY_BYTES = hashlib.sha256().digest_size
 
@@ -26,6 +32,7 @@ class Frames(NamedTuple):
 
     `joint_xyz` (N, J, 3) and `cube` (N, 3), `frame_path`, `read_depth`: as in `FrameIndex`.
     `images`: number of depth frames that lie there. `center_path`: where the centres are read from.
+    `part`: first or last, where the labels of the other part of the split are not there.
     `labels_used` (L,) bool: which lines of the label files the N frames are, None for all; a file
     of centres may have a line for each of either.
     """
@@ -37,6 +44,7 @@ class Frames(NamedTuple):
     images: int
     center_path: Path
     labels_used: np.ndarray | None = None
+    part: str = ""
 
 
 def center_file(root: Path, split: str, test_subject: int | None = None) -> Path:
@@ -45,7 +53,9 @@ def center_file(root: Path, split: str, test_subject: int | None = None) -> Path
     return root / f"center_{split}_{fold}refined.txt"
 
 
-def attach_centers(frames: Frames, split: str, how_to_make: str) -> FrameIndex:
+def attach_centers(
+    frames: Frames, split: str, how_to_make: str, points: PointFormat, camera: Camera
+) -> FrameIndex:
     """Give every frame its centre.
 
     A frame whose centre is `invalid` is left out of training. In testing it stays, so that its error
@@ -55,10 +65,12 @@ def attach_centers(frames: Frames, split: str, how_to_make: str) -> FrameIndex:
         frames: what was found.
         split: train, val or test.
         how_to_make: the command that makes the file of centres, for the error when it is missing.
+        points: the format of the file of centres.
+        camera: of the data set.
 
     Raises:
         FileNotFoundError: if the file of centres is missing.
-        ValueError: if it is damaged, or frames, labels and centres are not as many.
+        UserError: if it is damaged, or frames, labels and centres are not as many.
     """
     path = frames.center_path
     if not path.is_file():
@@ -73,22 +85,29 @@ def attach_centers(frames: Frames, split: str, how_to_make: str) -> FrameIndex:
         if used is not None or error.number > labels:
             raise
         frame = frames.frame_path(error.number - 1)
-        raise ValueError(f"{str(error).rstrip('.')}: it is the centre of {frame}.") from error
+        raise UserError(f"{str(error).rstrip('.')}: it is the centre of {frame}.") from error
     if used is not None and len(centers) == len(used):
         centers = centers[used]
+    if frames.part and len(centers) > labels:
+        centers = centers[:labels] if frames.part == "first" else centers[-labels:]
+    written, centers = centers, points.to_xyz(centers, camera)
     valid = ~np.isnan(centers).any(axis=1)
     # V2V-PoseNet also says invalid where the frame's file does not exist.
     if len(centers) != labels or not np.count_nonzero(valid) <= frames.images <= labels:
-        raise ValueError(
+        raise UserError(
             f"{path.parent}, split {split}: {frames.images} depth frames, {labels} labels and "
-            f"{len(centers)} centres do not match; frame i must have label i and centre i."
+            f"{len(centers)} centres do not match; frame i must have label i and centre i{_odd_one(frames)}."
         )
     if not valid.any():
-        raise ValueError(f"{path} calls every frame invalid.")
+        raise UserError(f"{path} calls every frame invalid.")
+    some = np.linspace(0, labels - 1, min(labels, DOUBTED_FRAMES)).astype(int)
+    doubt_format(
+        path, written[some], frames.joint_xyz[some].mean(axis=1), camera, points, flag="--centers_format"
+    )
     behind = valid & ~(centers[:, 2] > 0)
     if behind.any():
         i = int(np.argmax(behind))
-        raise ValueError(
+        raise UserError(
             f"{path}: frame {frames.frame_path(i)} (centre {i + 1}) has a centre at or behind the camera."
         )
     index = FrameIndex(frames.joint_xyz, centers, frames.cube, frames.frame_path, frames.read_depth)
@@ -97,6 +116,23 @@ def attach_centers(frames: Frames, split: str, how_to_make: str) -> FrameIndex:
     if split == "train":
         return select(index, np.flatnonzero(valid))
     return index._replace(center_xyz=centers[_nearest_valid(valid)])
+
+
+def _odd_one(frames: Frames) -> str:
+    """The first label without a frame and the first frame without a label, for an error."""
+    labelled = [frames.frame_path(i) for i in range(len(frames.joint_xyz))]
+    missing = next((path for path in labelled if not path.is_file()), None)
+    words = f"; the first label without a frame is {missing}'s" if missing else ""
+    if frames.labels_used is not None and not frames.labels_used.all():
+        return words  # more frames than labels are right there
+    # Frames are named alike but for their last number.
+    alike = re.compile(re.sub(r"\d+(?=\D*$)", r"\\d+", re.escape(labelled[0].name)))
+    known = set(labelled)
+    for folder in dict.fromkeys(path.parent for path in labelled):
+        for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
+            if alike.fullmatch(name) and folder / name not in known:
+                return f"{words}; the first frame without a label is {folder / name}"
+    return words
 
 
 def select(index: FrameIndex, frames: np.ndarray) -> FrameIndex:
@@ -167,7 +203,7 @@ def read_label_files(
 
     Raises:
         FileNotFoundError: if a file is missing.
-        ValueError: naming file and line, if a line is damaged.
+        UserError: naming file and line, if a line is damaged.
     """
     name = [("name", f"S{NAME_BYTES}")] if named else []
     row = np.dtype([*name, ("joint", np.float32, (num_joints, 3))])
@@ -197,7 +233,10 @@ def require_labels(paths: Sequence[Path], split: str, source: str) -> None:
 
 def user_cache(path: Path) -> Path:
     """Where the user's cache folder keeps what cannot be written beside `path`."""
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "awr")
+    try:
+        user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "awr")
+    except RuntimeError:  # a user without a home, as containers have
+        user = Path(tempfile.gettempdir(), "awr")
     return user / hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:20]
 
 
@@ -217,7 +256,7 @@ def _parse_labels(paths: Sequence[Path], row: np.dtype, counted: bool, z_sign: i
                 found += len(records)
                 yield records
         if announced not in (None, found):
-            raise ValueError(f"{path} announces {announced} frames in its first line and holds {found}.")
+            raise UserError(f"{path} announces {announced} frames in its first line and holds {found}.")
 
 
 def _announced_frames(path: Path, line: str) -> int:

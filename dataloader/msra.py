@@ -9,6 +9,7 @@ lines of published centres and predictions.
 """
 
 import os
+import re
 from functools import partial
 from pathlib import Path
 
@@ -16,9 +17,11 @@ import numpy as np
 
 from config import DATASETS, Config
 from dataloader.index import Frames, center_file, read_label_files, require_labels
-from util.files import require_file
+from util import UserError
+from util.files import open_table, require_file
 
 FRAME_NAME = "{:06d}_depth.bin"
+FRAME_PATTERN = re.compile(r"\d{6}_depth\.bin")
 HEADER = 6  # int32: width, height, left, top, right, bottom; right and bottom exclusive
 
 
@@ -27,14 +30,20 @@ def subjects(root: Path) -> list[int]:
     return [subject for subject in range(9) if (root / f"P{subject}").is_dir()]
 
 
+def missing_parts(root: Path, config: Config) -> list[str]:
+    """The subjects that are not there, where all nine are to be scored."""
+    there = subjects(root)
+    return [f"P{subject}" for subject in range(9) if subject not in there and config.test_subject == "all"]
+
+
 def split_folder(root: Path, config: Config) -> Path:
     """A folder without which there is no such split.
 
     Raises:
-        ValueError: if the data set has no such split.
+        UserError: if the data set has no such split.
     """
     if config.split == "val":
-        raise ValueError("MSRA has no split val: use train or test, and --test_subject for the fold.")
+        raise UserError("MSRA has no split val: use train or test, and --test_subject for the fold.")
     if config.split == "test" and config.test_subject != "all":
         return root / f"P{config.test_subject}"
     return root / f"P{next(iter(_subjects_of_split(root, config)), 0)}"
@@ -45,10 +54,10 @@ def find_frames(root: Path, config: Config) -> Frames:
 
     Raises:
         FileNotFoundError: naming the file that is missing, what it is and where it comes from.
-        ValueError: where labels are damaged, or if `test_subject` is all.
+        UserError: where labels are damaged, or if `test_subject` is all.
     """
     if config.test_subject == "all":
-        raise ValueError("--test_subject all is nine folds for test.py: choose one of 0 to 8 here.")
+        raise UserError("--test_subject all is nine folds for test.py: choose one of 0 to 8 here.")
     chosen = _subjects_of_split(root, config)
     records = [_read_subject(root, subject, config) for subject in chosen]
     folders = [folder for subject in chosen for folder in _gestures(root, subject)]
@@ -60,7 +69,9 @@ def find_frames(root: Path, config: Config) -> Frames:
         cube=np.repeat(scales, [len(part) for part in records])[:, None] * np.asarray(config.cube),
         frame_path=partial(_frame_path, folders, starts),
         read_depth=read_depth,
-        images=sum(name.endswith("_depth.bin") for folder in folders for name in os.listdir(folder)),
+        images=sum(
+            FRAME_PATTERN.fullmatch(name) is not None for folder in folders for name in os.listdir(folder)
+        ),
         center_path=center_file(root, config.split, config.test_subject),
     )
 
@@ -69,7 +80,7 @@ def read_labels(root: Path, config: Config) -> np.ndarray:
     """The joints of every frame of a split, for `test_subject` all of all subjects: (N, 21, 3) mm.
 
     Raises:
-        FileNotFoundError, ValueError: see `find_frames`.
+        FileNotFoundError, UserError: see `find_frames`.
     """
     chosen = _subjects_of_split(root, config)
     return np.concatenate([_read_subject(root, subject, config)["joint"] for subject in chosen])
@@ -80,24 +91,26 @@ def read_depth(path: Path) -> np.ndarray:
 
     Raises:
         FileNotFoundError: if it is missing.
-        ValueError: if its header cannot be, its length is not the header's, or a depth is not finite.
+        UserError: if its header cannot be, its length is not the header's, or a depth is not finite.
     """
     require_file(path, "a depth frame whose neighbours are there")
     content = path.read_bytes()
     if len(content) < 4 * HEADER:
-        raise ValueError(f"{path} is damaged: {len(content)} bytes do not hold its header.")
+        raise UserError(f"{path} is damaged: {len(content)} bytes do not hold its header.")
     width, height, left, top, right, bottom = np.frombuffer(content, "<i4", HEADER).tolist()
     if not (0 <= left <= right <= width <= 10000 and 0 <= top <= bottom <= height <= 10000):
-        raise ValueError(
-            f"{path} is damaged: window {left}, {top}, {right}, {bottom} lies outside {width}×{height}."
+        raise UserError(
+            f"{path} is damaged, or not in MSRA's format (six int32, then float32 mm): window {left}, {top}, "
+            f"{right}, {bottom} lies outside {width}×{height}; raw float32 frames, as of an iPhone, become "
+            "readable by np.save(name.npy, np.fromfile(name.bin, np.float32).reshape(height, width))."
         )
     expected = 4 * (HEADER + (right - left) * (bottom - top))
     if len(content) != expected:
-        raise ValueError(f"{path} is damaged: it has {len(content)} bytes, its header says {expected}.")
+        raise UserError(f"{path} is damaged: it has {len(content)} bytes, its header says {expected}.")
     depth = np.zeros((height, width), np.float32)
     depth[top:bottom, left:right] = np.frombuffer(content, "<f4", offset=4 * HEADER).reshape(bottom - top, -1)
     if not np.isfinite(depth).all():
-        raise ValueError(f"{path} is damaged: it holds a depth that is not a finite number.")
+        raise UserError(f"{path} is damaged: it holds a depth that is not a finite number.")
     return depth
 
 
@@ -125,10 +138,11 @@ def _read_subject(root: Path, subject: int, config: Config) -> np.ndarray:
 
 
 def _gestures(root: Path, subject: int) -> list[Path]:
-    return sorted(folder for folder in (root / f"P{subject}").iterdir() if folder.is_dir())
+    folders = (root / f"P{subject}").iterdir()
+    return sorted(folder for folder in folders if folder.is_dir() and not folder.name.startswith("."))
 
 
 def _announced_frames(folder: Path) -> int:
     """The count in the first line of joint.txt, which reading the labels has compared with its lines."""
-    with (folder / "joint.txt").open() as file:
-        return int(file.readline())
+    with open_table(folder / "joint.txt") as lines:
+        return int(next(lines))

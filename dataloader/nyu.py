@@ -5,7 +5,6 @@
 <root>/center_{train,test}_refined.txt   hand centres, `x y z` in mm, a line a frame
 """
 
-import json
 import os
 import re
 from functools import partial
@@ -17,8 +16,9 @@ from scipy.io import loadmat, whosmat
 
 from config import DATASETS, Config
 from dataloader.index import Frames, center_file
+from util import UserError
 from util.camera import Camera
-from util.files import read_image
+from util.files import read_image, read_json
 
 # Of the 36 labelled joints, those that the field evaluates, in the order of the joint names.
 EVALUATED_JOINTS = (0, 3, 6, 9, 12, 15, 18, 21, 24, 25, 27, 30, 31, 32)
@@ -39,7 +39,7 @@ def find_frames(root: Path, config: Config) -> Frames:
 
     Raises:
         FileNotFoundError: naming the file that is missing, what it is and where it comes from.
-        ValueError: where the labels are damaged.
+        UserError: where the labels are damaged.
     """
     folder = split_folder(root, config)
     _require_camera(folder, DATASETS[config.dataset].camera)
@@ -68,7 +68,7 @@ def read_labels(root: Path, config: Config) -> np.ndarray:
 
     Raises:
         FileNotFoundError: if the label file is missing.
-        ValueError: if it is damaged, of another shape, or not finite somewhere.
+        UserError: if it is damaged, of another shape, or not finite somewhere.
     """
     path = split_folder(root, config) / "joint_data.mat"
     if not path.is_file():
@@ -77,18 +77,18 @@ def read_labels(root: Path, config: Config) -> np.ndarray:
     try:
         announced = {name: shape for name, shape, _ in whosmat(path)}.get("joint_xyz", ())
         if prod(announced) > MAX_NUMBERS:
-            raise ValueError(f"it announces joint_xyz of shape {announced}")
+            raise UserError(f"it announces joint_xyz of shape {announced}")
         labels = loadmat(path, variable_names=["joint_xyz"]).get("joint_xyz")
     except Exception as error:  # scipy raises many kinds for a damaged file
-        raise ValueError(f"{path} cannot be read as a MATLAB file: {error}.") from error
+        raise UserError(f"{path} cannot be read as a MATLAB file: {error}.") from error
     if labels is None:
-        raise ValueError(f"{path} holds no joint_xyz: it is not NYU's label file.")
+        raise UserError(f"{path} holds no joint_xyz: it is not NYU's label file.")
     if labels.ndim != 4 or labels.shape[2:] != (LABELLED_JOINTS, 3) or not labels.size:
-        raise ValueError(
+        raise UserError(
             f"{path}: joint_xyz has shape {labels.shape}, expected (cameras, frames, {LABELLED_JOINTS}, 3)."
         )
     if labels.dtype.kind not in "fiu":
-        raise ValueError(f"{path}: joint_xyz holds {labels.dtype}, expected real numbers.")
+        raise UserError(f"{path}: joint_xyz holds {labels.dtype}, expected real numbers.")
     joint_xyz = labels[0][:, EVALUATED_JOINTS].astype(np.float64)
     finite = np.abs(joint_xyz) <= np.finfo(np.float32).max  # samples are float32
     _require(finite.all((1, 2)), path, "a joint that is not a finite number")
@@ -101,23 +101,35 @@ def read_depth(path: Path) -> np.ndarray:
 
     Raises:
         FileNotFoundError: if it is missing.
-        ValueError: if it is no 8-bit 3-channel image.
+        UserError: if it is no 8-bit 3-channel image.
     """
     image = read_image(path)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"{path} is {image.dtype} of shape {image.shape}: expected an 8-bit 3-channel PNG.")
+        raise UserError(f"{path} is {image.dtype} of shape {image.shape}: expected an 8-bit 3-channel PNG.")
     # Widen before shifting: 8-bit arithmetic would drop the green channel.
     return (image[:, :, 1].astype(np.uint16) << 8) | image[:, :, 0]
 
 
+def recorded_camera(folder: Path) -> Camera:
+    """The camera that rendered a synthetic split.
+
+    Raises:
+        FileNotFoundError, UserError: if the split's generator.json is missing or damaged.
+    """
+    record = folder / "generator.json"
+    try:
+        return Camera(**read_json(record)["camera"])
+    except (KeyError, TypeError):
+        raise UserError(f"{record} is damaged: it names no camera.") from None
+
+
 def _require_camera(folder: Path, camera: Camera) -> None:
     """Rendered splits say which camera rendered them: raise if the loader would assume another."""
-    record = folder / "generator.json"
-    if record.is_file():
-        rendered = Camera(**json.loads(record.read_text())["camera"])
+    if (folder / "generator.json").is_file():
+        rendered = recorded_camera(folder)
         if rendered != camera:
-            raise ValueError(
-                f"{record.parent} was rendered with {rendered}, config.py has {camera}: "
+            raise UserError(
+                f"{folder} was rendered with {rendered}, config.py has {camera}: "
                 "render it again or change the row."
             )
 
@@ -126,4 +138,4 @@ def _require(good: np.ndarray, path: Path, what: str) -> None:
     """Raise for the first frame (N,) that is not good."""
     if not good.all():
         frame = int(np.argmin(good))
-        raise ValueError(f"{path}: {FRAME_NAME.format(frame + 1)} (entry {frame + 1}) has {what}.")
+        raise UserError(f"{path}: {FRAME_NAME.format(frame + 1)} (entry {frame + 1}) has {what}.")

@@ -20,8 +20,9 @@ def build_network(name: str, num_joints: int, downsample: int = 2) -> nn.Module:
         (B, 4J, S / downsample, S / downsample) per stage.
 
     Raises:
-        ValueError: for a name or a downsample that no network has.
+        UserError: for a name or a downsample that no network has.
     """
     module, _, function = find_network(name).builder.partition(":")
     _, _, size = name.partition("_")
-    return getattr(import_module(module), function)(size, num_joints, downsample)
+    root = __name__.removesuffix("model")  # "awr." where this is part of that package
+    return getattr(import_module(root + module), function)(size, num_joints, downsample)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from util import UserError
+
 CHANNELS = 256
 HOURGLASS_DEPTH = 4
 MAX_STACKS = 16  # published ones have 1 or 2; thousands would fill the memory
@@ -56,14 +58,14 @@ def build(num_stacks: str, num_joints: int, downsample: int) -> StackedHourglass
     """The network `hourglass_<num_stacks>`.
 
     Raises:
-        ValueError: for a number of stacks or a downsample that does not exist.
+        UserError: for a number of stacks or a downsample that does not exist.
     """
     if not re.fullmatch("[1-9][0-9]?", num_stacks) or int(num_stacks) > MAX_STACKS:
-        raise ValueError(
+        raise UserError(
             f"There is no network 'hourglass_{num_stacks}': use hourglass_1 to hourglass_{MAX_STACKS}."
         )
     if downsample != 2:
-        raise ValueError(f"downsample {downsample} does not exist for an hourglass: use 2.")
+        raise UserError(f"downsample {downsample} does not exist for an hourglass: use 2.")
     return StackedHourglass(int(num_stacks), num_joints)
 
 

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet
 
+from util import UserError
+
 DEPTHS = ("18", "50", "101", "152")
 DECONV_CHANNELS = 256
 
@@ -49,12 +51,12 @@ def build(depth: str, num_joints: int, downsample: int) -> ResNetDeconv:
     """The network `resnet_<depth>`.
 
     Raises:
-        ValueError: for a depth or a downsample that does not exist.
+        UserError: for a depth or a downsample that does not exist.
     """
     if depth not in DEPTHS:
-        raise ValueError(f"There is no network 'resnet_{depth}': a ResNet has depth {', '.join(DEPTHS)}.")
+        raise UserError(f"There is no network 'resnet_{depth}': a ResNet has depth {', '.join(DEPTHS)}.")
     if downsample not in (1, 2, 4):
-        raise ValueError(f"downsample {downsample} does not exist for resnet_{depth}: use 1, 2 or 4.")
+        raise UserError(f"downsample {downsample} does not exist for resnet_{depth}: use 1, 2 or 4.")
     return ResNetDeconv(int(depth), num_joints, downsample)
 
 

@@ -14,6 +14,7 @@ from dataloader import build_dataset
 from dataloader.crop import crop_hand, network_input
 from model.awr import dense_to_joints, joints_to_dense
 from tests.helpers.nyu_folder import ball_hand, open_hand
+from util import UserError
 from util.benchmark import baseline, networks
 from util.benchmark.measure import Row, compare, compare_memory
 from util.benchmark.networks import (
@@ -115,7 +116,7 @@ def test_rows_before_a_failure_are_kept(run_script, tmp_path):
 
 def test_engines_that_are_missing_are_named_and_left_out(run_script, tmp_path, small_network, monkeypatch):
     def missing(name):
-        raise ValueError(f"{name} is not installed: pip install -r requirements-deploy.txt.")
+        raise UserError(f"{name} is not installed: pip install -r requirements-deploy.txt.")
 
     monkeypatch.setattr("util.deployment.graph.require", missing)
     monkeypatch.setattr("util.deployment.backends.require", missing)

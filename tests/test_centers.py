@@ -16,10 +16,10 @@ from tests.helpers.layout_folders import spread_hands, write_hands17_folder, wri
 from tests.helpers.project import SHARED
 from tests.helpers.real_frames import PALMS, SR305
 from util.camera import Camera
-from util.files import read_centers, write_centers
 from util.inference import find_hand
 from util.inference.centers import center_errors, centers_from_labels, find_centers
 from util.inference.find_hand import DEPTH_RANGE, center_from_depth
+from util.points import read_centers, write_centers
 
 
 @pytest.mark.skipif(not (SHARED / "sr305").is_dir(), reason="the SR305 frames are not here")
@@ -231,7 +231,7 @@ def test_damaged_frames_get_no_centre_and_cost_the_others_nothing(written, tmp_p
     for workers in (1, 2):
         ran = run_script("util.inference.centers", *flags, workers)
         assert ran.code == 0, ran.err
-        assert f"{frame} is damaged" in ran.out + ran.err
+        assert f"{frame} is damaged: it cannot be decoded" in ran.out + ran.err
         assert np.isnan(read_centers(out)[:, 0]).sum() == 1
     before = out.read_bytes()
     assert run_script("util.inference.centers", *flags, 1, "--json", tmp_path).code == 2  # it is a folder

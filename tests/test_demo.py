@@ -13,6 +13,7 @@ from config import DATASETS, NYU_CAMERA
 from tests.helpers.blob_network import CAMERA, blob_predictor, stand_in
 from tests.helpers.nyu_folder import ball_hand, open_hand
 from tests.helpers.project import PROJECT, need_synthetic_hand
+from util import UserError
 from util.camera import Camera
 from util.demo import recording
 from util.demo.overlay import MAX_POINTS, cube_points, draw_panel, joint_colors, weight_sheet
@@ -138,7 +139,7 @@ def test_a_camera_that_stops_keeps_what_was_saved(demo, tmp_path, stack, monkeyp
 
     def read(i):
         if i == 5:
-            raise ValueError("The camera stopped sending frames.")
+            raise UserError("The camera stopped sending frames.")
         return frames[i]
 
     camera = Source("camera", read, None, CAMERA, 1.0, live=True)
@@ -147,13 +148,14 @@ def test_a_camera_that_stops_keeps_what_was_saved(demo, tmp_path, stack, monkeyp
     assert ran.code == 2
     assert "The camera stopped sending frames." in ran.err
     assert len(list((tmp_path / "pictures").iterdir())) == 5
-    _, *lines = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+    _, *lines, last = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
     assert len(lines) == 5
     assert all("seconds" in line for line in lines)
+    assert last["error"] == "The camera stopped sending frames."
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "film.gif", "pictures"])
-def test_a_frame_that_breaks_leaves_nothing_half_written(demo, tmp_path, stack, name):
+def test_a_frame_that_breaks_costs_the_others_nothing(demo, tmp_path, stack, name):
     source = tmp_path / "frames"
     source.mkdir()
     for i, frame in enumerate(np.load(stack)[:3]):
@@ -167,7 +169,9 @@ def test_a_frame_that_breaks_leaves_nothing_half_written(demo, tmp_path, stack, 
         == f"error: {source / '3.png'} is damaged: it cannot be decoded as an image."
     )
     assert "Traceback" not in ran.err
-    assert list(out.iterdir()) == []
+    assert sorted(path.name for path in out.iterdir()) == sorted([name, "poses.jsonl"])  # and nothing hidden
+    if name == "film.mp4":
+        assert cv2.VideoCapture(str(out / name)).get(cv2.CAP_PROP_FRAME_COUNT) == 3
 
 
 ERRORS = {

@@ -257,7 +257,11 @@ FRAME = "Testing/Depth/test_seq_2/image_0001.png"
 # (data set, how to break it, what the sentence must say)
 DAMAGES = {
     "icvl gone": ("icvl", remove("Testing"), "icvl/Testing is missing"),
-    "icvl labels gone": ("icvl", remove("Testing/test_seq_2.txt"), "test_seq_2.txt is missing: labels"),
+    "icvl labels gone": (
+        "icvl",
+        lambda root: [path.unlink() for path in root.glob("Testing/*.txt")],
+        "test_seq_1.txt is missing: labels",
+    ),
     "icvl centres gone": (
         "icvl",
         remove("center_test_refined.txt"),
@@ -296,6 +300,8 @@ DAMAGES = {
         edit("P3/IP/joint.txt", lambda text: "3" + text[1:]),
         "joint.txt announces 3 frames in its first line and holds 2",
     ),
+    "msra labels empty": ("msra", edit("P3/IP/joint.txt", lambda _: ""), "line 1 holds '', not a number"),
+    "msra subjects gone": ("msra", lambda r: [shutil.rmtree(p) for p in r.glob("P?")], "P3 is missing"),
     "msra count word": ("msra", edit("P3/IP/joint.txt", lambda text: "x" + text[1:]), "line 1 holds 'x"),
     "msra z positive": (
         "msra",

@@ -14,6 +14,7 @@ from tests.helpers.blob_network import CAMERA, blob_predictor, stand_in
 from tests.helpers.browser import CHROMIUM, Browser, wait_until
 from tests.helpers.nyu_folder import ball_hand, open_hand
 from tests.helpers.project import need_synthetic_hand
+from util import UserError
 from util.demo.live_page import ALL_JOINTS, LOOP, LivePage, serve
 from util.demo.sources import Source, SourceOptions, open_source
 
@@ -141,7 +142,7 @@ def test_a_camera_is_tracked_without_end(tmp_path, monkeypatch):
 def test_a_damaged_frame_does_not_end_the_page(tmp_path):
     def read(i):
         if i == 1:
-            raise ValueError("frame 1 is damaged.")
+            raise UserError("frame 1 is damaged.")
         return ball_hand(open_hand([0.0, 0, 600]))[::2, ::2]
 
     page = LivePage([Source("film", read, 3, CAMERA, 1.0)], blob_predictor(tmp_path), "right", PORT)

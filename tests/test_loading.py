@@ -75,6 +75,8 @@ def test_each_augmentation_has_a_quarter_and_its_strength():
     nothing = [d for d in drawn if all(part is None for part in d)]
     for kind in (translations, scales, rotations, nothing):
         assert len(kind) == pytest.approx(2000, abs=200)
+    assert translations.shape[1:] == (3,)  # each axis has its own
+    assert np.abs(np.corrcoef(translations.T) - np.eye(3)).max() < 0.1
     assert translations.std(axis=0) == pytest.approx(10, rel=0.1)
     assert scales.std() == pytest.approx(0.1, rel=0.1)
     assert np.abs(rotations).max() <= 180

@@ -57,6 +57,8 @@ def test_a_pose_fits_together(blob, hand):
     mean_u, mean_v = pose.weights.sum(1) @ places, pose.weights.sum(2) @ places
     assert np.abs(np.stack([mean_u, mean_v], axis=1) - crop_uv).max() < 0.2
     assert blob.predict(hand, NYU_CAMERA).weights is None
+    around = blob.predict(hand, NYU_CAMERA, pose.center_xyz, weights=True)
+    np.testing.assert_allclose(around.weights.sum((1, 2)), 1, atol=1e-5)
 
 
 def test_a_batch_gives_what_single_frames_give(blob, hand):
@@ -84,6 +86,10 @@ def test_a_left_hand_is_the_mirrored_right_hand(blob, hand):
     np.testing.assert_allclose(camera.xyz_to_uvd(left.joints_xyz), left.joints_uvd, atol=1e-6)
     np.testing.assert_array_equal(left.crop.image, right.crop.image[:, ::-1])
     np.testing.assert_array_equal(left.weights, right.weights[..., ::-1])
+    # The joints lie where its M says, in the crop as in the frame.
+    in_crop = [(pose.crop.M @ [*joint[:2], 1])[:2] for pose in (left, right) for joint in pose.joints_uvd]
+    here, there = np.split(np.array(in_crop), 2)
+    np.testing.assert_allclose(here, there * (-1, 1) + (left.crop.image.shape[1] - 1, 0), atol=0.2)
     # The crop is where its M says: the same reading in the frame and in the crop.
     v, u = (int(np.median(index)) for index in np.nonzero(left.crop.image))
     frame_u, frame_v, _ = np.linalg.inv(left.crop.M) @ (u, v, 1)

@@ -1,2 +1,9 @@
 """Small files that everyone may use, and a room for each thing that a person does: training, inference,
 deployment, demo, benchmark. Rooms import downwards only; none but `benchmark` and `demo` imports another."""
+
+
+class UserError(ValueError):
+    """What a user can mend, in one sentence: what is wrong, where, and what to do.
+
+    Scripts print it and end with exit code 2. Any other ValueError is a bug of ours and keeps its trace.
+    """

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
+from util import UserError
+
 if TYPE_CHECKING:
     import torch
 
@@ -58,9 +60,9 @@ class Camera(NamedTuple):
         return self._replace(cx=width - 1 - self.cx)
 
     def check(self) -> None:
-        """Raise ValueError, in one sentence, for intrinsics that no camera has."""
+        """Raise UserError, in one sentence, for intrinsics that no camera has."""
         if not (np.isfinite(self).all() and self.fx > 0 and self.fy > 0 and self.flip in (-1, 1)):
-            raise ValueError(f"{self} cannot be: fx and fy are above 0, all are finite, flip is 1 or -1.")
+            raise UserError(f"{self} cannot be: fx and fy are above 0, all are finite, flip is 1 or -1.")
 
 
 class DepthCamera(NamedTuple):
@@ -84,10 +86,15 @@ CAMERAS = {
     "azure": DepthCamera(Camera(504.0, 504.0, 320, 332), (576, 640)),  # narrow, unbinned
     "sr300": DepthCamera(Camera(475.07, 475.07, 315.94, 245.29), (480, 640), 0.125),
     "sr305": DepthCamera(Camera(476.01, 476.01, 313.68, 242.76), (480, 640), 0.125),
+    "d405": DepthCamera(Camera(389.7, 389.7, 320, 240), (480, 640), 0.1),  # 58° high at 1280×720, data sheet
     "d415": DepthCamera(Camera(610.0, 610.0, 320, 240), (480, 640)),
     "d435": DepthCamera(Camera(384.0, 384.0, 320, 240), (480, 640)),
     "d455": DepthCamera(Camera(386.0, 386.0, 320, 240), (480, 640)),
     "l515": DepthCamera(Camera(460.0, 460.0, 320, 240), (480, 640), 0.25),
+    "femto": DepthCamera(Camera(505.0, 505.0, 320, 332), (576, 640)),  # Bolt, Mega; OrbbecSDK #56
+    "astra": DepthCamera(Camera(579.65, 579.65, 323.62, 236.54), (480, 640)),  # S; ros_astra_camera #147
+    # The app gives the colour image's intrinsics (1920×1440): divide by 7.5. Depth is in metres.
+    "iphone": DepthCamera(Camera(200.0, 200.0, 128, 96), (192, 256), 1000.0),
 }
 
 
@@ -95,7 +102,7 @@ def parse_camera(text: str) -> DepthCamera | Camera:
     """A name of CAMERAS, or `fx,fy,cx,cy` in pixels.
 
     Raises:
-        ValueError: in one sentence, for anything else.
+        UserError: in one sentence, for anything else.
     """
     if text in CAMERAS:
         return CAMERAS[text]
@@ -103,7 +110,7 @@ def parse_camera(text: str) -> DepthCamera | Camera:
         fx, fy, cx, cy = (float(number) for number in text.split(","))
     except ValueError:
         names = ", ".join(CAMERAS)
-        raise ValueError(f"--camera {text!r} is neither one of {names} nor fx,fy,cx,cy in pixels.") from None
+        raise UserError(f"--camera {text!r} is neither one of {names} nor fx,fy,cx,cy in pixels.") from None
     return Camera(fx, fy, cx, cy)
 
 
@@ -111,12 +118,12 @@ def scale_camera(known: DepthCamera, frame_size: tuple[int, int]) -> Camera:
     """The intrinsics for frames of another resolution, (height, width), of the same field of view.
 
     Raises:
-        ValueError: for frames of another shape: they were cut, and nobody knows where.
+        UserError: for frames of another shape: they were cut, and nobody knows where.
     """
     (height, width), (rows, columns) = known.frame_size, frame_size
     scale = columns / width
     if abs(rows - height * scale) > 1:
-        raise ValueError(
+        raise UserError(
             f"The frames have {columns}×{rows} pixels, the camera's intrinsics are for {width}×{height}: "
             "pass --camera fx,fy,cx,cy for these frames."
         )
@@ -133,17 +140,17 @@ def to_millimetres(depth: np.ndarray, depth_scale: float = 1.0) -> np.ndarray:
         depth_scale: mm a unit of `depth`.
 
     Raises:
-        ValueError: for another shape or dtype, or a scale that is not positive.
+        UserError: for another shape or dtype, or a scale that is not positive.
     """
     if not isinstance(depth, np.ndarray):
-        raise ValueError(f"A depth frame is a NumPy array (H, W), this is a {type(depth).__name__}.")
+        raise UserError(f"A depth frame is a NumPy array (H, W), this is a {type(depth).__name__}.")
     if depth.ndim != 2 or not depth.size or depth.dtype.kind not in "fiu":
-        raise ValueError(
+        raise UserError(
             f"A depth frame has shape (H, W) and holds integers or floats, "
             f"this one has shape {depth.shape} and holds {depth.dtype}."
         )
     if not 0 < depth_scale < np.inf:
-        raise ValueError(f"depth_scale is {depth_scale}: it is the mm of one unit, so positive and finite.")
+        raise UserError(f"depth_scale is {depth_scale}: it is the mm of one unit, so positive and finite.")
     depth = depth.astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
         depth_mm = np.rint(depth * (depth_scale / STEP_MM)) * STEP_MM

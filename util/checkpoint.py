@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from config import DATASETS, Config
 from model import build_network
+from util import UserError
 from util.files import atomic_write
 
 MAX_JOINTS = 1000  # more is a damaged file, and its network would fill the memory
@@ -52,7 +53,7 @@ def load_or_init_network(config: Config, training: bool = False) -> tuple[nn.Mod
     now; with other joints its last layers start from random weights then. Every difference is printed.
 
     Raises:
-        FileNotFoundError, ValueError: see `load_network`; also if what is to be scored has other joints.
+        FileNotFoundError, UserError: see `load_network`; also if what is to be scored has other joints.
     """
     wanted = spec_from_config(config)
     path = config.load_model or shipped_weights(config)
@@ -78,16 +79,16 @@ def check_spec(path: str, spec: ModelSpec, config: Config) -> None:
     """Print where a file's network differs from the settings that it is scored with.
 
     Raises:
-        ValueError: if it predicts something else.
+        UserError: if it predicts something else.
     """
     if spec.target != config.target:
-        raise ValueError(
+        raise UserError(
             f"{path} is a network for the {spec.target}: use --target {spec.target}, "
             f"or a checkpoint for the {config.target}."
         )
     other_joints = _describe_other_joints(spec, config)
     if other_joints:
-        raise ValueError(f"{path} {other_joints}.")
+        raise UserError(f"{path} {other_joints}.")
     _print_differences(path, spec, spec_from_config(config), training=False)
 
 
@@ -201,7 +202,7 @@ def load_network(path: Path, assumed: ModelSpec) -> tuple[nn.Module, ModelSpec]:
 
     Raises:
         FileNotFoundError: listing the checkpoints that are there.
-        ValueError: if the file is damaged, is not plain weights, or does not fit the network.
+        UserError: if the file is damaged, is not plain weights, or does not fit the network.
     """
     content = read_checkpoint(path)
     try:
@@ -209,12 +210,12 @@ def load_network(path: Path, assumed: ModelSpec) -> tuple[nn.Module, ModelSpec]:
         spec = spec_from_dict(content["spec"]) if "spec" in content else _with_own_joints(assumed, weights)
         network = spec.build()
     except (TypeError, AttributeError) as error:
-        raise ValueError(f"{path} was not written by this project or the released code: {error}.") from error
+        raise UserError(f"{path} was not written by this project or the released code: {error}.") from error
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
         entries = ", ".join(map(str, content))[:200] or "none"
-        raise ValueError(f"{path} holds no network weights; its entries: {entries}.")
+        raise UserError(f"{path} holds no network weights; its entries: {entries}.")
     if any(value.layout != torch.strided or value.is_complex() for value in weights.values()):
-        raise ValueError(f"{path} holds sparse or complex weights, which no network here has.")
+        raise UserError(f"{path} holds sparse or complex weights, which no network here has.")
     _require_fit(path, spec, network.state_dict(), weights)
     network.load_state_dict(weights)
     return network, spec
@@ -246,7 +247,7 @@ def spec_from_dict(content: dict[str, Any]) -> ModelSpec:
     try:  # checked like settings, before anything is built
         names = ("net", "downsample", "kernel_size", "img_size", "target", "cube")
         Config(**{name: getattr(spec, name) for name in names}).resolved()
-    except ValueError as error:
+    except UserError as error:
         raise TypeError(str(error).rstrip(".")) from error
     return spec
 
@@ -259,7 +260,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint file onto the CPU, `weights_only` always.
 
     Raises:
-        FileNotFoundError, ValueError: see `load_network`.
+        FileNotFoundError, UserError: see `load_network`.
     """
     if not path.is_file():
         there = ", ".join(sorted(str(file) for file in RESULTS.glob("*.pth"))) or "none"
@@ -273,27 +274,27 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         with torch.serialization.safe_globals(_NUMPY_SCALARS), warnings.catch_warnings(action="ignore"):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(
+        raise UserError(
             f"{path} was refused: it is damaged, or holds more than plain weights, which could run code."
         ) from error
     except Exception as error:  # a damaged file can fail anywhere inside the unpickler
-        raise ValueError(f"{path} is damaged: it cannot be read as a PyTorch checkpoint.") from error
+        raise UserError(f"{path} is damaged: it cannot be read as a PyTorch checkpoint.") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, expected a dictionary of weights.")
+        raise UserError(f"{path} holds a {type(content).__name__}, expected a dictionary of weights.")
     return content
 
 
 def _check_archive(path: Path) -> None:
-    """Raise ValueError where a checksum of the file's archive is wrong: PyTorch does not look at them."""
+    """Raise UserError where a checksum of the file's archive is wrong: PyTorch does not look at them."""
     if not zipfile.is_zipfile(path):  # the format before PyTorch 1.6
         return
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
     except Exception as error:  # headers can be damaged in many ways
-        raise ValueError(f"{path} is damaged: it cannot be read as an archive.") from error
+        raise UserError(f"{path} is damaged: it cannot be read as an archive.") from error
     if damaged:
-        raise ValueError(f"{path} is damaged: {damaged} has a wrong checksum; copy the file again.")
+        raise UserError(f"{path} is damaged: {damaged} has a wrong checksum; copy the file again.")
 
 
 def _require_fit(path: Path, spec: ModelSpec, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:
@@ -307,7 +308,7 @@ def _require_fit(path: Path, spec: ModelSpec, expected: dict[str, Tensor], found
     groups = (("missing", missing), ("unexpected", unexpected), ("of another shape", other_shape))
     complaints = [f"{len(keys)} {what}: {', '.join(keys[:3])}" for what, keys in groups if keys]
     if complaints:
-        raise ValueError(
+        raise UserError(
             f"{path} does not fit {spec.net} with {spec.num_joints} joints and downsample {spec.downsample}: "
             f"{'; '.join(complaints)}."
         )

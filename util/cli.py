@@ -9,14 +9,18 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import field, make_dataclass
 from itertools import dropwhile, takewhile
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TextIO, TypeVar
 
 import tyro
 
+from util import UserError
+
 FAILED = 2
+# PyTorch's words where a loader's worker was killed, or found /dev/shm full.
+_LOST_WORKER = re.compile(r"DataLoader worker|shared memory|unable to (write to|mmap|resize) file </torch_")
 INTERRUPTED = 130  # as a shell reports a process that Ctrl-C ended
 
 
@@ -46,9 +50,19 @@ def run(
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     before = signal.signal(signal.SIGTERM, _stop)
     try:
+        with _patient_output():
+            _run(script, description, kind, groups)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run(
+    script: Callable[[Settings], None], description: str, kind: type[Settings], groups: tuple[type, ...]
+) -> None:
+    try:
         script(parse_settings(sys.argv[1:], description, kind, groups))
-    except KeyboardInterrupt:
-        print("stopped.", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print("stopped.", *stop.args, file=sys.stderr)
         sys.exit(INTERRUPTED)
     except Exception as error:
         sentence = _sentence(error)
@@ -56,8 +70,46 @@ def run(
             raise
         print(f"error: {sentence}", file=sys.stderr)
         sys.exit(FAILED)
+
+
+class _PatientStream:
+    """A text stream that goes nowhere once its reader has closed it, as `| head` does: the work goes on."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._patiently(self._stream.write, text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._patiently(self._stream.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _patiently(self, call: Callable[..., object], *arguments: str) -> None:
+        try:
+            call(*arguments)
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+
+@contextlib.contextmanager
+def _patient_output() -> Iterator[None]:
+    """Print `?` for what the console's encoding lacks, and nothing to a reader that has gone."""
+    streams = sys.stdout, sys.stderr
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # stderr never fails
+    sys.stdout, sys.stderr = map(_PatientStream, streams)
+    try:
+        yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        sys.stdout, sys.stderr = streams
 
 
 def _stop(*_: object) -> None:
@@ -72,7 +124,7 @@ def parse_settings(
     """The settings of the command line, checked; arguments as for `run`.
 
     Raises:
-        ValueError: in one sentence, for a flag or value that does not exist.
+        UserError: in one sentence, for a flag or value that does not exist.
     """
     parsed = vars(_parse(arguments, description, _grouped(groups) if groups else kind))
     if groups:
@@ -102,7 +154,7 @@ def _parse(arguments: list[str], description: str, kind: type) -> Any:
     except SystemExit as stop:
         if not stop.code:
             raise  # --help
-        raise ValueError(_unboxed(complaint.getvalue())) from None
+        raise UserError(_unboxed(complaint.getvalue())) from None
 
 
 def _unboxed(message: str) -> str:
@@ -130,9 +182,14 @@ def _sentence(error: Exception) -> str | None:
     if module.startswith(("torch._dynamo", "torch._inductor")):
         first_line = str(error).strip().partition("\n")[0].rstrip(".")
         return f"torch.compile does not work here: {first_line}; do without it."
+    if name == "RuntimeError" and _LOST_WORKER.search(str(error)):
+        return (
+            "a process that prepares frames was ended from outside: it lacked shared memory (in a container: "
+            "--shm-size=2g) or memory; use fewer processes, --num_workers 0 (--workers 1)."
+        )
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}."
-    if isinstance(error, ValueError | OSError):
+    if isinstance(error, UserError | OSError):
         # An error from a loader's worker carries the worker's trace before its words.
         lines = str(error).strip().splitlines() or [name]
         return lines[-1].removeprefix(f"{name}: ")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from util import UserError
+
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -15,7 +17,7 @@ def pick_device(name: str) -> torch.device:
     Of the processes that torchrun starts, `auto` and `cuda` give each a GPU of its own.
 
     Raises:
-        ValueError: if it is not.
+        UserError: if it is not.
         torch.OutOfMemoryError: if its memory is full.
     """
     if name == "auto":
@@ -28,7 +30,7 @@ def pick_device(name: str) -> torch.device:
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(
+        raise UserError(
             f"Device {name!r} is not available here: use --device cpu, or cuda where PyTorch can use one."
         ) from error
     return device

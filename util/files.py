@@ -1,7 +1,10 @@
 """Reading tables and images, and writing files so that nothing half-written is ever seen."""
 
 import errno
+import hashlib
+import json
 import os
+import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,13 +16,16 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from util import UserError
+
 MAX_PIXELS = 2**25  # of a frame; depth cameras have a third of that at the most
 MAX_LINE = 2**20  # characters; a longer one is not a line of numbers
-INVALID = "invalid"  # V2V-PoseNet's word for a frame without a hand, in place of a centre
+# Byte order marks, as Latin-1 shows them.
+UTF8_MARK, UTF16_MARKS = "\xef\xbb\xbf", ("\xff\xfe", "\xfe\xff")
 LINES_AT_A_TIME = 10_000  # of a table: a few megabytes of text
 
 
-class DamagedLineError(ValueError):
+class DamagedLineError(UserError):
     """A table's line `number`, from 1, cannot be read."""
 
     def __init__(self, path: Path, number: int, complaint: str):
@@ -67,6 +73,22 @@ def _make_empty(temporary: Path, path: Path) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
+def require_writable(folder: Path) -> None:
+    """Raise OSError, naming a folder, where no file can be written into it; it is not created."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove what `atomic_write` could not: files whose process was killed while writing them."""
     for leftover in folder.glob(".*.part.*"):
@@ -78,7 +100,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
     """Create a folder and lock it while the block runs; the lock ends with the process, however it ends.
 
     Raises:
-        ValueError: if another process has locked it.
+        UserError: if another process has locked it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -98,13 +120,29 @@ def locked_folder(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(
+            raise UserError(
                 f"Another run writes into {folder}: wait until it ends, or choose another --output_dir."
             ) from None
         yield
     finally:
         inherited.clear()
         os.close(handle)
+
+
+def read_json(path: Path) -> dict:
+    """Read a JSON file that this project wrote.
+
+    Raises:
+        FileNotFoundError, UserError: if it is missing or damaged.
+    """
+    require_file(path, "a record that this project wrote")
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: it holds no JSON object.")
+    return content
 
 
 def write_table(path: Path, table: np.ndarray) -> None:
@@ -126,7 +164,7 @@ def open_table(path: Path) -> Iterator[Iterator[str]]:
 
     Raises:
         FileNotFoundError: if it is missing.
-        ValueError: naming a line that is longer than any line of numbers.
+        UserError: naming a line that is longer than any line of numbers.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing or not a file.")
@@ -135,17 +173,22 @@ def open_table(path: Path) -> Iterator[Iterator[str]]:
 
 
 def _bounded_lines(path: Path, file: TextIO) -> Iterator[str]:
+    """Lines with commas as spaces, and without the mark that Windows' editors put before the first."""
     for number in count(1):
         line = file.readline(MAX_LINE)
         if not line:
             return
+        if number == 1:
+            if line.startswith(UTF16_MARKS):
+                raise UserError(f"{path} is UTF-16 text: save it as UTF-8.")
+            line = line.removeprefix(UTF8_MARK)
         if len(line) == MAX_LINE and not line.endswith("\n"):
             raise DamagedLineError(path, number, f"is longer than {MAX_LINE:,} characters")
-        yield line
+        yield line.replace(",", " ").replace(";", " ")
 
 
 def read_rows(path: Path, lines: Iterable[str], row: np.dtype, first: int = 1) -> Iterator[Rows]:
-    """Read lines of white-space separated fields, some thousand lines at a time; blank lines do not count.
+    """Read lines of fields with spaces between them, some thousand lines at a time; blank lines do not count.
 
     Args:
         path: the file, for errors.
@@ -154,7 +197,7 @@ def read_rows(path: Path, lines: Iterable[str], row: np.dtype, first: int = 1) -
         first: number of the first line.
 
     Raises:
-        ValueError: naming the first line that does not fit; also if there is none.
+        UserError: naming the first line that does not fit; also if there is none.
     """
     numbered = ((number, line) for number, line in enumerate(lines, first) if line.strip())
     empty = True
@@ -169,11 +212,11 @@ def read_rows(path: Path, lines: Iterable[str], row: np.dtype, first: int = 1) -
         empty = False
         yield Rows(numbers, values)
     if empty:
-        raise ValueError(f"{path}: the file is empty.")
+        raise UserError(f"{path}: the file is empty.")
 
 
 def read_table(path: Path, columns: int) -> np.ndarray:
-    """Read a text file of white-space separated numbers.
+    """Read a text file of numbers with spaces, tabs or commas between them.
 
     Args:
         path: the file.
@@ -184,33 +227,16 @@ def read_table(path: Path, columns: int) -> np.ndarray:
 
     Raises:
         FileNotFoundError: if the file is missing.
-        ValueError: naming the first line that is not `columns` finite numbers.
+        UserError: naming the first line that is not `columns` finite numbers.
     """
     with open_table(path) as lines:
-        return _numbers(path, lines, columns)
+        return read_numbers(path, lines, columns)
 
 
-def read_centers(path: Path) -> np.ndarray:
-    """Read hand centres, `x y z` in mm a line; a line `invalid` says that the frame shows no hand.
-
-    Returns:
-        (lines, 3) float64, NaN where invalid.
-
-    Raises:
-        FileNotFoundError, ValueError: see `read_table`.
-    """
-    with open_table(path) as file:
-        lines = [line.strip() for line in file]
-    centers = _numbers(path, ["0 0 0" if line.startswith(INVALID) else line for line in lines], 3)
-    centers[[line.startswith(INVALID) for line in lines if line]] = np.nan
-    return centers
-
-
-def write_centers(path: Path, centers: np.ndarray) -> None:
-    """Write (N, 3) centres as `read_centers` reads them; NaN becomes `invalid`."""
-    lines = (INVALID if np.isnan(row).any() else "{:.3f} {:.3f} {:.3f}".format(*row) for row in centers)
-    with atomic_write(path) as temporary, temporary.open("w") as file:
-        file.writelines(f"{line}\n" for line in lines)
+def read_numbers(path: Path, lines: Iterable[str], columns: int) -> np.ndarray:
+    """Lines of `columns` finite numbers: (lines, columns) float64; errors as of `read_rows`."""
+    row = np.dtype([("numbers", np.float64, columns)])
+    return np.concatenate([rows.values["numbers"] for rows in read_rows(path, lines, row)])
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -218,7 +244,7 @@ def read_image(path: Path) -> np.ndarray:
 
     Raises:
         FileNotFoundError: if it is missing.
-        ValueError: if it cannot be decoded.
+        UserError: if it cannot be decoded.
     """
     require_file(path, "a depth frame whose neighbours are there")
     encoded = np.fromfile(path, np.uint8)
@@ -228,64 +254,46 @@ def read_image(path: Path) -> np.ndarray:
     except cv2.error:  # a header that announces an absurd size
         image = None
     if image is None:
-        raise ValueError(f"{path} is damaged: it cannot be decoded as an image.")
+        raise UserError(f"{path} is damaged: it cannot be decoded as an image.")
     return image
 
 
+def printable(name: str) -> str:
+    """A file's name with `?` for bytes that are no text: native code cannot draw or send them."""
+    return name.encode("utf-8", "replace").decode()
+
+
 def require_file(path: Path, what: str) -> None:
-    """Raise FileNotFoundError or ValueError where a path is no file: a pipe would be waited for for ever."""
+    """Raise FileNotFoundError or UserError where a path is no file: a pipe would be waited for for ever."""
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: {what}.")
     if not path.is_file():
-        raise ValueError(f"{path} is not a file: expected {what}.")
+        raise UserError(f"{path} is not a file: expected {what}.")
 
 
 def _require_small_image(path: Path) -> None:
-    """Raise ValueError where an image's header announces more pixels than any depth camera has."""
+    """Raise UserError where an image's header announces more pixels than any depth camera has."""
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             width, height = image.size
     except Image.DecompressionBombError:
-        raise ValueError(f"{path} is damaged, or no depth frame: it announces too many pixels.") from None
+        raise UserError(f"{path} is damaged, or no depth frame: it announces too many pixels.") from None
     except Exception:  # Pillow does not know it: OpenCV says whether it can be read
         return
     if width * height > MAX_PIXELS:
-        raise ValueError(f"{path} is damaged, or no depth frame: it announces {width}×{height} pixels.")
+        raise UserError(f"{path} is damaged, or no depth frame: it announces {width}×{height} pixels.")
 
 
 def read_depth_png(path: Path) -> np.ndarray:
     """Decode a depth frame kept as 16-bit PNG: (H, W) uint16, in the file's unit.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_image`; also if it is of another kind.
+        FileNotFoundError, UserError: see `read_image`; also if it is of another kind.
     """
     image = read_image(path)
     if image.dtype != np.uint16 or image.ndim != 2:
-        raise ValueError(f"{path} is {image.dtype} of shape {image.shape}: expected a 16-bit grey PNG.")
+        raise UserError(f"{path} is {image.dtype} of shape {image.shape}: expected a 16-bit grey PNG.")
     return image
-
-
-def read_predictions(path: Path, num_frames: int, num_joints: int) -> np.ndarray:
-    """Read joints as they are saved, one frame a line, `u v d` per joint (docs/spec.md §10).
-
-    Returns:
-        (num_frames, num_joints, 3) float64 full-frame uvd: pixels and mm.
-
-    Raises:
-        FileNotFoundError: if the file is missing.
-        ValueError: if a line is damaged, or the frames are not as many as the labels.
-    """
-    table = read_table(path, columns=3 * num_joints)
-    if len(table) != num_frames:
-        raise ValueError(
-            f"{path} has {len(table)} frames, the labels have {num_frames}: they do not belong together."
-        )
-    return table.reshape(num_frames, num_joints, 3)
-
-
-def _numbers(path: Path, lines: Iterable[str], columns: int) -> np.ndarray:
-    row = np.dtype([("numbers", np.float64, columns)])
-    return np.concatenate([rows.values["numbers"] for rows in read_rows(path, lines, row)])
 
 
 def _fits(values: np.ndarray) -> bool:

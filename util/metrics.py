@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from util import UserError
+
 PCK_THRESHOLDS_MM = np.linspace(0, 50, 100)
 SUCCESS_THRESHOLDS_MM = np.arange(81)
 
@@ -36,13 +38,13 @@ def score(errors: np.ndarray) -> Metrics:
     """All metrics of (N, J) joint errors in mm.
 
     Raises:
-        ValueError: if there is no frame, or an error is not finite.
+        UserError: if there is no frame, or an error is not finite.
     """
     if not errors.size:
-        raise ValueError("There are no frames to score.")
+        raise UserError("There are no frames to score.")
     if not np.isfinite(errors).all():
         frame = int(np.argmax(~np.isfinite(errors).all(axis=1)))
-        raise ValueError(f"Joints of frame {frame + 1} are not finite: the errors cannot be scored.")
+        raise UserError(f"Joints of frame {frame + 1} are not finite: the errors cannot be scored.")
     per_joint_mm = errors.mean(axis=0)
     # As many errors in each joint, so that the mean over joints of each joint's curve is the whole's.
     pck = share_within(errors.ravel(), PCK_THRESHOLDS_MM)

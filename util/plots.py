@@ -1,6 +1,6 @@
 """Figures for files: error curves, galleries, what the method sees. Matplotlib without a screen."""
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,11 +14,11 @@ from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from config import DATASETS, Config, DatasetInfo, DataSettings, NetworkSettings
 from dataloader import build_dataset
 from dataloader.base import HandDataset, Sample
-from dataloader.nyu import FRAME_NAME, read_depth
+from dataloader.nyu import FRAME_NAME, read_depth, recorded_camera
 from model.awr import SOFTMAX_TEMPERATURE, dense_to_joints, joints_to_dense
-from util.camera import Camera, uvd_to_crop
+from util.camera import uvd_to_crop
 from util.cli import run
-from util.files import atomic_write
+from util.files import atomic_write, printable
 from util.metrics import PCK_THRESHOLDS_MM, SUCCESS_THRESHOLDS_MM, Metrics
 
 # One colour a finger, pinky to thumb, then the wrist; told apart on grey depth and by colour-blind eyes.
@@ -48,6 +48,11 @@ class Tile(NamedTuple):
     true_uv: np.ndarray
 
 
+def chain_colors(chains: Sequence[tuple[int, ...]]) -> list[str]:
+    """A colour for each chain; they repeat where there are many."""
+    return [CHAIN_COLORS[i % len(CHAIN_COLORS)] for i in range(len(chains))]
+
+
 def pick_tiles(
     dataset: HandDataset, predicted_uvd: np.ndarray, frame_errors: np.ndarray, count: int = 4
 ) -> dict[str, list[Tile]]:
@@ -72,7 +77,7 @@ def pick_tiles(
 def _tile(dataset: HandDataset, i: int, predicted_uvd: np.ndarray, error_mm: float) -> Tile:
     sample, size = dataset[i], dataset.img_size
     predicted = uvd_to_crop(predicted_uvd, sample.center_xyz[2], sample.cube[2], sample.M, size)
-    title = f"{dataset.index.frame_path(i).stem}, {error_mm:.1f} mm"
+    title = f"{printable(dataset.index.frame_path(i).stem)}, {error_mm:.1f} mm"
     predicted_uv, true_uv = (_crop_pixels(joints, size) for joints in (predicted, sample.joint_uvd))
     return Tile(title, sample.image[0], predicted_uv, true_uv)
 
@@ -232,7 +237,8 @@ def save_joint_figure(path: Path, sample: Sample, info: DatasetInfo) -> None:
     joint_uv = _crop_pixels(sample.joint_uvd, sample.image.shape[1])
     draw_skeleton(axes, joint_uv, info.chains)
     legend.set_axis_off()
-    chain_of = {j: color for chain, color in zip(info.chains, CHAIN_COLORS, strict=True) for j in chain}
+    colors = zip(info.chains, chain_colors(info.chains), strict=True)
+    chain_of = {j: color for chain, color in colors for j in chain}
     for j, name in enumerate(info.joint_names):
         axes.annotate(
             str(j), joint_uv[j], xytext=(5, 4), textcoords="offset points", color="white", fontsize=9
@@ -240,7 +246,7 @@ def save_joint_figure(path: Path, sample: Sample, info: DatasetInfo) -> None:
         legend.text(
             0, 1 - (j + 1) / (len(info.joint_names) + 1), f"{j:2d}  {name}", fontsize=10, family="monospace"
         )
-        legend.plot(-0.08, 1 - (j + 0.7) / (len(info.joint_names) + 1), "o", color=chain_of[j])
+        legend.plot(-0.08, 1 - (j + 0.7) / (len(info.joint_names) + 1), "o", color=chain_of.get(j, DARK))
     legend.set(xlim=(-0.1, 1), ylim=(0, 1))
     _save(figure, path)
 
@@ -267,7 +273,7 @@ def draw_skeleton(
     linewidth: float = 1.8,
 ) -> None:
     """Draw (J, 2) joints in the axes' pixels along their chains, in one colour or one a chain."""
-    for chain, chain_color in zip(chains, CHAIN_COLORS, strict=False):
+    for chain, chain_color in zip(chains, chain_colors(chains), strict=True):
         u, v = joint_uv[list(chain)].T
         axes.plot(u, v, "-o", color=color or chain_color, linewidth=linewidth, markersize=2 * linewidth**0.5)
 
@@ -283,7 +289,7 @@ def save_contact_sheet(folder: Path, file: Path) -> None:
         FileNotFoundError: if a file of the split is missing.
     """
     joint_xyz = np.load(folder / "joints21.npz")["xyz"].astype(np.float64)
-    camera = Camera(**json.loads((folder / "generator.json").read_text())["camera"])
+    camera = recorded_camera(folder)
     rows, columns = SHEET_SHAPE
     frames = np.linspace(0, len(joint_xyz) - 1, rows * columns).astype(int)
     figure = Figure(figsize=(2 * columns, 2 * rows), facecolor=DARK)

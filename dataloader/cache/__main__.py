@@ -13,6 +13,7 @@ from tqdm import tqdm
 from config import Config, check_numbers
 from dataloader import build_dataset
 from dataloader.base import HandDataset, init_worker
+from util import UserError
 from util.cli import run
 
 CHUNK = 32  # frames that a process takes at a time
@@ -34,7 +35,7 @@ class CacheSettings:
         """Check the settings.
 
         Raises:
-            ValueError: in one sentence, for one that cannot work.
+            UserError: in one sentence, for one that cannot work.
         """
         check_numbers(self, ("workers",), lambda value: value >= 1, "at least 1")
         return self
@@ -57,7 +58,7 @@ def main(settings: CacheSettings) -> None:
     """Cache every frame of the split that is not cached yet.
 
     Raises:
-        ValueError: if there are such frames and the cache cannot be written.
+        UserError: if there are such frames and the cache cannot be written.
     """
     values = {name: value for name, value in vars(settings).items() if name != "workers"}
     dataset = build_dataset(Config(**values, cache=True).resolved())
@@ -69,7 +70,7 @@ def main(settings: CacheSettings) -> None:
             read += int(chunk.sum())
             bar.update(len(chunk))
     if read and not dataset.cache.writable:
-        raise ValueError(f"{dataset.cache.path} can only be read, and {read} of its frames are stale.")
+        raise UserError(f"{dataset.cache.path} can only be read, and {read} of its frames are stale.")
     print(f"{len(dataset)} frames, of which {read} were read now, in {dataset.cache.path}")
 
 

@@ -20,6 +20,7 @@ from zlib import crc32
 
 import numpy as np
 
+from util import UserError
 from util.camera import Camera
 from util.files import atomic_write
 
@@ -40,7 +41,7 @@ class CropCache:
         depth_dtype: type of the frames' depth.
 
     Raises:
-        ValueError: if the disk has no room for it.
+        UserError: if the disk has no room for it.
         OSError: if it cannot be written.
     """
 
@@ -95,13 +96,13 @@ class CropCache:
         """Keep record i; nothing happens where the cache can only be read.
 
         Raises:
-            ValueError: if the frame's depth is of another type than the other frames'.
+            UserError: if the frame's depth is of another type than the other frames'.
             OSError: naming the cache, if it cannot be written.
         """
         if key is None or not self.writable:
             return
         if cut.dtype != self.depth_dtype:
-            raise ValueError(
+            raise UserError(
                 f"{self.path} keeps {self.depth_dtype} depth and cannot keep a frame of {cut.dtype}."
             )
         _, file = self._open()
@@ -136,7 +137,7 @@ class CropCache:
             leftover.unlink()  # of a process that was killed here
         free = shutil.disk_usage(self.path.parent).free
         if self._size > free:
-            raise ValueError(
+            raise UserError(
                 f"{self.path} needs {self._size / 1e6:.1f} MB and {free / 1e6:.1f} MB are free there: "
                 "make room, or go without the cache."
             )
@@ -163,7 +164,7 @@ def _locked(folder: Path) -> Iterator[None]:
     try:
         import fcntl  # here, as the rest of the project runs where there is none
     except ImportError as error:
-        raise ValueError("The cache needs Linux or macOS: go without it.") from error
+        raise UserError("The cache needs Linux or macOS: go without it.") from error
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from config import NYU_CAMERA, check_numbers
+from util import UserError
 from util.camera import Camera
 from util.cli import run
 
@@ -35,7 +36,7 @@ class SyntheticSettings:
         """Check the settings.
 
         Raises:
-            ValueError: in one sentence, for one that cannot work.
+            UserError: in one sentence, for one that cannot work.
         """
         check_numbers(self, ("frames", "workers"), lambda value: value >= 1, "at least 1")
         check_numbers(self, ("seed",), lambda value: value >= 0, "0 or more")
@@ -49,14 +50,14 @@ def main(settings: SyntheticSettings) -> None:
     """Write the split and, if wanted, its contact sheet.
 
     Raises:
-        ValueError: if a package is missing; see also `write_split`.
+        UserError: if a package is missing; see also `write_split`.
     """
     try:
         import anny  # noqa: F401
 
         from dataloader.synthetic.writer import SplitSettings, write_split
     except ModuleNotFoundError as error:
-        raise ValueError(
+        raise UserError(
             f"The synthetic hand needs the package {error.name}: pip install -r requirements-synth.txt."
         ) from error
 

@@ -28,8 +28,9 @@ from dataloader.nyu import FRAME_NAME
 from dataloader.synthetic.hand.shape import HandModel
 from dataloader.synthetic.hand.skeleton import HandShape
 from dataloader.synthetic.scene import Scene, sample_scene
+from util import UserError
 from util.camera import Camera
-from util.files import atomic_write, remove_leftovers, write_table
+from util.files import atomic_write, read_json, remove_leftovers, write_table
 
 SPLITS = ("train", "val", "test")
 _GENERATOR_VERSION = 1  # raise it when the same seed gives other frames
@@ -70,7 +71,7 @@ def write_split(settings: SplitSettings, out: Path, workers: int) -> bool:
         whether anything had to be written.
 
     Raises:
-        ValueError: the split was begun with other settings, or the disk is too small.
+        UserError: the split was begun with other settings, or the disk is too small.
     """
     folder = out / settings.split
     if _is_complete(settings, folder):
@@ -104,23 +105,23 @@ def load_model() -> HandModel:
 
 
 def _is_complete(settings: SplitSettings, folder: Path) -> bool:
-    """Whether the split is there already, made with these settings; ValueError if it was made with others."""
+    """Whether the split is there already, made with these settings; UserError if it was made with others."""
     record_file = folder / "generator.json"
     if not record_file.exists():
         if folder.exists() and any(folder.iterdir()):
-            raise ValueError(f"{folder} holds files that this command did not make: give another --out.")
+            raise UserError(f"{folder} holds files that this command did not make: give another --out.")
         return False
-    found = json.loads(record_file.read_text())
+    found = read_json(record_file)
     changes = "; ".join(
         f"{key} {found.get(key)}, now {value}"
         for key, value in _record_of(settings).items()
         if found.get(key) != value
     )
     if changes:
-        raise ValueError(
+        raise UserError(
             f"{folder} was made with other settings ({changes}): delete it or give another --out."
         )
-    return found["complete"]
+    return bool(found.get("complete"))
 
 
 def _record_of(settings: SplitSettings) -> dict:
@@ -144,7 +145,7 @@ def _check_disk(out: Path, frames: int, size: tuple[int, int]) -> None:
     free = shutil.disk_usage(existing).free
     print(f"{frames} frames need about {need / 1e6:.0f} MB in {out} ({free / 1e6:.0f} MB free)", flush=True)
     if need > 0.95 * free:
-        raise ValueError(
+        raise UserError(
             f"{out} has {free / 1e6:.0f} MB free, {frames} frames need about {need / 1e6:.0f} MB: "
             "ask for fewer --frames or give an --out on another disk."
         )

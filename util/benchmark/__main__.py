@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
+from util import UserError
 from util.benchmark.settings import BenchmarkConfig
 from util.cli import run
 
@@ -44,7 +45,7 @@ def main(config: BenchmarkConfig) -> None:
         with atomic_write(path) as temporary:  # after every row: whatever fails later, it is kept
             temporary.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
     if not rows:
-        raise ValueError(f"No row starts with {config.rows!r}: they start with {ROWS}.")
+        raise UserError(f"No row starts with {config.rows!r}: they start with {ROWS}.")
     print(f"Written to {path}")
 
 

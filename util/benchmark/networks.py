@@ -15,6 +15,7 @@ from config import Config
 from dataloader import build_dataset
 from dataloader.base import HandDataset, Sample
 from model.loss import awr_loss
+from util import UserError
 from util.benchmark import baseline
 from util.benchmark.measure import FEW, Row, compare, compare_memory, for_each
 from util.benchmark.settings import BenchmarkConfig
@@ -55,20 +56,20 @@ def load_for_benchmark(config: BenchmarkConfig, net: str, device: torch.device) 
     """A network on its device, in evaluation mode, with the weights of `load_model` or those in results/.
 
     Raises:
-        FileNotFoundError, ValueError: for a checkpoint that is missing, belongs to another network, or cannot
+        FileNotFoundError, UserError: for a checkpoint that is missing, belongs to another network, or cannot
             be used on the device.
     """
     settings, int8 = config.project_config(net), None
     checkpoint = settings.load_model or shipped_weights(settings)
     if checkpoint.endswith(ENGINE_SUFFIX):
         if device.type != "cpu":
-            raise ValueError(f"{checkpoint} is an int8 file, which runs on the CPU: use --device cpu.")
+            raise UserError(f"{checkpoint} is an int8 file, which runs on the CPU: use --device cpu.")
         int8, spec = load_engine(Path(checkpoint))
         network, _ = load_or_init_network(replace(settings, load_model=""))
     else:
         network, spec = load_or_init_network(settings)
     if spec.net != net:
-        raise ValueError(f"{checkpoint} is a {spec.net}: give it in --nets, not {net}.")
+        raise UserError(f"{checkpoint} is a {spec.net}: give it in --nets, not {net}.")
     if not checkpoint:
         for module in network.modules():
             # Initial heads are so small that they give denormal numbers, which are slow: as large as trained.
@@ -83,7 +84,7 @@ def network_rows(config: BenchmarkConfig, loaded: LoadedNetwork, device: torch.d
     """The chosen rows of one network, each as soon as it is measured.
 
     Raises:
-        FileNotFoundError, ValueError: for a data set that is not there.
+        FileNotFoundError, UserError: for a data set that is not there.
     """
     engines = [(backend, precision) for backend in BACKENDS for precision in BACKENDS[backend]]
     for backend, precision in [("openvino", "int8")] if loaded.int8 else engines:
@@ -108,9 +109,9 @@ def engine_rows(
         return
     try:
         if best_precision(backend, precision, device) != precision:
-            raise ValueError(f"it is not faster on this {device}.")
+            raise UserError(f"it is not faster on this {device}.")
         run = loaded.int8 or load_backend(loaded.network, loaded.spec, backend, precision, device)
-    except ValueError as error:
+    except UserError as error:
         print(f"  without {backend} {precision} of {loaded.spec.net}: {error}")
         return
 
@@ -134,7 +135,7 @@ def engine_rows(
         choices = {} if loaded.int8 else {"precision": precision, "backend": backend}
         try:
             predictor = HandPosePredictor(loaded.checkpoint, str(device), **choices)
-        except ValueError as error:
+        except UserError as error:
             print(f"  without live rows of {engine}: {error}")
         else:
             yield from live_rows(config, loaded, engine, run, predictor, device)

@@ -57,7 +57,7 @@ def loading_rows(config: BenchmarkConfig) -> Iterator[Row]:
     """Crop and normalise, a sample from the cache, and whole loaders beside bare decoding.
 
     Raises:
-        FileNotFoundError, ValueError: for a data set that is not there.
+        FileNotFoundError, UserError: for a data set that is not there.
     """
     if not config.wants("crop", "cached_sample", "loader_decoded", "loader_cached"):
         return

@@ -5,6 +5,7 @@ from math import inf
 from typing import Literal
 
 from config import Config, check_numbers
+from util import UserError
 
 
 @dataclass
@@ -32,12 +33,12 @@ class BenchmarkConfig:
         """Check the settings.
 
         Raises:
-            ValueError: in one sentence, for a setting that cannot work.
+            UserError: in one sentence, for a setting that cannot work.
         """
         check_numbers(self, ("repeats", "steps"), lambda value: 1 <= value < inf, "at least 1")
         check_numbers(self, ("threads",), lambda value: 0 <= value < inf, "0 or more, and finite")
         if self.load_model and "," in self.nets:
-            raise ValueError(
+            raise UserError(
                 f"--load_model {self.load_model} is one network's weights: give it alone in --nets."
             )
         return self
@@ -46,7 +47,7 @@ class BenchmarkConfig:
         """The settings as the rest of the project takes them, for one network.
 
         Raises:
-            ValueError: see `Config.resolved`.
+            UserError: see `Config.resolved`.
         """
         shared = {field.name for field in fields(Config)} & vars(self).keys()
         return Config(net=net, **{name: getattr(self, name) for name in shared}).resolved()

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from config import DatasetInfo
+from util import UserError
 from util.camera import to_millimetres
 from util.demo.overlay import (
     BACKGROUND,
@@ -47,7 +48,7 @@ def serve(sources: Sequence[Source], predictor: HandPosePredictor, handedness: H
     """Serve the page until Ctrl-C.
 
     Raises:
-        ValueError: in one sentence, if viser is missing.
+        UserError: in one sentence, if viser is missing.
     """
     page = LivePage(sources, predictor, handedness, port)
     try:
@@ -110,7 +111,7 @@ class LivePage:
         port: of the page; where it is taken, the next free one.
 
     Raises:
-        ValueError: in one sentence, if viser is missing.
+        UserError: in one sentence, if viser is missing.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class LivePage:
         try:
             import viser
         except ImportError as error:
-            raise ValueError(
+            raise UserError(
                 "--serve needs viser: `pip install -r requirements-demo.txt` brings it."
             ) from error
         self.sources = {source.name: source for source in sources}
@@ -184,7 +185,7 @@ class LivePage:
             depth = self.source.read(i)
             self.pose = self.tracker.update(depth)
             self.depth_mm = to_millimetres(depth, self.source.depth_scale)
-        except (ValueError, OSError) as error:  # one damaged frame must not end the page
+        except (UserError, OSError) as error:  # one damaged frame must not end the page
             self.pose, self.depth_mm, self._problem = None, np.zeros((480, 640), np.float32), str(error)
             self.tracker.reset()
 

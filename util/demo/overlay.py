@@ -12,7 +12,7 @@ from config import DatasetInfo
 from dataloader.crop import Crop
 from util.camera import Camera
 from util.inference.predictor import HandPose
-from util.plots import CHAIN_COLORS
+from util.plots import chain_colors
 
 HEIGHT = 480  # px, of the frame in a panel
 TILE = HEIGHT // 2  # px, edge of the crop and of the view from the side
@@ -116,7 +116,7 @@ def shade(depth: np.ndarray, farthest: float, nearest: float) -> np.ndarray:
 def joint_colors(info: DatasetInfo) -> list[tuple[int, int, int]]:
     """Red, green, blue of every joint: its finger's."""
     colors = [(255, 255, 255)] * len(info.joint_names)
-    for chain, color in zip(info.chains, CHAIN_COLORS, strict=True):
+    for chain, color in zip(info.chains, chain_colors(info.chains), strict=True):
         for j in chain[1:] if len(chain) > 2 else chain:
             colors[j] = tuple(round(255 * part) for part in to_rgb(color))
     return colors
@@ -125,7 +125,7 @@ def joint_colors(info: DatasetInfo) -> list[tuple[int, int, int]]:
 def skeleton_segments(info: DatasetInfo) -> tuple[np.ndarray, np.ndarray]:
     """The bones (n, 2), as numbers of joints, and their colours (n, 3) uint8 red, green, blue."""
     bones, colors = [], []
-    for chain, color in zip(info.chains, CHAIN_COLORS, strict=True):
+    for chain, color in zip(info.chains, chain_colors(info.chains), strict=True):
         for bone in pairwise(chain):
             bones.append(bone)
             colors.append([round(255 * part) for part in to_rgb(color)])

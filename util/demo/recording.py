@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from config import VERSION
+from util import UserError
 from util.camera import Camera
 from util.files import atomic_write
 from util.inference.predictor import Handedness, HandPose, HandPosePredictor
@@ -37,7 +38,7 @@ def record(path: Path) -> Iterator[Add]:
     a second, so one that a camera took is repeated, or left out, for the film to be as long as it filmed.
 
     Raises:
-        ValueError: if the folder holds something already, or films cannot be written here.
+        UserError: if the folder holds something already, or films cannot be written here.
         OSError: naming `path`, if it cannot be written, or not all of it.
     """
     if path.suffix == ".mp4":
@@ -50,18 +51,18 @@ def record(path: Path) -> Iterator[Add]:
         with atomic_write(path) as temporary, _sheet(temporary, path) as add:
             yield add
     elif path.suffix:
-        raise ValueError(f"--save {path}: use a name that ends in .mp4, .gif or .png, or a folder's.")
+        raise UserError(f"--save {path}: use a name that ends in .mp4, .gif or .png, or a folder's.")
     else:
         with _folder(path) as add:
             yield add
 
 
 @contextmanager
-def write_poses(path: Path, header: dict) -> Iterator[Callable[[str, HandPose | None, float | None], None]]:
+def write_poses(path: Path, header: dict) -> Iterator[Callable[..., None]]:
     """Save a header line and a pose a line as JSON; see `pose_line` for what to call it with."""
     with atomic_write(path) as temporary, temporary.open("w") as file:
         print(json.dumps(header), file=file)
-        yield lambda *frame: print(pose_line(*frame), file=file)
+        yield lambda *frame, error="": print(pose_line(*frame, error=error), file=file)
 
 
 def pose_header(predictor: HandPosePredictor, camera: Camera, handedness: Handedness) -> dict:
@@ -78,16 +79,17 @@ def pose_header(predictor: HandPosePredictor, camera: Camera, handedness: Handed
     }
 
 
-def pose_line(frame: str, pose: HandPose | None, seconds: float | None = None) -> str:
+def pose_line(frame: str, pose: HandPose | None, seconds: float | None = None, error: str = "") -> str:
     """One line of JSON: `frame`, and `pose` with joints in mm and pixels to three digits, null without a
-    hand; and where a camera took the frame, the `seconds` since the start."""
+    hand; where a camera took the frame, the `seconds` since the start; the `error` of one not read."""
     fields = ("joints_xyz", "joints_uvd", "center_xyz", "confidence")
     time = {} if seconds is None else {"seconds": round(seconds, 3)}
     record = None
     if pose is not None:
         # In float32, three digits would be printed as eleven.
         record = {name: np.asarray(getattr(pose, name), np.float64).round(3).tolist() for name in fields}
-    return json.dumps({"frame": frame, **time, "pose": record})
+    failed = {"error": error} if error else {}
+    return json.dumps({"frame": frame, **time, "pose": record, **failed})
 
 
 @contextmanager
@@ -95,16 +97,16 @@ def window(title: str) -> Iterator[Callable[[np.ndarray], bool]]:
     """A window for pictures; showing one says whether a key q or Esc, or its cross, was used to stop.
 
     Raises:
-        ValueError: where there is no display.
+        UserError: where there is no display.
     """
     # Without a display, Qt would end the process before any error could be raised.
     displays = ("DISPLAY", "WAYLAND_DISPLAY")
     if sys.platform == "linux" and not any(os.environ.get(display) for display in displays):
-        raise ValueError("--show needs a display and there is none: use --save out.mp4, or --serve.")
+        raise UserError("--show needs a display and there is none: use --save out.mp4, or --serve.")
     try:
         cv2.namedWindow(title, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)  # no tool bar
     except cv2.error as error:
-        raise ValueError(
+        raise UserError(
             "--show needs an OpenCV that can open windows: install opencv-python instead of "
             "opencv-python-headless, or use --save out.mp4."
         ) from error
@@ -149,7 +151,7 @@ def _film(temporary: Path, path: Path) -> Iterator[Add]:
             writers.append(cv2.VideoWriter(str(temporary), code, FRAME_RATE, picture.shape[1::-1]))
             if not writers[0].isOpened():
                 temporary.write_bytes(bytes(FILM_START))  # a full disk says so here
-                raise ValueError("This OpenCV cannot write .mp4 files: use --save out.gif, or a folder.")
+                raise UserError("This OpenCV cannot write .mp4 files: use --save out.gif, or a folder.")
         for _ in range(pace.repeats(seconds)):
             writers[0].write(picture)
             pace.count += 1
@@ -160,7 +162,7 @@ def _film(temporary: Path, path: Path) -> Iterator[Add]:
         for writer in writers:
             writer.release()
     if not writers:
-        raise ValueError("There is no frame to save.")
+        raise UserError("There is no frame to save.")
     if not _is_whole(temporary, pace.count):  # the writer itself says nothing of a write that failed
         raise OSError(f"{path}: the film could not be written; is the disk full?")
 
@@ -197,7 +199,7 @@ def _gif(path: Path) -> Iterator[Add]:
 
     yield add
     if not pictures:
-        raise ValueError("There is no frame to save.")
+        raise UserError("There is no frame to save.")
     duration = round(1000 * GIF_EVERY / FRAME_RATE)
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=duration, loop=0)
 
@@ -208,12 +210,12 @@ def _sheet(temporary: Path, path: Path) -> Iterator[Add]:
 
     def add(picture: np.ndarray, _: float | None) -> None:
         if len(pictures) == SHEET_PICTURES:
-            raise ValueError(f"A sheet holds {SHEET_PICTURES} frames: pass --frames, or --save a film.")
+            raise UserError(f"A sheet holds {SHEET_PICTURES} frames: pass --frames, or --save a film.")
         pictures.append(cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
 
     yield add
     if not pictures:
-        raise ValueError("There is no frame to save.")
+        raise UserError("There is no frame to save.")
     columns = math.ceil(len(pictures) ** 0.5)
     pictures += [np.zeros_like(pictures[0])] * (-len(pictures) % columns)
     rows = [np.hstack(pictures[i : i + columns]) for i in range(0, len(pictures), columns)]
@@ -224,7 +226,7 @@ def _sheet(temporary: Path, path: Path) -> Iterator[Add]:
 @contextmanager
 def _folder(path: Path) -> Iterator[Add]:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ValueError(f"--save {path} is there already and not empty: name a new folder.")
+        raise UserError(f"--save {path} is there already and not empty: name a new folder.")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

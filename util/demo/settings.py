@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from util import UserError
 from util.inference.find_hand import DEPTH_RANGE, check_depth_range
 
 
@@ -16,6 +17,7 @@ class InputSettings:
     depth_scale: float | None = None  # mm a unit: 1000 for metres; None: the camera's, else 1
     depth_range: tuple[float, float] = DEPTH_RANGE  # nearest and farthest depth of a hand to be found, mm
     frames: int = 0  # stop after so many; 0: at the end, or at Ctrl-C
+    strict: bool = False  # stop at the first frame that cannot be read, instead of naming it and going on
     seed: int = 0  # of the synthetic hand
     leaves: bool = False  # the synthetic hand goes away and comes back
     body: bool = False  # and has a body behind it
@@ -60,38 +62,38 @@ class DemoSettings(OutputSettings, PoseSettings, InputSettings):
         """Check the settings.
 
         Raises:
-            ValueError: in one sentence, for one that cannot work.
+            UserError: in one sentence, for one that cannot work.
         """
         if not (self.show or self.serve or self.save or self.json):
-            raise ValueError("No output selected: pass --show, --serve, --save or --json.")
+            raise UserError("No output selected: pass --show, --serve, --save or --json.")
         if self.serve and (self.show or self.save or self.json):
-            raise ValueError("--serve shows poses in the browser alone: leave --show, --save, --json out.")
+            raise UserError("--serve shows poses in the browser alone: leave --show, --save, --json out.")
         if self.serve and (self.smooth or self.frames or self.track is not None):
-            raise ValueError(
+            raise UserError(
                 "--serve plays frames one by one, back and forth: leave --smooth, --track, --frames out."
             )
         if self.save and self.json and Path(self.save) in (Path(self.json), *Path(self.json).parents):
-            raise ValueError(f"--json {self.json} lies in --save {self.save}: name a place of its own.")
+            raise UserError(f"--json {self.json} lies in --save {self.save}: name a place of its own.")
         if self.backend != "torch" and (self.weights or self.serve):
-            raise ValueError(
+            raise UserError(
                 f"--weights and --serve show weight maps, which backend {self.backend} does not give: "
                 "leave --backend out."
             )
         if "realsense" in self.source and (self.camera or self.depth_scale):
-            raise ValueError(
+            raise UserError(
                 "A RealSense brings its own intrinsics and unit: leave --camera, --depth_scale out."
             )
         if "synthetic" in self.source and self.depth_scale:
-            raise ValueError("The synthetic hand is rendered in mm: leave --depth_scale out.")
+            raise UserError("The synthetic hand is rendered in mm: leave --depth_scale out.")
         if len(self.source) != 1 and not (self.serve and self.source):
-            raise ValueError(f"{len(self.source)} sources: without --serve it must be exactly one.")
+            raise UserError(f"{len(self.source)} sources: without --serve it must be exactly one.")
         if self.frames < 0:
-            raise ValueError(f"frames is {self.frames}: it cannot be negative.")
+            raise UserError(f"frames is {self.frames}: it cannot be negative.")
         if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}: it cannot be negative.")
+            raise UserError(f"seed is {self.seed}: it cannot be negative.")
         if not 1 <= self.port <= 65535:
-            raise ValueError(f"port is {self.port}: it must be 1 to 65535.")
+            raise UserError(f"port is {self.port}: it must be 1 to 65535.")
         if self.depth_scale is not None and not 0 < self.depth_scale < float("inf"):
-            raise ValueError(f"depth_scale is {self.depth_scale}: it must be positive and finite.")
+            raise UserError(f"depth_scale is {self.depth_scale}: it must be positive and finite.")
         check_depth_range(self.depth_range)
         return self

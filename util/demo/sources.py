@@ -1,9 +1,11 @@
 """Where depth frames come from: a file, a folder, a stack, a video, a camera, or a hand that is rendered."""
 
+import glob
 import os
 import re
 import zipfile
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,15 +14,18 @@ import numpy as np
 
 from config import DATASETS, NYU_CAMERA
 from dataloader import msra, nyu
+from util import UserError
 from util.camera import CAMERAS, Camera, DepthCamera, scale_camera
-from util.files import read_image, require_file
+from util.files import printable, read_image, require_file
 
-PICTURES, STACKS, VIDEOS = (".png", ".tif", ".tiff"), (".npy", ".npz"), (".avi", ".mkv", ".mp4", ".mov")
+PICTURES = (".png", ".tif", ".tiff", ".pgm", ".exr")
+STACKS, VIDEOS = (".npy", ".npz"), (".avi", ".mkv", ".mp4", ".mov")
 MAX_ARRAY_BYTES = 4 * 10**9  # of an .npz
 FRAME_FILES = (*PICTURES, ".npy", ".bin")
 
 # FFmpeg's own complaints about a damaged film would stand before our one sentence.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+os.environ.setdefault("OPENCV_IO_ENABLE_OPENEXR", "1")
 
 
 class Source(NamedTuple):
@@ -45,7 +50,7 @@ class Source(NamedTuple):
 
     def label(self, i: int) -> str:
         """What frame i is called."""
-        return self.labels[i] if self.labels else f"{i}"
+        return printable(self.labels[i]) if self.labels else f"{i}"
 
 
 class SourceOptions(NamedTuple):
@@ -65,7 +70,7 @@ def open_source(name: str, options: SourceOptions) -> Source:
     """Open `synthetic`, `realsense`, or what lies at a path.
 
     Raises:
-        FileNotFoundError, ValueError: in one sentence, for what is not there or cannot be read.
+        FileNotFoundError, UserError: in one sentence, for what is not there or cannot be read.
     """
     if name == "synthetic":
         return _synthetic(options)
@@ -73,9 +78,17 @@ def open_source(name: str, options: SourceOptions) -> Source:
         return _realsense()
     path = Path(name)
     if path.is_dir():
-        files = sorted((file for file in path.iterdir() if _ending(file) in FRAME_FILES), key=_natural)
+        files = _frame_files(path.iterdir())
         if not files:
             raise FileNotFoundError(f"{path} holds no depth frames: expected {', '.join(FRAME_FILES)} files.")
+        _require_one_kind(path, files)
+        return _files(name, files, options)
+    if not path.exists() and glob.has_magic(name):
+        files = _frame_files(map(Path, glob.glob(name)))
+        if not files:
+            raise FileNotFoundError(
+                f"{name} matches no depth frame: expected {', '.join(FRAME_FILES)} files."
+            )
         return _files(name, files, options)
     require_file(path, "a file or folder of depth frames, `realsense` or `synthetic`")
     if _ending(path) in STACKS:
@@ -84,9 +97,34 @@ def open_source(name: str, options: SourceOptions) -> Source:
         return _video(path, options)
     if _ending(path) in FRAME_FILES:
         return _files(name, [path], options)
-    raise ValueError(
+    raise UserError(
         f"{path} is of no known kind: depth frames are {', '.join((*FRAME_FILES, '.npz', *VIDEOS))} files."
     )
+
+
+def _frame_files(paths: Iterable[Path]) -> list[Path]:
+    """Depth frames in the order of their numbers; hidden files are none, whatever their ending."""
+    frames = [path for path in paths if _ending(path) in FRAME_FILES and not path.name.startswith(".")]
+    return sorted(frames, key=_natural)
+
+
+def _require_one_kind(folder: Path, files: list[Path]) -> None:
+    """Raise UserError for a folder of several views, or of depth and colour: nobody says which to read.
+
+    Kinds have other letters in their names; or another number before the last one while the last numbers are
+    the same, as depth_1_0001.png and depth_2_0001.png.
+    """
+    numbers: dict[str, set[str]] = {}
+    for file in files:
+        prefix, number, rest = re.fullmatch(r"(.*?)(\d*)(\D*)", file.name).groups()
+        numbers.setdefault(f"{prefix}*{rest}" if number else file.name, set()).add(number)
+    kinds = Counter(re.sub(r"\d+", "*", file.name) for file in files)
+    *others, first = numbers.values()
+    if others and all(len(found & first - {""}) > len(found) / 2 for found in others):
+        kinds = Counter(dict.fromkeys(numbers, 2))
+    if len(kinds) > 1 and min(kinds.values()) > 1:
+        shown = ", ".join(f"'{folder / pattern}'" for pattern in sorted(kinds)[:4])
+        raise UserError(f"{folder} holds frames of several kinds: pass one of them as --source: {shown}.")
 
 
 def read_frame(path: Path) -> tuple[np.ndarray, DepthCamera | None]:
@@ -96,7 +134,7 @@ def read_frame(path: Path) -> tuple[np.ndarray, DepthCamera | None]:
         (H, W) in the file's unit, and the camera of the data set whose format it is, if it is one's.
 
     Raises:
-        FileNotFoundError, ValueError: in one sentence, naming the file.
+        FileNotFoundError, UserError: in one sentence, naming the file.
     """
     if _ending(path) == ".bin":
         info = DATASETS["msra"]
@@ -104,23 +142,25 @@ def read_frame(path: Path) -> tuple[np.ndarray, DepthCamera | None]:
     if _ending(path) == ".npy":
         frame = _load_array(path)
         if frame.ndim != 2 or not frame.size:
-            raise ValueError(
+            raise UserError(
                 f"{path} has shape {frame.shape}: expected one frame (H, W) a file; pass a stack by itself."
             )
         return frame, None
     image = read_image(path)
+    if image.ndim == 3 and image.dtype.itemsize > 1 and (image == image[..., :1])[..., :3].all():
+        image = image[..., 0]  # grey, kept in three equal channels
     if image.ndim == 2 and image.dtype.itemsize > 1:
         return image, None
     if image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8 and not image[..., 2].any():
         return nyu.read_depth(path), CAMERAS["nyu"]  # red is empty, depth is in green and blue
-    raise ValueError(
+    raise UserError(
         f"{path} is {image.dtype} of shape {image.shape}: a picture of depth, coloured or in 8 bits, "
         "has lost it; expected grey of 16 bits or more, or NYU's depth in green and blue."
     )
 
 
 def _files(name: str, files: list[Path], options: SourceOptions) -> Source:
-    first, own = read_frame(files[0])
+    first, own = _first_readable(files)
 
     def read(i: int) -> np.ndarray:
         return _same_shape(read_frame(files[i])[0], first.shape, str(files[i]))
@@ -130,11 +170,22 @@ def _files(name: str, files: list[Path], options: SourceOptions) -> Source:
     return Source(name, read, len(files), camera, scale, labels, sequence=False)
 
 
+def _first_readable(files: list[Path]) -> tuple[np.ndarray, DepthCamera | None]:
+    """The first frame that can be read; if there is none, the first one's error."""
+    failure = None
+    for file in files:
+        try:
+            return read_frame(file)
+        except (UserError, OSError) as error:
+            failure = failure or error
+    raise failure
+
+
 def _stack(path: Path, options: SourceOptions) -> Source:
     frames = _load_array(path)
     frames = frames[None] if frames.ndim == 2 else frames
     if frames.ndim != 3 or not frames.size:
-        raise ValueError(f"{path} has shape {frames.shape}: expected (H, W), or (T, H, W) for a stack.")
+        raise UserError(f"{path} has shape {frames.shape}: expected (H, W), or (T, H, W) for a stack.")
     camera, scale = _intrinsics(str(path), frames.shape[1:], None, options)
     return Source(str(path), lambda i: np.asarray(frames[i]), len(frames), camera, scale)
 
@@ -149,7 +200,7 @@ def _video(path: Path, options: SourceOptions) -> Source:
     video = cv2.VideoCapture(*opening)
     readable, first = video.read()
     if not readable or first.dtype != np.uint16 or first.squeeze().ndim != 2:
-        raise ValueError(
+        raise UserError(
             f"{path} cannot be read as a video of 16-bit grey frames: a video of fewer bits has lost the "
             "depth, keep frames as 16-bit PNG files or an .npy stack."
         )
@@ -168,7 +219,7 @@ def _video(path: Path, options: SourceOptions) -> Source:
         readable, frame = video.read() if readable else (False, None)
         following = i + 1
         if not readable:
-            raise ValueError(f"{path} is damaged: frame {i} of {length} cannot be decoded.")
+            raise UserError(f"{path} is damaged: frame {i} of {length} cannot be decoded.")
         return frame.squeeze()
 
     return Source(str(path), read, length, camera, scale, close=video.release)
@@ -181,7 +232,7 @@ def _synthetic(options: SourceOptions) -> Source:
 
         model = load_model()
     except ImportError as error:
-        raise ValueError(
+        raise UserError(
             f"--source synthetic needs {error.name}: `pip install -r requirements-synth.txt` brings it."
         ) from error
     camera, size = NYU_CAMERA, (480, 640)
@@ -197,12 +248,12 @@ def _realsense() -> Source:
     """Start the first camera's depth stream; intrinsics and depth unit are the camera's own.
 
     Raises:
-        ValueError: in one sentence, if the package or a camera is missing.
+        UserError: in one sentence, if the package or a camera is missing.
     """
     try:
         import pyrealsense2 as rs
     except ImportError as error:
-        raise ValueError(
+        raise UserError(
             "--source realsense needs the package pyrealsense2: `pip install pyrealsense2`."
         ) from error
     pipeline = rs.pipeline()
@@ -211,7 +262,7 @@ def _realsense() -> Source:
     try:
         profile = pipeline.start(config)
     except RuntimeError as error:
-        raise ValueError(f"No RealSense camera can be used: {error}.") from error
+        raise UserError(f"No RealSense camera can be used: {error}.") from error
     lens = profile.get_stream(rs.stream.depth).as_video_stream_profile().get_intrinsics()
     metres = profile.get_device().first_depth_sensor().get_depth_scale()
 
@@ -219,7 +270,7 @@ def _realsense() -> Source:
         try:
             frame = pipeline.wait_for_frames().get_depth_frame()
         except RuntimeError as error:
-            raise ValueError(f"The RealSense camera stopped sending frames: {error}.") from error
+            raise UserError(f"The RealSense camera stopped sending frames: {error}.") from error
         return np.asanyarray(frame.get_data()).copy()
 
     camera = Camera(lens.fx, lens.fy, lens.ppx, lens.ppy)
@@ -232,7 +283,7 @@ def _intrinsics(
     """The camera and depth scale of a source whose frames may know their own."""
     given = options.camera or own
     if given is None:
-        raise ValueError(
+        raise UserError(
             f"{name} does not say which camera took it: pass --camera, one of {', '.join(CAMERAS)}, "
             "or fx,fy,cx,cy in pixels."
         )
@@ -248,7 +299,7 @@ def _load_array(path: Path) -> np.ndarray:
         with zipfile.ZipFile(path) as archive:
             size = max((item.file_size for item in archive.infolist()), default=0)
         if size > MAX_ARRAY_BYTES:
-            raise ValueError(
+            raise UserError(
                 f"{path} unpacks to {size / 1e9:.1f} GB: keep recordings of that size as .npy, which is read "
                 "frame by frame."
             )
@@ -261,13 +312,13 @@ def _load_array(path: Path) -> np.ndarray:
             if len(names) == 1 or "depth" in names:
                 return content["depth" if "depth" in names else names[0]]
     except Exception as error:  # a damaged archive can fail in many ways
-        raise ValueError(f"{path} cannot be read as an array of numbers.") from error
-    raise ValueError(f"{path} holds the arrays {', '.join(names)}: expected one, or one called depth.")
+        raise UserError(f"{path} cannot be read as an array of numbers.") from error
+    raise UserError(f"{path} holds the arrays {', '.join(names)}: expected one, or one called depth.")
 
 
 def _same_shape(frame: np.ndarray, shape: tuple[int, int], name: str) -> np.ndarray:
     if frame.shape != shape:
-        raise ValueError(f"{name} has shape {frame.shape}, the first frame {shape}: one camera at a time.")
+        raise UserError(f"{name} has shape {frame.shape}, the first frame {shape}: one camera at a time.")
     return frame
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from config import Config
+from util import UserError
 from util.camera import parse_camera, to_millimetres
 from util.checkpoint import spec_from_config
 from util.demo import recording
@@ -21,12 +23,23 @@ from util.demo.sources import Source, SourceOptions, open_source
 from util.inference.predictor import DEFAULT_CHECKPOINT, Handedness, HandPose, HandPosePredictor
 from util.inference.tracker import HandTracker, OneEuro
 
+LOOKED_AT = 30  # frames without a hand, to say why
+# mm a unit that a camera or a file may have, tried in this order where no reading is near.
+UNITS = (
+    (1000.0, "metres"),
+    (10.0, "centimetres"),
+    (0.1, "tenths of a millimetre, as of a D405"),
+    (0.125, "eighths of a millimetre, as of an SR305"),
+    (0.25, "quarters of a millimetre, as of an L515"),
+    (0.2, "fifths of a millimetre, as of 5,000 units a metre"),
+)
+
 
 def run_demo(settings: DemoSettings) -> None:
     """Predict the frames of every source, and show or save the poses.
 
     Raises:
-        FileNotFoundError, ValueError, OSError: for a source or an output that cannot be used.
+        FileNotFoundError, UserError, OSError: for a source or an output that cannot be used.
     """
     camera = parse_camera(settings.camera) if settings.camera else None
     options = SourceOptions(camera, settings.depth_scale, settings.seed, settings.leaves, settings.body)
@@ -55,7 +68,7 @@ def load_predictor(settings: DemoSettings) -> HandPosePredictor:
         depth_range=settings.depth_range,
     )
     if predictor.network is None and (settings.weights or settings.serve):
-        raise ValueError(
+        raise UserError(
             f"--weights and --serve show weight maps, which {settings.load_model} does not give: "
             "use the checkpoint that it was made from."
         )
@@ -71,9 +84,10 @@ def run_stream(source: Source, predictor: HandPosePredictor, settings: DemoSetti
     )
     length = min(filter(None, (source.length, settings.frames)), default=None)
     if settings.save.endswith(".png") and not 0 < (length or 0) <= recording.SHEET_PICTURES:
-        raise ValueError(f"A sheet holds {recording.SHEET_PICTURES} frames: pass --frames, or --save a film.")
+        raise UserError(f"A sheet holds {recording.SHEET_PICTURES} frames: pass --frames, or --save a film.")
     done = seen = rate = 0
-    failure: ValueError | None = None
+    failures: list[Exception] = []
+    nothing = NoHand(settings.depth_range)
     started = time.perf_counter()
     with ExitStack() as stack:
         pictures = stack.enter_context(record(Path(settings.save))) if settings.save else None
@@ -85,13 +99,19 @@ def run_stream(source: Source, predictor: HandPosePredictor, settings: DemoSetti
         for i in tqdm(range(length) if length else count(), desc="frames", unit="frame"):
             try:
                 depth = source.read(i)
-            except ValueError as error:
-                if not (source.live and done):
-                    raise
-                failure = error  # a camera that was pulled out: what it has sent is kept
-                break
+            except (UserError, OSError) as error:
+                failures.append(error)
+                if i == 0 and (length == 1 or source.live):
+                    raise  # there is nothing to keep
+                if lines:
+                    lines(source.label(i), None, error=str(error))
+                if source.live or settings.strict:
+                    break  # what was computed is kept
+                continue
             pose = pose_of(depth)
-            done, seen = i + 1, seen + (pose is not None)
+            done, seen = done + 1, seen + (pose is not None)
+            if not seen:
+                nothing.look_at(depth, source.depth_scale)
             elapsed = time.perf_counter() - started
             rate, seconds = done / elapsed, elapsed if source.live else None
             if lines:
@@ -108,8 +128,64 @@ def run_stream(source: Source, predictor: HandPosePredictor, settings: DemoSetti
                 if show and show(picture):
                     break
     print(f"A hand in {seen} of {done} frames; {rate:.1f} frames a second from end to end.")
-    if failure is not None:
-        raise failure
+    if done and not seen:
+        print(nothing.reason())
+    if failures:
+        raise _summary(failures, done)
+
+
+def _summary(failures: list[Exception], done: int) -> Exception:
+    """One error for all frames that could not be read."""
+    if len(failures) == 1:
+        return failures[0]
+    return UserError(
+        f"{len(failures)} of {done + len(failures)} frames could not be read; the first: {failures[0]}"
+    )
+
+
+@dataclass
+class NoHand:
+    """Why no frame had a hand: where the depth readings lie.
+
+    Args:
+        depth_range: in which a hand is searched, mm.
+    """
+
+    depth_range: tuple[float, float]
+    frames: int = 0
+    within: float = 0.0  # share of the readings within the range, summed over frames
+    medians: list[float] = field(default_factory=list)  # of each frame's readings, mm
+    stretched: bool = False  # whether frames use all of their 16 bits
+
+    def look_at(self, depth: np.ndarray, depth_scale: float) -> None:
+        """Note a frame (H, W) in its own unit; the first frames are enough."""
+        readings = depth[np.isfinite(depth) & (depth > 0)].astype(np.float64) * depth_scale
+        if self.frames >= LOOKED_AT or not readings.size:
+            return
+        near, far = self.depth_range
+        self.frames += 1
+        self.within += float(((readings >= near) & (readings <= far)).mean())
+        self.medians.append(float(np.median(readings)))
+        self.stretched |= bool(depth.dtype == np.uint16 and depth.max() >= 65534)
+
+    def reason(self) -> str:
+        """In one sentence, with what to try."""
+        near, far = self.depth_range
+        if not self.frames:
+            return "No frame has a depth reading: 0 and NaN are none."
+        share, median = self.within / self.frames, float(np.median(self.medians))
+        found = (
+            f"{share:.0%} of the depth readings lie within --depth_range {near:.0f} {far:.0f} mm, "
+            f"their median is {median:.3g} mm"
+        )
+        if share >= 0.01:
+            return f"{found}: hold the hand nearer than everything else, or lower --min_confidence."
+        for scale, unit in UNITS:
+            if near <= median * scale <= far:
+                return f"{found}: if they are {unit}, pass --depth_scale {scale:g} (mm a unit)."
+        if self.stretched:
+            return f"{found}: frames that were stretched to all of 16 bits have lost their unit."
+        return f"{found}: check the unit (--depth_scale, mm a unit), or pass another --depth_range."
 
 
 def make_poser(
@@ -130,12 +206,12 @@ def make_poser(
         smooth: filter the tracked joints over time.
 
     Raises:
-        ValueError: where there is nothing to smooth.
+        UserError: where there is nothing to smooth.
     """
     if track is None:
         track = source.sequence
     if smooth and not track:
-        raise ValueError("--smooth is for a stream that is tracked: pass --track True too.")
+        raise UserError("--smooth is for a stream that is tracked: pass --track True too.")
     if not track:
         return lambda depth: predictor.predict(
             depth, source.camera, None, handedness, source.depth_scale, weights

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from config import Config
+from util import UserError
 from util.checkpoint import ModelSpec, check_spec, load_or_init_network, spec_from_dict
 from util.deployment.graph import JointNetwork, require, to_onnx
 from util.device import pick_device, usable_precision
@@ -40,7 +41,7 @@ def backend_from_config(config: Config) -> tuple[Backend, ModelSpec, torch.devic
         The backend, what its network is, and the device for its crops.
 
     Raises:
-        FileNotFoundError, ValueError: see `load_engine`, `load_or_init_network` and `load_backend`.
+        FileNotFoundError, UserError: see `load_engine`, `load_or_init_network` and `load_backend`.
     """
     if Path(config.load_model).suffix == ENGINE_SUFFIX:
         backend, spec = load_engine(Path(config.load_model))
@@ -71,19 +72,19 @@ def load_backend(
         device: where torch and compile run; the others run on the CPU.
 
     Raises:
-        ValueError: for a backend or precision that does not exist or cannot run here, saying what to do.
+        UserError: for a backend or precision that does not exist or cannot run here, saying what to do.
     """
     device = torch.device(device)
     require_precision(backend, precision)
     if backend not in ("torch", "compile") and device.type != "cpu":
-        raise ValueError(f"backend {backend} runs on the CPU here: use --device cpu, or backend torch.")
+        raise UserError(f"backend {backend} runs on the CPU here: use --device cpu, or backend torch.")
     network = network.to(device)
     if backend == "onnxruntime":
         return run_by_onnxruntime(to_onnx(network, spec))
     if backend == "openvino":
         core = openvino_core()
         if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            raise ValueError("This processor has no bf16, openvino would only emulate it: use fp32.")
+            raise UserError("This processor has no bf16, openvino would only emulate it: use fp32.")
         return run_by_openvino(core.read_model(to_onnx(network, spec)), precision)
     return _run_by_torch(network, spec, precision, compiled=backend == "compile")
 
@@ -99,7 +100,7 @@ def load_engine(path: Path) -> tuple[Backend, ModelSpec]:
 
     Raises:
         FileNotFoundError: if it is missing.
-        ValueError: if it cannot be read, or OpenVINO is not installed.
+        UserError: if it cannot be read, or OpenVINO is not installed.
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -113,18 +114,18 @@ def load_engine(path: Path) -> tuple[Backend, ModelSpec]:
         spec = spec_from_dict(content | {"cube": content["cube"] and tuple(content["cube"])})
         return run_by_openvino(core.read_model(path)), spec
     except Exception as error:  # a damaged file can fail anywhere
-        raise ValueError(
+        raise UserError(
             f"{path} cannot be read: it or the .bin beside it is damaged or missing, "
             "or it was not written by `python -m util.deployment.export`."
         ) from error
 
 
 def require_precision(backend: str, precision: str) -> None:
-    """Raise ValueError where a backend does not exist or lacks a precision."""
+    """Raise UserError where a backend does not exist or lacks a precision."""
     if backend not in BACKENDS:
-        raise ValueError(f"There is no backend {backend!r}: use one of {', '.join(BACKENDS)}.")
+        raise UserError(f"There is no backend {backend!r}: use one of {', '.join(BACKENDS)}.")
     if precision not in BACKENDS[backend]:
-        raise ValueError(
+        raise UserError(
             f"backend {backend} has no precision {precision}: it has {', '.join(BACKENDS[backend])}."
         )
 
@@ -181,7 +182,7 @@ def openvino_core() -> Any:
     is unmapped already: the next signal ends the process with SIGSEGV. Seen with OpenVINO 2026.4.1.
 
     Raises:
-        ValueError: if OpenVINO is not installed.
+        UserError: if OpenVINO is not installed.
     """
     return require("openvino").Core()
 

@@ -23,15 +23,17 @@ from torch import Tensor, nn
 
 from config import Config
 from model.awr import dense_to_joints
+from util import UserError
 from util.checkpoint import ModelSpec, load_or_init_network, read_checkpoint, save_checkpoint
 from util.cli import run
 from util.deployment.backends import SPEC_ENTRY, Backend, load_engine, openvino_core, run_by_onnxruntime
 from util.deployment.folding import example_crops, joint_shift_mm
-from util.deployment.graph import JointNetwork, graph_metadata, require, to_onnx
+from util.deployment.graph import OPSET, JointNetwork, graph_metadata, require, to_onnx
 from util.deployment.int8 import calibration_dataset, quantize, spread_crops
 from util.files import atomic_write
 
 FP16_MANTISSA = 10  # bits
+OLDEST_OPSET, NEWEST_OPSET = 17, 23
 CALIBRATION_FRAMES, CHECKED_FRAMES = 128, 32
 # How far joints may move, mm. At most: by becoming a graph; by fp16 weights, where rounding moves them by
 # tenths and an overflow by centimetres; by a shorter mantissa, on crops without a hand. In the mean: by int8.
@@ -45,6 +47,7 @@ class ExportSettings:
     load_model: str = ""  # checkpoint; empty: results/<net>_<dataset>.pth
     out: str = "model.onnx"  # file to write: .onnx a graph, .xml int8 for OpenVINO, .pth weights
     precision: Literal["fp32", "int8"] = "fp32"  # int8: with ranges measured on crops of the data set
+    opset: int = OPSET  # of an .onnx: 17 for TensorRT 8 and other older engines
     mantissa: int = FP16_MANTISSA  # bits that a .pth keeps of each; with 5, git and zip store a quarter less
 
     dataset: str = "synth"  # whose joints the network predicts
@@ -60,27 +63,29 @@ class ExportSettings:
         """Check the settings.
 
         Raises:
-            ValueError: in one sentence, for one that cannot work.
+            UserError: in one sentence, for one that cannot work.
         """
         ending = Path(self.out).suffix
         if ending not in (".onnx", ".xml", ".pth"):
-            raise ValueError(
+            raise UserError(
                 f"out is {self.out}: it must end in .onnx, for a graph, .xml, for int8, or .pth, for weights."
             )
         if (ending == ".xml") != (self.precision == "int8"):
-            raise ValueError(
+            raise UserError(
                 f"precision is {self.precision} and out {self.out}: int8, and only int8, is a .xml."
             )
+        if not OLDEST_OPSET <= self.opset <= NEWEST_OPSET:
+            raise UserError(f"opset is {self.opset}: use {OLDEST_OPSET} to {NEWEST_OPSET}.")
         if not 1 <= self.mantissa <= FP16_MANTISSA:
-            raise ValueError(f"mantissa is {self.mantissa}: fp16 has 1 to {FP16_MANTISSA} bits to keep.")
+            raise UserError(f"mantissa is {self.mantissa}: fp16 has 1 to {FP16_MANTISSA} bits to keep.")
         if self.mantissa != FP16_MANTISSA and ending != ".pth":
-            raise ValueError(f"mantissa is for weights, and out is {self.out}: name a .pth.")
+            raise UserError(f"mantissa is for weights, and out is {self.out}: name a .pth.")
         self.config()
         return self
 
     def config(self) -> Config:
         """The project's settings with these among them."""
-        own = ("out", "precision", "mantissa")
+        own = ("out", "precision", "mantissa", "opset")
         return Config(**{name: value for name, value in vars(self).items() if name not in own}).resolved()
 
 
@@ -91,20 +96,20 @@ def main(settings: ExportSettings) -> None:
     config = replace(config, img_size=spec.img_size, cube=spec.cube or config.cube)
     known = spec._replace(dataset=spec.dataset or config.dataset)
     if out.suffix == ".onnx":
-        write_graph(out, network, known, config)
+        write_graph(out, network, known, config, settings.opset)
     elif out.suffix == ".xml":
         write_int8(out, network, known, config)
     else:
         write_weights(out, network, spec, config, settings.mantissa)
 
 
-def write_graph(out: Path, network: nn.Module, spec: ModelSpec, config: Config) -> None:
+def write_graph(out: Path, network: nn.Module, spec: ModelSpec, config: Config, opset: int) -> None:
     """Write the ONNX graph.
 
     Raises:
-        ValueError: if a package is missing, or a joint moves by more than GRAPH_LIMIT.
+        UserError: if a package is missing, or a joint moves by more than GRAPH_LIMIT.
     """
-    content = to_onnx(network, spec)
+    content = to_onnx(network, spec, opset)
     image = example_crops(3, spec.img_size)
     shift = joint_shift(run_by_onnxruntime(content), network, spec, config, image).max()
     require_small(shift, GRAPH_LIMIT, f"The graph moves joints by up to {shift:.3f} mm", out)
@@ -119,7 +124,7 @@ def write_int8(out: Path, network: nn.Module, spec: ModelSpec, config: Config) -
 
     Raises:
         FileNotFoundError: if there is no data set.
-        ValueError: if a package is missing, or joints move by more than INT8_LIMIT in the mean.
+        UserError: if a package is missing, or joints move by more than INT8_LIMIT in the mean.
     """
     frames = calibration_dataset(config)
     image = torch.from_numpy(spread_crops(frames, CHECKED_FRAMES))
@@ -147,7 +152,7 @@ def write_weights(out: Path, network: nn.Module, spec: ModelSpec, config: Config
     """Write a checkpoint with half the bytes, and what its training said of itself.
 
     Raises:
-        ValueError: if a joint moves by too much, as where a weight is too large for fp16.
+        UserError: if a joint moves by too much, as where a weight is too large for fp16.
     """
     halved = copy.deepcopy(network)
     for weight in halved.parameters():
@@ -182,9 +187,9 @@ def joint_shift(
 
 
 def require_small(shift_mm: Tensor, limit_mm: float, outcome: str, out: Path) -> None:
-    """Raise ValueError where joints move by more than a limit, or are not numbers."""
+    """Raise UserError where joints move by more than a limit, or are not numbers."""
     if not shift_mm <= limit_mm:
-        raise ValueError(f"{outcome}, more than {limit_mm} mm: nothing was written to {out}.")
+        raise UserError(f"{outcome}, more than {limit_mm} mm: nothing was written to {out}.")
 
 
 if __name__ == "__main__":

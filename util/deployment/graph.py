@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from config import DATASETS, VERSION
 from model.awr import dense_to_joints
 from model.confidence import joint_confidence
+from util import UserError
 from util.checkpoint import ModelSpec
 from util.deployment.folding import example_crops, fuse_conv_bn, last_dense
 
 REQUIREMENTS = "requirements-deploy.txt"
+OPSET = 20
 IMAGE_AND_JOINTS = {
     "image": "(batch, 1, img_size, img_size): (depth - center z) / (cube[2] / 2) in [-1, 1]; background 1",
     "joint_uvd": "(batch, joints, 3): u right, v down, in [-1, 1] across the crop; d as the image's depth",
@@ -42,15 +44,16 @@ class JointNetwork(nn.Module):
         return joint_uvd, joint_confidence(dense, image, self.kernel_size)
 
 
-def to_onnx(network: nn.Module, spec: ModelSpec) -> bytes:
+def to_onnx(network: nn.Module, spec: ModelSpec, opset: int = OPSET) -> bytes:
     """The ONNX graph of a network and its head, weights included.
 
     Args:
         network: as trained, on the CPU; it is not changed.
         spec: what it is; goes into the graph's metadata.
+        opset: version of ONNX's operators; older engines need an older one.
 
     Raises:
-        ValueError: if a package is missing.
+        UserError: if a package is missing.
     """
     onnx = require("onnx")
     require("onnxscript")
@@ -61,10 +64,16 @@ def to_onnx(network: nn.Module, spec: ModelSpec) -> bytes:
             input_names=["image"],
             output_names=["joint_uvd", "confidence"],
             dynamic_shapes={"image": {0: torch.export.Dim("batch")}},
+            opset_version=opset,
             dynamo=True,
             verbose=False,
         )
     graph = program.model_proto
+    made = next(entry.version for entry in graph.opset_import if not entry.domain)
+    if made != opset:  # PyTorch keeps its own where it cannot convert
+        raise UserError(
+            f"The graph cannot be written for opset {opset}, only for {made}: pass --opset {made}."
+        )
     onnx.helper.set_model_props(graph, graph_metadata(spec))
     return graph.SerializeToString()
 
@@ -88,9 +97,9 @@ def require(name: str) -> ModuleType:
     """Import an optional package.
 
     Raises:
-        ValueError: naming the command that installs it.
+        UserError: naming the command that installs it.
     """
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ValueError(f"{name} is not installed: pip install -r {REQUIREMENTS}.") from error
+        raise UserError(f"{name} is not installed: pip install -r {REQUIREMENTS}.") from error

@@ -28,7 +28,7 @@ def calibration_dataset(config: Config) -> HandDataset:
     """The training split, or where that is missing the test split, which is printed.
 
     Raises:
-        FileNotFoundError, ValueError: see `build_dataset`.
+        FileNotFoundError, UserError: see `build_dataset`.
     """
     try:
         return build_dataset(replace(config, split="train"))
@@ -51,7 +51,7 @@ def quantize(model: Any, crops: np.ndarray) -> Any:
         crops: (N, 1, S, S) float32 of the kind that will be seen; ranges are measured on them.
 
     Raises:
-        ValueError: if nncf is not installed.
+        UserError: if nncf is not installed.
     """
     nncf = require("nncf")
     logging.getLogger("nncf").setLevel(logging.ERROR)

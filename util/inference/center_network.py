@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from config import Config
 from dataloader.crop import Crop, crop_hand, network_input
 from model.awr import dense_to_joints
+from util import UserError
 from util.camera import Camera, crop_to_uvd
 from util.checkpoint import RESULTS, load_network, spec_from_config
 from util.deployment.folding import fuse_conv_bn, last_dense
@@ -37,11 +38,11 @@ def load_center_network(path: Path, device: torch.device) -> CenterNetwork:
     """Load what `train.py --target center` trained.
 
     Raises:
-        FileNotFoundError, ValueError: see `load_network`; also for a network for joints.
+        FileNotFoundError, UserError: see `load_network`; also for a network for joints.
     """
     network, spec = load_network(path, spec_from_config(Config(target="center").resolved()))
     if spec.target != "center" or spec.num_joints != 1:
-        raise ValueError(f"{path} is a network for the {spec.target}: `train.py --target center` makes one.")
+        raise UserError(f"{path} is a network for the {spec.target}: `train.py --target center` makes one.")
     cube = spec.cube or Config(dataset=spec.dataset, target="center").resolved().cube
     network = fuse_conv_bn(network.to(device))
     return CenterNetwork(network, device, spec.img_size, cube, spec.kernel_size)
@@ -67,7 +68,7 @@ def refine_centers(
         crops: dict[int, Crop] = {}
         for i, depth in enumerate(depths):
             if centers[i, 2] > 0:  # NaN: there is no centre
-                with suppress(ValueError):  # no crop to look at
+                with suppress(UserError):  # no crop to look at
                     crops[i] = crop_hand(depth, camera, centers[i], center_network.cube, size)
         if not crops:
             return centers

@@ -18,10 +18,11 @@ from config import Config, check_numbers
 from dataloader import find_frames
 from dataloader.base import init_worker
 from dataloader.index import Frames
+from util import UserError
 from util.camera import Camera
 from util.cli import run
 from util.device import pick_device
-from util.files import atomic_write, write_centers
+from util.files import atomic_write
 from util.inference.center_network import (
     CENTER_CHECKPOINT,
     CenterNetwork,
@@ -29,6 +30,7 @@ from util.inference.center_network import (
     refine_centers,
 )
 from util.inference.find_hand import DEPTH_RANGE, center_from_depth, check_depth_range
+from util.points import write_centers
 
 BATCH_SIZE = 32  # frames that a process takes at a time, and the network sees together
 
@@ -56,12 +58,12 @@ def center_errors(centers: np.ndarray, joint_xyz: np.ndarray) -> CenterErrors:
     """Compare (N, 3) centres, NaN where none was found, with (N, J, 3) joints; mm.
 
     Raises:
-        ValueError: if there is no centre at all.
+        UserError: if there is no centre at all.
     """
     distance = np.linalg.norm(centers - centers_from_labels(joint_xyz), axis=1)
     found = distance[~np.isnan(distance)]
     if not len(found):
-        raise ValueError("No frame has a centre: there is nothing to compare with the labels.")
+        raise UserError("No frame has a centre: there is nothing to compare with the labels.")
     return CenterErrors(
         frames=len(distance),
         invalid=len(distance) - len(found),
@@ -89,9 +91,9 @@ class RoughCenters(Dataset):
         center = np.full(3, np.nan)
         try:
             depth = self.frames.read_depth(self.frames.frame_path(i))
-        except ValueError as error:  # damaged; the others' centres are wanted all the same
+        except UserError as error:  # damaged; the others' centres are wanted all the same
             return None, center, str(error)
-        with suppress(ValueError):  # counted and written as invalid
+        with suppress(UserError):  # counted and written as invalid
             center = center_from_depth(depth, self.camera, self.depth_range)
         return depth if self.keep_depth else None, center, ""
 
@@ -147,7 +149,7 @@ class CenterSettings:
         """Check the settings.
 
         Raises:
-            ValueError: in one sentence, for one that cannot work.
+            UserError: in one sentence, for one that cannot work.
         """
         check_numbers(self, ("workers",), lambda value: value >= 1, "at least 1")
         check_depth_range(self.depth_range)
@@ -162,7 +164,7 @@ def main(settings: CenterSettings) -> None:
     labelled = not np.isnan(frames.joint_xyz[:1]).any()
     oracle = settings.method == "labels"
     if oracle and not labelled:
-        raise ValueError(
+        raise UserError(
             f"The labels of {config.dataset}, split {config.split}, are withheld: use --method depth."
         )
     center_network = None

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from util import UserError
 from util.camera import Camera
 
 # Sizes in mm and mm²; they hold for any camera and data set.
@@ -79,7 +80,7 @@ def center_from_depth(
         depth_range: nearest and farthest depth of a hand, mm.
 
     Raises:
-        ValueError: if nothing in range has a hand's size.
+        UserError: if nothing in range has a hand's size.
     """
     # Twice: once to see where the nearest surface is, once finer without what lies far behind it.
     nearest = nearest_depth(sample_frame(depth, camera, depth_range))
@@ -91,16 +92,16 @@ def center_from_depth(
 
 
 def check_depth_range(depth_range: tuple[float, float]) -> None:
-    """Raise ValueError, in one sentence, where the nearest depth is not before the farthest."""
+    """Raise UserError, in one sentence, where the nearest depth is not before the farthest."""
     if not 0 <= depth_range[0] < depth_range[1]:
-        raise ValueError(f"depth_range is {depth_range}: the nearest depth comes first, in mm.")
+        raise UserError(f"depth_range is {depth_range}: the nearest depth comes first, in mm.")
 
 
 def sample_frame(depth: np.ndarray, camera: Camera, depth_range: tuple[float, float]) -> Samples:
     """Thin out the readings in range to about one every SAMPLE_SPACING mm, and take out planes.
 
     Raises:
-        ValueError: if there is none.
+        UserError: if there is none.
     """
     thin, stride = _thin_out(depth, camera, depth_range)
     spacing = thin * (stride / camera.fx)  # mm between neighbours, 0 where there is no reading
@@ -111,7 +112,7 @@ def sample_frame(depth: np.ndarray, camera: Camera, depth_range: tuple[float, fl
     thin[v[flat], u[flat]] = 0
     v, u = v[~flat], u[~flat]
     if not len(v):  # also of no pixels at all
-        raise ValueError("nothing in range is as large as a hand")
+        raise UserError("nothing in range is as large as a hand")
     surface = _surfaces(thin)
     edges, bend = _edges_and_bend(thin, surface)
     surface, edges, bend, spacing = (image[v, u] for image in (surface, edges, bend, spacing))
@@ -127,7 +128,7 @@ def _thin_out(depth: np.ndarray, camera: Camera, depth_range: tuple[float, float
     depth = cv2.medianBlur(np.where(in_range, depth, 0).astype(np.float32), 5)
     in_range = depth > 0
     if not in_range.any():
-        raise ValueError(f"no reading between {near:.0f} and {far:.0f} mm")
+        raise UserError(f"no reading between {near:.0f} and {far:.0f} mm")
     readings = depth[in_range].astype(np.float64)
     total_area = float((readings**2).sum()) / (camera.fx * camera.fy)
     spacing = max(SAMPLE_SPACING, (total_area / MAX_SAMPLES) ** 0.5)
@@ -139,11 +140,11 @@ def nearest_depth(samples: Samples) -> float:
     """Depth in mm of the nearest surface that is larger than a speck.
 
     Raises:
-        ValueError: if only specks are there.
+        UserError: if only specks are there.
     """
     depths = [_front(samples.only(own)) for own in _large_surfaces(samples)]
     if not depths:
-        raise ValueError("nothing in range is as large as a hand")
+        raise UserError("nothing in range is as large as a hand")
     return min(depths)
 
 
@@ -154,14 +155,14 @@ def pick_hand(samples: Samples) -> tuple[np.ndarray, np.ndarray]:
         Its place (3,) mm, and the mask (n,) of its surface.
 
     Raises:
-        ValueError: if none has a palm's area around it.
+        UserError: if none has a palm's area around it.
     """
     likeness = np.full(len(samples.xyz), -np.inf)
     for own in _large_surfaces(samples):
         likeness[own] = _likeness(samples.only(own))
     best = int(np.argmax(likeness))
     if np.isneginf(likeness[best]):
-        raise ValueError("nothing in range is as large as a hand")
+        raise UserError("nothing in range is as large as a hand")
     return samples.xyz[best], samples.surface == samples.surface[best]
 
 

@@ -18,6 +18,7 @@ from config import DATASETS, Config, find_network
 from dataloader.crop import Crop, crop_hand, network_input
 from model.awr import adaptive_weights, dense_to_joints
 from model.confidence import joint_confidence
+from util import UserError
 from util.camera import Camera, crop_to_uvd, to_millimetres
 from util.checkpoint import RESULTS, ModelSpec, load_network, spec_from_config
 from util.deployment.backends import (
@@ -33,7 +34,11 @@ from util.inference.find_hand import DEPTH_RANGE, center_from_depth, check_depth
 
 Handedness = Literal["right", "left"]
 
-DEFAULT_CHECKPOINT = RESULTS / "resnet_18_synth.pth"
+# An installed package brings the smaller weights alone.
+DEFAULT_CHECKPOINT = next(
+    (path for path in (RESULTS / "resnet_18_synth.pth", RESULTS / "hourglass_1_synth.pth") if path.is_file()),
+    RESULTS / "resnet_18_synth.pth",
+)
 MAX_BATCH = 32  # frames through the network at once
 HAND_AREA = 2000.0  # mm² facing the camera; what is smaller is a finger or a speck
 # Of the joints' mean confidence, for networks whose row in config.py has none: see NetworkInfo.
@@ -73,7 +78,7 @@ class HandPosePredictor:
         depth_range: nearest and farthest depth of a hand that is to be found, mm.
 
     Raises:
-        FileNotFoundError, ValueError: in one sentence, if a checkpoint or the device cannot be used.
+        FileNotFoundError, UserError: in one sentence, if a checkpoint or the device cannot be used.
     """
 
     def __init__(
@@ -99,14 +104,14 @@ class HandPosePredictor:
             if backend != "torch":
                 self.engine = load_backend(network, self.spec, backend, self.precision, self.device)
         if self.spec.target != "joints":
-            raise ValueError(
+            raise UserError(
                 f"{checkpoint} predicts the hand's centre: use it with `python -m util.inference.centers`."
             )
         if self.spec.dataset not in DATASETS:
-            raise ValueError(f"{checkpoint} does not say which data set it was trained on: pass `assumed`.")
+            raise UserError(f"{checkpoint} does not say which data set it was trained on: pass `assumed`.")
         self.info = DATASETS[self.spec.dataset]
         if self.spec.num_joints != len(self.info.joint_names):
-            raise ValueError(
+            raise UserError(
                 f"{checkpoint} predicts {self.spec.num_joints} joints, "
                 f"data set {self.spec.dataset} has {len(self.info.joint_names)}."
             )
@@ -139,7 +144,7 @@ class HandPosePredictor:
             weights: also give the adaptive weight maps.
 
         Raises:
-            ValueError: in one sentence, for an argument that makes no sense.
+            UserError: in one sentence, for an argument that makes no sense.
         """
         centers = None if center is None else [center]
         return self.predict_batch([depth], camera, centers, handedness, depth_scale, weights)[0]
@@ -159,13 +164,13 @@ class HandPosePredictor:
         """
         camera.check()
         if handedness not in ("right", "left"):
-            raise ValueError(f"handedness is {handedness!r}: use 'right' or 'left'.")
+            raise UserError(f"handedness is {handedness!r}: use 'right' or 'left'.")
         frames = [to_millimetres(depth, depth_scale) for depth in depths]
         if len({frame.shape for frame in frames}) > 1:
-            raise ValueError("The frames of a batch have different sizes: predict them one by one.")
+            raise UserError("The frames of a batch have different sizes: predict them one by one.")
         centers = [None] * len(frames) if centers is None else centers
         if len(centers) != len(frames):
-            raise ValueError(f"{len(frames)} frames have {len(centers)} centres: they must be as many.")
+            raise UserError(f"{len(frames)} frames have {len(centers)} centres: they must be as many.")
         given = np.array([_checked_center(center) for center in centers]).reshape(-1, 3)
         poses = []
         for start in range(0, len(frames), MAX_BATCH):
@@ -208,7 +213,7 @@ class HandPosePredictor:
         """The hand's centre in frames (H, W) mm: (N, 3) mm, NaN where nothing has a hand's size."""
         centers = np.full((len(frames), 3), np.nan)
         for i, frame in enumerate(frames):
-            with suppress(ValueError):
+            with suppress(UserError):
                 centers[i] = center_from_depth(frame, camera, self.depth_range)
         return centers
 
@@ -228,7 +233,7 @@ class HandPosePredictor:
         image = torch.from_numpy(np.stack([network_input(crop) for crop in crops.values()])).to(self.device)
         maps = [None] * len(image)
         if weights and self.network is None:
-            raise ValueError("An int8 file gives no weight maps: use the checkpoint that it was made from.")
+            raise UserError("An int8 file gives no weight maps: use the checkpoint that it was made from.")
         if self.engine is not None and not weights:
             joints, confidence = self.engine(image)
         else:  # an engine gives no maps
@@ -239,7 +244,7 @@ class HandPosePredictor:
                 maps = adaptive_weights(dense, image).cpu().numpy()
         joints, confidence = joints.double().cpu().numpy(), confidence.cpu().numpy()
         if not np.isfinite(joints).all():
-            raise ValueError(
+            raise UserError(
                 f"The network's joints are not finite: its weights are damaged or {self.precision} overflows."
             )
         for i, uvd, sure, weight in zip(crops, joints, confidence, maps, strict=True):
@@ -254,7 +259,7 @@ class HandPosePredictor:
             return None
         try:
             crop = crop_hand(frame, camera, center, self.cube, self.spec.img_size)
-        except ValueError:
+        except UserError:
             return None  # outside the frame, or too far away to be seen
         return crop if crop.image.any() else None
 
@@ -289,5 +294,5 @@ def _checked_center(center: np.ndarray | None) -> np.ndarray:
         return np.full(3, np.nan)
     center = np.asarray(center, np.float64)
     if center.shape != (3,) or not np.isfinite(center).all() or center[2] <= 0:
-        raise ValueError(f"center is {center}: expected x, y, z in mm with z above 0.")
+        raise UserError(f"center is {center}: expected x, y, z in mm with z above 0.")
     return center

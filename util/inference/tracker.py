@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from util import UserError
 from util.camera import Camera
 from util.inference.predictor import Handedness, HandPose, HandPosePredictor, next_center
 
@@ -20,7 +21,7 @@ class OneEuro:
 
     def __init__(self, min_cutoff: float = 1.5, beta: float = 0.02):
         if not (min_cutoff > 0 and beta >= 0):
-            raise ValueError(
+            raise UserError(
                 f"The One-Euro filter has min_cutoff {min_cutoff} and beta {beta}: "
                 "the first must be above 0, the second not negative."
             )
@@ -83,7 +84,7 @@ class HandTracker:
             seconds: since the last frame, for the smoothing.
 
         Raises:
-            ValueError: in one sentence, for a frame that is none.
+            UserError: in one sentence, for a frame that is none.
         """
         pose = None
         if self._center is not None:

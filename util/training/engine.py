@@ -16,6 +16,7 @@ from tqdm import tqdm
 from config import Config
 from dataloader.base import HandDataset, Sample, init_worker
 from model.awr import dense_to_joints
+from util import UserError
 from util.camera import Camera, crop_to_uvd
 from util.device import autocast
 from util.metrics import Metrics, joint_errors, score
@@ -96,7 +97,7 @@ def train_one_epoch(
         after_step: called after each step with the state up to date; what it raises ends the epoch.
 
     Raises:
-        ValueError: if a loss or gradient is not finite, naming the frames; the weights stay as before it.
+        UserError: if a loss or gradient is not finite, naming the frames; the weights stay as before it.
     """
     batches: ShuffledBatches = loader.batch_sampler
     first = state.frames // batches.frames_a_step
@@ -107,7 +108,7 @@ def train_one_epoch(
         rate = learning_rate(state.config, state.epoch + step / batches.num_steps)
         means = train_step(state, to_device(batch, state.processes.device), loader.dataset, rate)
         if means is None:
-            raise ValueError(_describe_failure(state, loader.dataset, batches.batch(step)))
+            raise UserError(_describe_failure(state, loader.dataset, batches.batch(step)))
         state.frames = (step + 1) * batches.frames_a_step
         after_step(means)
 
@@ -202,7 +203,7 @@ def evaluate(state: TrainingState, dataset: HandDataset) -> Evaluation:
     """Score the state's network on every frame of a data set, each once, shared between the processes.
 
     Raises:
-        ValueError: see `predict_frames`.
+        UserError: see `predict_frames`.
     """
     config, processes, network = state.config, state.processes, state.scored
     network.eval()
@@ -245,7 +246,7 @@ def predict_frames(
         (N, J, 3) float64 full-frame uvd: pixels and mm.
 
     Raises:
-        ValueError: if a joint comes out as not a number, naming the frame.
+        UserError: if a joint comes out as not a number, naming the frame.
     """
     batches = []
     for batch in tqdm(loader, desc="frames", unit="batch", leave=False, disable=not show_bar):
@@ -257,7 +258,7 @@ def predict_frames(
     finite = np.isfinite(joint_uvd).all((1, 2))
     if not finite.all():
         name = loader.dataset.index.frame_path(loader.sampler[int(np.argmin(finite))])
-        raise ValueError(
+        raise UserError(
             f"The network's joints for {name} are not finite: "
             f"the weights are damaged or {precision} overflows."
         )

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
+from util import UserError
+
 
 class ShuffledBatches(Sampler[list[int]]):
     """One process's batches of an epoch, a pure function of (seed, epoch).
@@ -22,12 +24,12 @@ class ShuffledBatches(Sampler[list[int]]):
         world_size: number of processes.
 
     Raises:
-        ValueError: if there are fewer frames than processes.
+        UserError: if there are fewer frames than processes.
     """
 
     def __init__(self, num_frames: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1):
         if num_frames < world_size:
-            raise ValueError(f"{num_frames} frames cannot be shared between {world_size} processes.")
+            raise UserError(f"{num_frames} frames cannot be shared between {world_size} processes.")
         self.num_frames = num_frames
         self.batch_size = min(batch_size, num_frames // world_size)
         self.seed = seed

@@ -6,13 +6,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from config import Config
+from config import VERSION, Config
 from model.loss import Loss, awr_loss
+from util import UserError
 from util.checkpoint import ModelSpec, read_checkpoint, save_checkpoint
 from util.device import autocast
 from util.training.distributed import Processes
@@ -106,6 +108,7 @@ class TrainingState:
             random={"torch": torch.get_rng_state(), "cuda": devices},
             config=asdict(self.config),
             revision=self.revision,
+            versions={"awr": VERSION, "torch": str(torch.__version__), "opencv": cv2.__version__},
         )
 
     def restore(self, path: Path) -> int:
@@ -115,15 +118,15 @@ class TrainingState:
             The bytes that log.jsonl had.
 
         Raises:
-            ValueError: if the file is damaged, or belongs to another network or data set.
+            UserError: if the file is damaged, or belongs to another network or data set.
         """
         content = read_checkpoint(path)
         if "optimizer" not in content or "running" not in content:
-            raise ValueError(f"{path} holds no training to go on with: start from it with --load_model.")
+            raise UserError(f"{path} holds no training to go on with: start from it with --load_model.")
         saved = content["config"]
         differences = self._differences(content["spec"], saved)
         if differences:
-            raise ValueError(f"{path} has {'; '.join(differences)}: a run goes on with the same.")
+            raise UserError(f"{path} has {'; '.join(differences)}: a run goes on with the same.")
         self._print_changes(path, saved)
         self._restore_weights(content)
         self.optimizer.load_state_dict(content["optimizer"])
@@ -191,19 +194,17 @@ def _freeze(network: nn.Module, parts: tuple[str, ...]) -> None:
     """Keep the weights of these parts as they are; batch norms in them go on measuring.
 
     Raises:
-        ValueError: for a part that the network does not have, or if no weight is left.
+        UserError: for a part that the network does not have, or if no weight is left.
     """
     for part in parts:
         weights = [weight for name, weight in network.named_parameters() if f"{name}.".startswith(f"{part}.")]
         if not weights:
             there = ", ".join(name for name, _ in network.named_children())
-            raise ValueError(
-                f"freeze names {part!r}, which the network does not have; its parts are {there}."
-            )
+            raise UserError(f"freeze names {part!r}, which the network does not have; its parts are {there}.")
         for weight in weights:
             weight.requires_grad_(False)
     if not any(weight.requires_grad for weight in network.parameters()):
-        raise ValueError("freeze leaves no weight to train: name fewer parts.")
+        raise UserError("freeze leaves no weight to train: name fewer parts.")
 
 
 def _averaged(network: nn.Module, decay: float) -> AveragedModel:

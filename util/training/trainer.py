@@ -10,6 +10,7 @@ from pathlib import Path
 from config import DATASETS, Config
 from dataloader import build_dataset
 from dataloader.base import HandDataset
+from util import UserError
 from util.checkpoint import init_network, load_network, load_or_init_network, spec_from_config
 from util.device import usable_precision
 from util.files import locked_folder
@@ -33,7 +34,7 @@ def train(config: Config, processes: Processes) -> TrainingState:
         The state at the end.
 
     Raises:
-        FileNotFoundError, ValueError, OSError: for data, settings, a diverged loss, a full disk; also if
+        FileNotFoundError, UserError, OSError: for data, settings, a diverged loss, a full disk; also if
             another run writes into `output_dir`.
         KeyboardInterrupt: after SIGTERM or Ctrl-C, once last.pth is written.
     """
@@ -61,7 +62,7 @@ def run_epochs(
         f"an epoch on {processes.world_size} × {processes.device} in {config.precision}, "
         f"from step {state.step}."
     )
-    with StopRequest() as stop, RunLog(state, batches, log_size) as log:
+    with _saying_how_to_go_on(config), StopRequest() as stop, RunLog(state, batches, log_size) as log:
 
         def after_step(means: StepMeans) -> None:
             log.after_step(means)
@@ -86,6 +87,16 @@ def run_epochs(
     return state
 
 
+@contextmanager
+def _saying_how_to_go_on(config: Config) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        last = Path(config.output_dir, "last.pth")
+        there = f"{last} is saved: the same command with --resume goes on." if last.is_file() else ""
+        raise KeyboardInterrupt(*filter(None, [there])) from stop
+
+
 def finish_epoch(state: TrainingState, mpe_mm: float) -> bool:
     """Count an epoch and its validation error; whether that is the lowest so far."""
     is_best = mpe_mm < state.best_mpe_mm
@@ -105,12 +116,12 @@ def start(config: Config, processes: Processes) -> tuple[TrainingState, int]:
         The state, and the bytes of log.jsonl that belong to it.
 
     Raises:
-        FileNotFoundError, ValueError: for a checkpoint that does not fit; if the folder holds another run,
+        FileNotFoundError, UserError: for a checkpoint that does not fit; if the folder holds another run,
             one that would be overwritten, or not the same for every process; if random weights are frozen.
     """
     last = Path(config.output_dir, "last.pth")
     if last.is_file() and not config.resume:
-        raise ValueError(
+        raise UserError(
             f"{last} is there: go on with it with --resume, or choose another --output_dir for a new run."
         )
     resume = config.resume and last.is_file()
@@ -123,7 +134,7 @@ def start(config: Config, processes: Processes) -> tuple[TrainingState, int]:
         with redirect_stdout(sys.stdout if processes.is_main else None):
             network, spec = load_or_init_network(config, training=True)
     elif config.freeze and not resume:
-        raise ValueError("freeze keeps weights as loaded: say with --load_model which.")
+        raise UserError("freeze keeps weights as loaded: say with --load_model which.")
     else:
         network, spec = init_network(config), spec_from_config(config)
     state = TrainingState(network, spec, config, processes)
@@ -132,7 +143,7 @@ def start(config: Config, processes: Processes) -> tuple[TrainingState, int]:
     log_size = state.restore(last) if resume else 0
     # Only the main process writes: on machines that share no disk the others would start from the beginning.
     if len(set(processes.gather((state.epoch, state.frames, state.step)))) > 1:
-        raise ValueError(
+        raise UserError(
             f"{last} is not the same for all processes: give an --output_dir on a disk that all machines "
             "see, or copy the file to each."
         )
@@ -141,7 +152,7 @@ def start(config: Config, processes: Processes) -> tuple[TrainingState, int]:
 
 def _usable(config: Config, processes: Processes) -> Config:
     if config.centers:
-        raise ValueError("centers is for test.py: train.py takes the centre files of the splits it reads.")
+        raise UserError("centers is for test.py: train.py takes the centre files of the splits it reads.")
     precision = usable_precision(processes.device, config.precision)
     if precision != config.precision:
         processes.print(f"{config.precision} is not faster on this {processes.device}: using {precision}.")

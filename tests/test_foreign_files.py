@@ -1,0 +1,457 @@
+"""Other people's files, consoles and machines: read, refused by name, or doubted aloud."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from config import NYU_CAMERA
+from dataloader.nyu import read_depth
+from tests.helpers.layout_folders import spread_hands, write_icvl_folder, write_msra_folder, write_png
+from tests.helpers.nyu_folder import open_hand, write_nyu_folder
+from tests.helpers.project import PROJECT
+from util.cli import _sentence
+from util.points import parse_format
+
+CAMERA = ",".join(map(str, NYU_CAMERA[:4]))
+BUNDLED = PROJECT / "data" / "synth" / "test"
+FRAMES = 4
+
+
+@pytest.fixture(scope="module")
+def depths():
+    return [read_depth(BUNDLED / f"depth_1_{i + 1:07d}.png") for i in range(FRAMES)]
+
+
+@pytest.fixture
+def frames(tmp_path, depths):
+    """A folder of 16-bit frames."""
+    for i, depth in enumerate(depths):
+        write_png(tmp_path / "frames" / f"{i:03d}.png", depth)
+    return tmp_path / "frames"
+
+
+@pytest.fixture(scope="module")
+def hands(tmp_path_factory):
+    """Labels and centres in NYU's layout, without frames."""
+    root = tmp_path_factory.mktemp("data")
+    centers = np.random.default_rng(1).uniform((-100, -80, 600), (100, 80, 900), (12, 3))
+    joints = np.array([open_hand(center) for center in centers])
+    write_nyu_folder(root / "nyu", "test", [], joints, centers)
+    return root, joints
+
+
+def demo(run_script, source, *flags):
+    return run_script("demo.py", "--source", source, "--camera", CAMERA, "--device", "cpu", *flags)
+
+
+# Foreign text.
+
+
+@pytest.mark.parametrize("name", ["深度".encode("gbk"), b"\xff\xfe", b"caf\xe9"])
+def test_names_that_are_no_text_are_drawn_with_replacements(run_script, frames, tmp_path, name):
+    frame = os.path.join(os.fsencode(frames), name + b".png")
+    os.rename(frames / "000.png", frame)
+    for out in ("sheet.png", "poses.jsonl"):
+        ran = demo(run_script, frames, "--save" if out.endswith("png") else "--json", tmp_path / out)
+        assert ran.code == 0, ran.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["frames", "poses.jsonl", "sheet.png"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["ascii", "cp1251", "cp437"])
+@pytest.mark.parametrize(
+    "command", ["test.py", "train.py", "demo.py", "-m util.benchmark", "-m dataloader.synthetic"]
+)
+def test_help_on_a_console_of_few_characters(command, encoding):
+    environment = os.environ | {"PYTHONIOENCODING": encoding, "LC_ALL": "C"}
+    ran = subprocess.run(
+        [sys.executable, *command.split(), "--help"],
+        cwd=PROJECT,
+        env=environment,
+        capture_output=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert b"usage" in ran.stdout
+
+
+@pytest.mark.slow
+def test_a_reader_that_leaves_ends_the_printing_and_not_the_work(hands, tmp_path):
+    root, joints = hands
+    np.savetxt(tmp_path / "true.txt", NYU_CAMERA.xyz_to_uvd(joints).reshape(12, -1), fmt="%.3f")
+    command = (
+        f"'{sys.executable}' test.py --dataset nyu --data_dir '{root}' --predictions '{tmp_path}/true.txt'"
+    )
+    piped = f"set -o pipefail; {command} --output_dir '{tmp_path}/out' | head -1"
+    ran = subprocess.run(["bash", "-c", piped], cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / "out" / "success.png").is_file()
+    assert "Error" not in ran.stderr
+
+
+# One damaged frame among many.
+
+
+def cut(path):
+    os.truncate(path, 900)
+
+
+def colour(path):
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 255, (480, 640, 3)).astype(np.uint8))
+
+
+def smaller(path):
+    write_png(path, np.full((240, 320), 500.0))
+
+
+@pytest.mark.parametrize(
+    ("damage", "number", "complaint"),
+    [
+        (cut, 2, "is damaged"),
+        (colour, 1, "has lost it"),
+        (smaller, 3, "the first frame"),
+        (cut, 0, "is damaged"),
+    ],
+)
+def test_a_bad_frame_is_named_and_the_others_kept(run_script, frames, tmp_path, damage, number, complaint):
+    damage(frames / f"{number:03d}.png")
+    ran = demo(run_script, frames, "--json", tmp_path / "a.jsonl", "--save", tmp_path / "pictures")
+    assert ran.code == 2
+    assert f"error: {frames}/{number:03d}.png" in ran.err
+    assert complaint in ran.err
+    _, *lines = map(json.loads, (tmp_path / "a.jsonl").read_text().splitlines())
+    assert [("error" in line, line["pose"] is None) for line in lines].count((True, True)) == 1
+    assert complaint in lines[number]["error"]
+    assert len(lines) == FRAMES
+    assert len(list((tmp_path / "pictures").iterdir())) == FRAMES - 1
+
+
+def test_strict_stops_at_the_first_bad_frame_and_keeps_those_before(run_script, frames, tmp_path):
+    cut(frames / "002.png")
+    ran = demo(run_script, frames, "--json", tmp_path / "a.jsonl", "--strict")
+    assert ran.code == 2
+    assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 1 + 2 + 1
+
+
+def test_several_bad_frames_are_counted(run_script, frames, tmp_path):
+    for number in (1, 2):
+        cut(frames / f"{number:03d}.png")
+    ran = demo(run_script, frames, "--json", tmp_path / "a.jsonl")
+    assert ran.code == 2
+    assert "2 of 4 frames could not be read; the first:" in ran.err
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/sys"), reason="there is no folder that takes no files")
+def test_places_to_write_are_tried_before_the_work(run_script, hands, monkeypatch):
+    root, _ = hands
+    monkeypatch.setattr("dataloader.build_dataset", lambda *_: pytest.fail("the work began"))
+    ran = run_script("test.py", "--dataset", "nyu", "--data_dir", root, "--output_dir", "/proc/sys/out")
+    assert ran.code == 2
+    assert "error: /proc/sys/out: " in ran.err
+
+
+# Other conventions.
+
+
+@pytest.mark.parametrize("name", ["xyz", "x-yz", "xyz_m", "vud", "uvd_m", "xyz_cm", "yxz"])
+def test_predictions_of_another_convention_are_doubted_and_read(run_script, hands, tmp_path, name):
+    root, joints = hands
+    points = parse_format(name)
+    written = NYU_CAMERA.xyz_to_uvd(joints) if points.is_pixels else joints.copy()
+    written = written / ((1, 1, points.unit_mm) if points.is_pixels else points.unit_mm) * points.signs
+    np.savetxt(tmp_path / "a.txt", written[..., np.argsort(points.columns)].reshape(12, -1), fmt="%.6f")
+    common = ("test.py", "--dataset", "nyu", "--data_dir", root, "--output_dir", tmp_path / "out")
+    common += ("--predictions", tmp_path / "a.txt")
+    ran = run_script(*common)
+    if ran.code == 0:
+        assert f"pass --predictions_format {name}." in ran.err
+    ran = run_script(*common, "--predictions_format", name)
+    assert ran.code == 0, ran.err
+    assert "warning" not in ran.err
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["mpe_mm"] < 0.01
+
+
+@pytest.mark.parametrize(
+    ("change", "name"), [((1, -1, 1), "x-yz"), ((0.001,) * 3, "xyz_m"), ((0.1,) * 3, "xyz_cm")]
+)
+def test_centres_of_another_convention_are_doubted_and_read(hands, change, name, capsys, tmp_path):
+    from config import Config
+    from dataloader import build_index
+
+    root, _ = hands
+    shutil.copytree(root / "nyu", tmp_path / "nyu")
+    for i in range(12):
+        write_png(tmp_path / "nyu" / "test" / f"depth_1_{i + 1:07d}.png", np.ones((4, 4)))
+    path = tmp_path / "centers.txt"
+    np.savetxt(path, np.loadtxt(root / "nyu" / "center_test_refined.txt") * change, fmt="%.6f")
+    config = Config(dataset="nyu", data_dir=str(tmp_path), centers=str(path)).resolved()
+    build_index(config)
+    assert f"pass --centers_format {name}." in capsys.readouterr().err
+    index = build_index(Config(**{**vars(config), "centers_format": name}))
+    assert not capsys.readouterr().err
+    np.testing.assert_allclose(
+        index.center_xyz, build_index(Config(**{**vars(config), "centers": ""})).center_xyz
+    )
+
+
+@pytest.mark.parametrize("text", ["uvz", "xy", "xyzz", "xyz_km", "-uvd", "xxz", ""])
+def test_a_format_that_cannot_be(text):
+    with pytest.raises(ValueError, match="no format of points"):
+        parse_format(text)
+
+
+@pytest.mark.parametrize("separator", [",", "\t", ";", ", "])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_tables_of_other_programs_are_read(run_script, hands, tmp_path, separator, mark):
+    root, joints = hands
+    path = tmp_path / "a.csv"
+    np.savetxt(path, NYU_CAMERA.xyz_to_uvd(joints).reshape(12, -1), fmt="%.3f", delimiter=separator)
+    path.write_bytes(mark + path.read_bytes())
+    arguments = ("--predictions", path, "--output_dir", tmp_path / "out")
+    ran = run_script("test.py", "--dataset", "nyu", "--data_dir", root, *arguments)
+    assert ran.code == 0, ran.err
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["mpe_mm"] < 0.01
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_utf_16_is_called_so(run_script, hands, tmp_path, encoding):
+    root, _ = hands
+    mark = b"\xfe\xff" if encoding == "utf-16-be" else b""
+    (tmp_path / "a.txt").write_bytes(mark + "1 2 3\n".encode(encoding))
+    arguments = ("--predictions", tmp_path / "a.txt", "--output_dir", tmp_path / "out")
+    ran = run_script("test.py", "--dataset", "nyu", "--data_dir", root, *arguments)
+    assert (ran.code, ran.err.strip()) == (2, f"error: {tmp_path}/a.txt is UTF-16 text: save it as UTF-8.")
+
+
+# The environment.
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that workers …",
+        "DataLoader worker (pid(s) 7) exited unexpectedly",
+        "unable to write to file </torch_1_2_3>: No space left on device (28)",
+        "unable to allocate shared memory(shm) for file </torch_1_2_3>: Success (0)",
+    ],
+)
+def test_a_lost_worker_is_a_sentence_with_the_remedy(text):
+    sentence = _sentence(RuntimeError(text))
+    assert "--shm-size" in sentence
+    assert "--num_workers 0" in sentence
+
+
+def test_our_own_errors_keep_their_trace():
+    assert _sentence(ValueError("zip() argument 2 is longer than argument 1")) is None
+    assert _sentence(RuntimeError("shape mismatch")) is None
+    assert _sentence(UnicodeDecodeError("utf-8", b"a", 0, 1, "no")) is None
+
+
+@pytest.mark.slow
+def test_a_killed_worker_ends_in_one_sentence(tmp_path):
+    command = [sys.executable, "test.py", "--output_dir", str(tmp_path), "--num_workers", "1"]
+    process = subprocess.Popen(
+        command, cwd=PROJECT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    children = f"/proc/{process.pid}/task/{process.pid}/children"
+    worker = ""
+    while process.poll() is None and not worker:
+        with open(children) as file:
+            worker = file.read().split(" ")[0]
+    os.kill(int(worker), signal.SIGKILL)
+    _, complaint = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "--num_workers 0" in complaint.splitlines()[-1]
+    assert "Traceback" not in complaint
+
+
+def test_a_user_without_a_home_needs_none(monkeypatch, tmp_path):
+    from dataloader.index import user_cache
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("pathlib.Path.home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    assert user_cache(tmp_path / "a").name
+
+
+# What lies in a folder.
+
+
+@pytest.mark.parametrize("name", ["._001.png", ".001.7.part.png", ".hidden.npy", "Thumbs.db", ".DS_Store"])
+def test_hidden_and_system_files_are_no_frames(run_script, frames, tmp_path, name):
+    (frames / name).write_bytes(b"\0" * 163)
+    ran = demo(run_script, frames, "--json", tmp_path / "a.jsonl")
+    assert ran.code == 0, ran.err
+    assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 1 + FRAMES
+
+
+@pytest.mark.parametrize("junk", ["._{}", ".{}.swp", "copy_of_{}", "{}~"])
+@pytest.mark.parametrize("dataset", ["icvl", "msra"])
+def test_other_files_in_a_data_set_are_not_counted(tmp_path, dataset, junk):
+    from config import Config
+    from dataloader import build_index
+
+    if dataset == "icvl":
+        write_icvl_folder(tmp_path / "icvl", spread_hands("icvl", 2, 0), spread_hands("icvl", 4, 1))
+    else:
+        write_msra_folder(tmp_path / "msra", {s: {"1": spread_hands("msra", 2, s)} for s in (0, 1)})
+        (tmp_path / "msra" / "P0" / ".ipynb_checkpoints").mkdir()
+    for frame in [*tmp_path.rglob("*.bin"), *tmp_path.rglob("image_*.png")]:
+        frame.with_name(junk.format(frame.name)).write_bytes(b"\0" * 163)
+    index = build_index(Config(dataset=dataset, data_dir=str(tmp_path)).resolved())
+    assert len(index.joint_xyz) == (4 if dataset == "icvl" else 2)
+
+
+VIEWS = [
+    (("depth_1_{}.png", "depth_2_{}.png"), True),
+    (("depth_1_{}.png", "rgb_1_{}.png"), True),
+    (("{}_depth.png", "{}_color.png"), True),
+    (("a_{}.png", "a_{}.npy"), True),
+    (("230536_1{}.png", "231615_2{}.png"), False),  # two takes of one camera
+    (("hand{}.png",), False),
+]
+
+
+@pytest.mark.parametrize(("names", "several"), VIEWS)
+def test_a_folder_of_several_kinds_names_the_patterns(run_script, tmp_path, depths, names, several):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for name in names:
+        for i in range(2):
+            if name.endswith(".npy"):
+                np.save(folder / name.format(f"000{i}"), depths[i])
+            else:
+                write_png(folder / name.format(f"000{i}"), depths[i])
+    ran = demo(run_script, folder, "--json", tmp_path / "a.jsonl")
+    assert ran.code == (2 if several else 0), ran.err
+    if several:
+        pattern = names[0].format("*")
+        assert (
+            f"'{folder}/{pattern}'" in ran.err
+            or f"'{folder}/{names[0].format('*').replace('1', '*')}'" in ran.err
+        )
+        assert demo(run_script, folder / pattern, "--json", tmp_path / "a.jsonl").code == 0
+        assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 1 + 2
+
+
+def test_counts_come_with_a_name(tmp_path):
+    from config import Config
+    from dataloader import build_index
+
+    hands = {0: {"1": spread_hands("msra", 3, 0)}, 1: {"1": spread_hands("msra", 2, 1)}}
+    write_msra_folder(tmp_path / "msra", hands)
+    config = Config(dataset="msra", data_dir=str(tmp_path)).resolved()
+    gesture = tmp_path / "msra" / "P0" / "1"
+    (gesture / "000001_depth.bin").rename(gesture / "000009_depth.bin")
+    (gesture / "000002_depth.bin").unlink()
+    with pytest.raises(ValueError, match=r"label without a frame is .*P0/1/000001_depth\.bin") as raised:
+        build_index(config)
+    assert "the first frame without a label is" in str(raised.value)
+    assert "000009_depth.bin" in str(raised.value)
+
+
+@pytest.mark.parametrize("gone", ["test_seq_1", "test_seq_2"])
+def test_one_of_icvls_test_sequences_is_scored_and_called_so(run_script, tmp_path, gone):
+    joints = spread_hands("icvl", 5, 1)
+    write_icvl_folder(tmp_path / "icvl", spread_hands("icvl", 2, 0), joints)
+    (tmp_path / "icvl" / "Testing" / f"{gone}.txt").unlink()
+    flags = (
+        "--dataset",
+        "icvl",
+        "--data_dir",
+        tmp_path,
+        "--output_dir",
+        tmp_path / "out",
+        "--img_size",
+        "32",
+    )
+    ran = run_script("test.py", *flags, "--num_workers", "0")
+    assert ran.code == 0, ran.err
+    assert ran.out.splitlines()[-1] == f"Only a part of the split was scored: {gone} missing."
+    record = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert (record["missing"], record["frames"]) == ([gone], 3 if gone == "test_seq_1" else 2)
+
+
+# Why nothing?
+
+
+@pytest.mark.parametrize(
+    ("scale", "dtype", "reason"),
+    [
+        (0.001, np.float32, "--depth_scale 1000"),
+        (0.1, np.float32, "--depth_scale 10 "),
+        (8, np.uint16, "--depth_scale 0.1"),
+        (65535 / 1000, np.uint16, "lost their unit"),
+        (0, np.uint16, "No frame has a depth reading"),
+    ],
+)
+def test_no_hand_comes_with_a_reason(run_script, tmp_path, depths, scale, dtype, reason):
+    frames = np.stack(depths[:2]).astype(np.float64)
+    frames = frames / frames.max() * 1000 if scale > 60 else frames
+    np.save(tmp_path / "a.npy", (frames * scale).astype(dtype))
+    ran = demo(run_script, tmp_path / "a.npy", "--json", tmp_path / "a.jsonl")
+    assert ran.code == 0, ran.err
+    assert "A hand in 0 of 2 frames" in ran.out
+    assert reason in ran.out.splitlines()[-1]
+
+
+# Kinds of files.
+
+
+def test_grey_in_three_equal_channels_keeps_its_depth(run_script, tmp_path, depths):
+    cv2.imwrite(str(tmp_path / "a.png"), np.dstack([depths[0]] * 3))
+    cv2.imwrite(str(tmp_path / "b.pgm"), depths[0])
+    cv2.imwrite(str(tmp_path / "c.tiff"), np.dstack([depths[0]] * 3))
+    for name in ("a.png", "b.pgm", "c.tiff"):
+        ran = demo(run_script, tmp_path / name, "--json", tmp_path / "a.jsonl")
+        assert ran.code == 0, ran.err
+        assert "A hand in 1 of 1 frames" in ran.out
+
+
+def test_raw_floats_are_told_how_to_become_readable(run_script, tmp_path):
+    np.full((192, 256), 0.5, np.float32).tofile(tmp_path / "a.bin")
+    ran = demo(run_script, tmp_path / "a.bin", "--json", tmp_path / "a.jsonl")
+    assert ran.code == 2
+    assert "np.fromfile" in ran.err
+
+
+# Results of one run are not replaced by another's.
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "folder"),
+    [
+        ("output/nyu/mine/best.pth", "output/nyu/mine"),
+        ("output/nyu/mine/last.pth", "output/nyu/mine"),
+        ("ft/best.pth", "output/nyu/ft_best.pth"),
+        ("results/hourglass_1.pth", "output/nyu/hourglass_1.pth"),
+        ("output/msra/resnet_18/P{subject}/best.pth", "output/msra/resnet_18"),
+    ],
+)
+def test_results_lie_with_their_checkpoint(checkpoint, folder):
+    import runpy
+
+    from config import Config
+
+    test = runpy.run_path(str(PROJECT / "test.py"))
+    assert str(test["results_folder"](Config(dataset="nyu", load_model=checkpoint).resolved())) == folder
+
+
+def test_a_missing_comparison_is_missing(run_script, hands, tmp_path):
+    root, joints = hands
+    np.savetxt(tmp_path / "true.txt", NYU_CAMERA.xyz_to_uvd(joints).reshape(12, -1), fmt="%.3f")
+    common = ("test.py", "--dataset", "nyu", "--data_dir", root, "--predictions", tmp_path / "true.txt")
+    common += ("--output_dir", tmp_path / "out")
+    ran = run_script(*common, "--compare", f"a={tmp_path}/out/predictions.txt")
+    assert ran.code == 2
+    assert "is missing" in ran.err
+    assert run_script(*common).code == 0
+    record = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert record["predictions"] == str(tmp_path / "true.txt")
+    assert len(record["sha256"]) == 64

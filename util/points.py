@@ -1,0 +1,159 @@
+"""Files of points, predicted joints and hand centres, in the conventions of several projects."""
+
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from util import UserError
+from util.camera import Camera
+from util.files import atomic_write, open_table, read_numbers, read_table
+
+INVALID = "invalid"  # V2V-PoseNet's word for a frame without a hand, in place of a centre
+UNITS_MM = {"": 1.0, "_cm": 10.0, "_m": 1000.0}
+SIGNED = "(-?[xyz])" * 3
+# What files of other projects hold; tried where a file's points are far from the labels.
+USUAL = ("uvd", "vud", "xyz", "x-yz", "xy-z", "x-y-z", "yxz", "uvd_m", "xyz_m", "x-yz_m", "xyz_cm", "x-yz_cm")
+FAR_MM = 40.0  # mean distance from the labels that is worth a doubt
+
+
+class PointFormat(NamedTuple):
+    """How a file writes points: `xyz` or `uvd`, columns in another order or with another sign, another unit.
+
+    `name` as it is passed, say x-yz_m; `columns` (3,) where the file has x, y, z or u, v, d; `signs` (3,) by
+    which these are multiplied; `unit_mm` of lengths, not of pixels.
+    """
+
+    name: str
+    columns: tuple[int, ...]
+    signs: tuple[float, ...]
+    unit_mm: float
+
+    @property
+    def is_pixels(self) -> bool:
+        """Whether points are pixels and a depth."""
+        return "u" in self.name
+
+    def to_xyz(self, points: np.ndarray, camera: Camera) -> np.ndarray:
+        """(..., 3) numbers as in the file -> (..., 3) camera space, mm."""
+        points = points[..., self.columns] * self.signs
+        if not self.is_pixels:
+            return points * self.unit_mm
+        with np.errstate(all="ignore"):
+            return camera.uvd_to_xyz(points * (1, 1, self.unit_mm))
+
+
+def parse_format(text: str) -> PointFormat:
+    """`xyz` or `uvd`, or a variant: x-yz (y has the other sign), vud (other order), xyz_m (metres).
+
+    Raises:
+        UserError: in one sentence, for anything else.
+    """
+    letters, mark, unit = text.partition("_")
+    axes = re.fullmatch(SIGNED, letters.replace("u", "x").replace("v", "y").replace("d", "z"))
+    pixels = re.fullmatch("[uvd]{3}", letters) is not None
+    names = "".join(axis[-1] for axis in axes.groups()) if axes else ""
+    if sorted(names) != ["x", "y", "z"] or mark + unit not in UNITS_MM or pixels == ("x" in letters):
+        raise UserError(
+            f"{text!r} is no format of points: use xyz or uvd, x-yz where y has the other sign, vud for "
+            "another order, xyz_m for metres."
+        )
+    columns = tuple(names.index(axis) for axis in "xyz")
+    signs = tuple(-1.0 if axes[column + 1].startswith("-") else 1.0 for column in columns)
+    return PointFormat(text, columns, signs, UNITS_MM[mark + unit])
+
+
+def doubt_format(
+    path: Path, points: np.ndarray, true_xyz: np.ndarray, camera: Camera, given: PointFormat, flag: str
+) -> None:
+    """Say on stderr where another reading of a file's points lies much closer to the labels.
+
+    Args:
+        path: the file.
+        points: (..., 3) numbers as in the file; NaN are left out.
+        true_xyz: (..., 3) labels, mm.
+        camera: of the data set.
+        given: how the points were read.
+        flag: by which another format is passed.
+    """
+
+    def distance_mm(found: PointFormat) -> float:
+        with np.errstate(all="ignore"):
+            distances = np.linalg.norm(found.to_xyz(points, camera) - true_xyz, axis=-1)
+        finite = distances[np.isfinite(distances)]
+        return float(finite.mean()) if finite.size else np.inf
+
+    here = distance_mm(given)
+    if here <= FAR_MM or np.isnan(true_xyz).all():
+        return
+    formats = [parse_format(name) for name in USUAL if name != given.name]
+    best = min(formats, key=distance_mm)
+    if distance_mm(best) < here / 2:
+        print(
+            f"warning: {path} is {here:.1f} mm from the labels if read as {given.name}, "
+            f"{distance_mm(best):.1f} mm as {best.name}: pass {flag} {best.name}.",
+            file=sys.stderr,
+        )
+    else:
+        print(f"warning: {path} is {here:.1f} mm from the labels in the mean.", file=sys.stderr)
+
+
+def read_predictions(
+    path: Path, num_frames: int, num_joints: int, camera: Camera, points: PointFormat, hint: str = ""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read joints, one frame a line, three numbers a joint (docs/spec.md §10).
+
+    Args:
+        path: the file.
+        num_frames, num_joints: as many as the labels have.
+        camera: of the data set.
+        points: the file's format.
+        hint: what to do where the frames are not as many.
+
+    Returns:
+        The numbers as in the file, and full-frame uvd (pixels, mm): (num_frames, num_joints, 3) float64 each.
+
+    Raises:
+        FileNotFoundError: if the file is missing.
+        UserError: if a line is damaged, or the frames are not as many as the labels.
+    """
+    table = read_table(path, columns=3 * num_joints)
+    if len(table) != num_frames:
+        raise UserError(
+            f"{path} has {len(table)} frames, the labels have {num_frames}: "
+            f"they do not belong together{hint}."
+        )
+    table = table.reshape(num_frames, num_joints, 3)
+    if points.name == "uvd":
+        return table, table
+    joint_xyz = points.to_xyz(table, camera)
+    if not (joint_xyz[..., 2] > 0).all():
+        line = int(np.argmin((joint_xyz[..., 2] > 0).all(axis=1))) + 1
+        raise UserError(f"{path}: line {line} has a joint at or behind the camera if read as {points.name}.")
+    return table, camera.xyz_to_uvd(joint_xyz)
+
+
+def read_centers(path: Path) -> np.ndarray:
+    """Read hand centres, three numbers a line; a line `invalid` says that the frame shows no hand.
+
+    Returns:
+        (lines, 3) float64 as in the file, NaN where invalid.
+
+    Raises:
+        FileNotFoundError, UserError: see `read_table`.
+    """
+    with open_table(path) as file:
+        lines = [line.strip() for line in file]
+    centers = read_numbers(path, ["0 0 0" if line.startswith(INVALID) else line for line in lines], 3)
+    centers[[line.startswith(INVALID) for line in lines if line]] = np.nan
+    return centers
+
+
+def write_centers(path: Path, centers: Iterable[np.ndarray]) -> None:
+    """Write (N, 3) centres as `read_centers` reads them; NaN becomes `invalid`."""
+    lines = (INVALID if np.isnan(row).any() else "{:.3f} {:.3f} {:.3f}".format(*row) for row in centers)
+    with atomic_write(path) as temporary, temporary.open("w") as file:
+        file.writelines(f"{line}\n" for line in lines)
