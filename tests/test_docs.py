@@ -132,13 +132,16 @@ def test_the_code_names_sections_that_are_there():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A project's data and results, small, and the files that the pages name."""
+    need_synthetic_hand()
+    from dataloader.synthetic.writer import SplitSettings, write_split
+
     root = tmp_path_factory.mktemp("project")
     (root / "results").mkdir()
     for path in (PROJECT / "results").glob("*.pth"):
         (root / "results" / path.name).symlink_to(path)
     write_bundled(root / "data" / "synth")
-    for split in ("train", "val"):
-        write_sphere_hands(root / "data" / "synth", split, 4, seed=1)
+    for split in ("train", "val"):  # as the shortened command does
+        write_split(SplitSettings(split, 2, 0, NYU_CAMERA, (480, 640)), root / "data" / "synth", workers=1)
     for split in ("train", "test"):
         write_sphere_hands(root / "data" / "nyu", split, 4, seed=2)
     write_icvl_folder(root / "data" / "icvl", spread_hands("icvl", 4, 0), spread_hands("icvl", 4, 1))
@@ -177,9 +180,10 @@ def write_files(root):
     np.save(root / "clip.npy", np.stack([depth, depth]) / np.float32(1000))
     options = [cv2.VIDEOWRITER_PROP_DEPTH, cv2.CV_16U, cv2.VIDEOWRITER_PROP_IS_COLOR, 0]
     code = cv2.VideoWriter_fourcc(*"FFV1")
-    writer = cv2.VideoWriter(str(root / "depth.mkv"), cv2.CAP_FFMPEG, code, 30, depth.shape[::-1], options)
+    wide = np.pad(depth, ((48, 48), (0, 0)))  # an Azure Kinect's 640×576
+    writer = cv2.VideoWriter(str(root / "depth.mkv"), cv2.CAP_FFMPEG, code, 30, wide.shape[::-1], options)
     for _ in range(2):
-        writer.write(depth)
+        writer.write(wide)
     writer.release()
     true_uvd = NYU_CAMERA.xyz_to_uvd(
         loadmat(root / "data" / "nyu" / "test" / "joint_data.mat")["joint_xyz"][0]
@@ -192,7 +196,6 @@ def write_files(root):
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
 def test_commands_run_as_printed(page, folder, run_script, monkeypatch):
-    need_synthetic_hand()
     pytest.importorskip("nncf")
     monkeypatch.chdir(folder)
     for left in folder.rglob("last.pth"):
@@ -204,7 +207,6 @@ def test_commands_run_as_printed(page, folder, run_script, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_recipes_run(recipe, folder, run_script, monkeypatch, tmp_path):
-    need_synthetic_hand()
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results").symlink_to(folder / "results")
     for arguments in commands_of(recipe, tmp_path):
