@@ -21,6 +21,7 @@ class DataSettings:
     test_subject: int | Literal["all"] = 0  # msra: the subject left out of training, 0 to 8; all: nine folds
     img_size: int = 128  # edge of the depth crop, pixels; what the published weights were trained on
     cube: tuple[float, float, float] | None = None  # edges of the cropped volume, mm; None: the data set's
+    centers_format: str = "xyz"  # of files of centres: xyz or uvd; x-yz: other sign of y; xyz_m: metres
     center_noise: float | None = None  # mm an axis, spread of crops; None: 0, for target center CENTER_NOISE
     batch_size: int = 32  # frames a step
     num_workers: int = 2  # processes that prepare samples beside the network; 0: none
@@ -47,7 +48,6 @@ class ScoringSettings:
 
     split: Literal["train", "val", "test"] = "test"  # what is scored; val exists for synth and hands17
     centers: str = ""  # file of hand centres to crop around; empty: the data set's own
-    centers_format: str = "xyz"  # of these files: xyz or uvd; x-yz: other sign of y; xyz_m: metres
     backend: Literal["torch", "compile", "onnxruntime", "openvino"] = "torch"  # what runs the network
     predictions: str = ""  # score this file of predictions instead of running a network
     predictions_format: str = "uvd"  # of it and of those compared, as centers_format

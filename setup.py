@@ -61,6 +61,8 @@ class BuildUnderOneName(build_py):
     """Writes `awr/` into the build folder."""
 
     def run(self) -> None:
+        if self.editable_mode:
+            raise SystemExit("awr cannot be installed with -e: its files are copied. Use pip install .")
         package = Path(self.build_lib, "awr")
         shutil.rmtree(package, ignore_errors=True)
         for module in MODULES:

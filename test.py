@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from dataloader.base import HandDataset
     from util.plots import Tile
 
+FIGURES = ("pck", "success", "joints", "gallery")
+
 # Most imports are inside the functions, so that --help does not wait for PyTorch.
 
 
@@ -31,6 +33,10 @@ def main(config: Config) -> None:
     parse_format(config.predictions_format), parse_format(config.centers_format)
     compared = [parse_named_file(entry) for entry in config.compare]
     check_compared(compared, folder)
+    if config.predictions and Path(config.predictions).resolve() == (folder / "predictions.txt").resolve():
+        raise UserError(
+            f"--predictions {config.predictions} would be overwritten: choose another --output_dir."
+        )
     require_writable(folder)
     dataset = None
     if config.predictions:
@@ -63,12 +69,12 @@ def main(config: Config) -> None:
         temporary.write_text(json.dumps(record, indent=1) + "\n")
     write_table(folder / "predictions.txt", joint_uvd.reshape(len(joint_uvd), -1))
     ending = config.figures
+    for stale in (folder / f"{name}.{other}" for name in FIGURES for other in ("png", "svg", "pdf")):
+        stale.unlink(missing_ok=True)
     plots.save_pck_curve(folder / f"pck.{ending}", rows)
     plots.save_success_curve(folder / f"success.{ending}", rows)
     plots.save_joint_bars(folder / f"joints.{ending}", rows, info.joint_names)
-    if tiles is None:
-        (folder / f"gallery.{ending}").unlink(missing_ok=True)  # it would show other predictions
-    else:
+    if tiles is not None:
         plots.save_gallery(folder / f"gallery.{ending}", tiles, info.chains)
     print(f"Written to {folder}/")
     if missing:
@@ -90,9 +96,14 @@ def results_folder(config: Config) -> Path:
         return Path(config.output_dir)
     beside = Path(*(part for part in checkpoint.parent.parts if "{subject}" not in part))
     if "output" in beside.parts:
-        return beside
-    generic = checkpoint.stem in ("best", "last")
-    return Path("output", config.dataset, f"{beside.name}_{checkpoint.name}" if generic else checkpoint.name)
+        folder = beside if config.dataset in beside.parts else beside / config.dataset
+    else:
+        name = checkpoint.name.replace("{subject}", "all")
+        generic = checkpoint.stem in ("best", "last", "checkpoint", "model")
+        folder = Path("output", config.dataset, f"{beside.name}_{name}" if generic else name)
+        if config.info.subject_scales and config.test_subject != "all":
+            folder /= f"P{config.test_subject}"
+    return folder if config.split == "test" else folder / config.split
 
 
 def run_name(config: Config, net: str) -> str:

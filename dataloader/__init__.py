@@ -1,6 +1,7 @@
 """Data sets by name: settings in, an index of labelled frames or prepared samples out."""
 
 import errno
+import sys
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -28,6 +29,8 @@ def find_frames(config: Config) -> Frames:
     Raises:
         FileNotFoundError, UserError: in one sentence, if the data set is not there or damaged.
     """
+    for part in missing_parts(config):
+        print(f"warning: {part} is missing: only a part of the split is used.", file=sys.stderr)
     return layout_of(config).find_frames(_root(config), config)
 
 

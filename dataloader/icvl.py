@@ -104,7 +104,7 @@ def _joint_xyz(records: np.ndarray, config: Config) -> np.ndarray:
 
 
 def _sequences(names: np.ndarray) -> set[str]:
-    return {name.decode().rpartition("/")[0] for name in names.tolist()}
+    return {os.fsdecode(name).rpartition("/")[0] for name in names.tolist()}
 
 
 def _count_images(folder: Path) -> int:

@@ -22,6 +22,7 @@ from util.files import DamagedLineError, atomic_write, open_table, read_rows
 from util.points import PointFormat, doubt_format, read_centers
 
 NAME_BYTES = 40  # ICVL's longest, an angle's folder before the sequence's, has 34
+COUNT_DIGITS = 12  # at most, of a number of frames, with the line's end
 DOUBTED_FRAMES = 2000  # at most, whose centres are compared with the labels
 CACHE_VERSION = 3  # raise it when the cache of labels has another layout
 KEY_BYTES = hashlib.sha256().digest_size
@@ -165,7 +166,7 @@ def concatenate(parts: Sequence[FrameIndex]) -> FrameIndex:
 
 def named_path(folder: Path, names: np.ndarray, i: int) -> Path:
     """File of frame i whose name (N,) bytes the labels hold."""
-    return folder / names[i].decode()
+    return folder / os.fsdecode(names[i])
 
 
 def _selected_path(frame_path: Callable[[int], Path], frames: np.ndarray, i: int) -> Path:
@@ -260,7 +261,7 @@ def _parse_labels(paths: Sequence[Path], row: np.dtype, counted: bool, z_sign: i
 
 
 def _announced_frames(path: Path, line: str) -> int:
-    if not line.strip().isdecimal():
+    if not line.strip().isdecimal() or len(line) > COUNT_DIGITS:
         raise DamagedLineError(path, 1, f"holds {line[:20]!r}, not a number of frames")
     return int(line)
 

@@ -123,7 +123,12 @@ def _subjects_of_split(root: Path, config: Config) -> list[int]:
     there, left_out = subjects(root), config.test_subject
     if left_out == "all":
         return there
-    return [subject for subject in there if (subject == left_out) == (config.split == "test")]
+    chosen = [subject for subject in there if (subject == left_out) == (config.split == "test")]
+    if there == [left_out] and config.split == "train":
+        raise UserError(
+            f"{root} holds only P{left_out}, which is left out of training: get the other subjects."
+        )
+    return chosen
 
 
 def _read_subject(root: Path, subject: int, config: Config) -> np.ndarray:

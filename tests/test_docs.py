@@ -53,6 +53,7 @@ NOT_RUN = {
     "realsense": "it needs a camera",
     "--show": "it needs a display",
     "--serve": "tests/test_live_page.py opens the page",
+    "mydata": "tests/test_extending.py adds that data set",
 }
 FENCED = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 STUB = """#!/bin/bash

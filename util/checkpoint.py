@@ -9,11 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from config import DATASETS, Config
+from config import DATASETS, VERSION, Config
 from model import build_network
 from util import UserError
 from util.files import atomic_write
@@ -174,6 +175,8 @@ def save_checkpoint(path: Path, network: nn.Module, spec: ModelSpec, **state: An
             "python": platform.python_version(),
             "torch": str(torch.__version__),
             "numpy": np.__version__,
+            "opencv": cv2.__version__,
+            "awr": VERSION,
         },
         **state,
     }

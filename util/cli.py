@@ -20,7 +20,9 @@ from util import UserError
 
 FAILED = 2
 # PyTorch's words where a loader's worker was killed, or found /dev/shm full.
-_LOST_WORKER = re.compile(r"DataLoader worker|shared memory|unable to (write to|mmap|resize) file </torch_")
+_LOST_WORKER = re.compile(
+    r"DataLoader worker \(pid|allocate shared memory|unable to (write to|mmap|resize) file </torch_"
+)
 INTERRUPTED = 130  # as a shell reports a process that Ctrl-C ended
 
 
@@ -92,9 +94,13 @@ class _PatientStream:
         try:
             call(*arguments)
         except BrokenPipeError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())
-            os.close(nowhere)
+            self.silence()
+
+    def silence(self) -> None:
+        """Write to nowhere from now on."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
 
 
 @contextlib.contextmanager
@@ -103,13 +109,18 @@ def _patient_output() -> Iterator[None]:
     streams = sys.stdout, sys.stderr
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # stderr never fails
-    sys.stdout, sys.stderr = map(_PatientStream, streams)
+    patient = sys.stdout, sys.stderr = tuple(map(_PatientStream, streams))
     try:
         yield
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
         sys.stdout, sys.stderr = streams
+        for stream in patient:
+            try:
+                stream.flush()
+            except OSError as error:  # a full disk: what Python does at its end must not fail again
+                stream.silence()
+                print(f"error: what is printed cannot be written: {error.strerror}.", file=sys.stderr)
+                sys.exit(FAILED)
 
 
 def _stop(*_: object) -> None:
@@ -192,5 +203,5 @@ def _sentence(error: Exception) -> str | None:
     if isinstance(error, UserError | OSError):
         # An error from a loader's worker carries the worker's trace before its words.
         lines = str(error).strip().splitlines() or [name]
-        return lines[-1].removeprefix(f"{name}: ")
+        return re.sub(rf"^([\w.]+\.)?{name}: ", "", lines[-1])
     return None

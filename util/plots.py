@@ -16,9 +16,10 @@ from dataloader import build_dataset
 from dataloader.base import HandDataset, Sample
 from dataloader.nyu import FRAME_NAME, read_depth, recorded_camera
 from model.awr import SOFTMAX_TEMPERATURE, dense_to_joints, joints_to_dense
+from util import UserError
 from util.camera import uvd_to_crop
 from util.cli import run
-from util.files import atomic_write, printable
+from util.files import atomic_write, printable, require_file
 from util.metrics import PCK_THRESHOLDS_MM, SUCCESS_THRESHOLDS_MM, Metrics
 
 # One colour a finger, pinky to thumb, then the wrist; told apart on grey depth and by colour-blind eyes.
@@ -46,6 +47,11 @@ class Tile(NamedTuple):
     image: np.ndarray
     predicted_uv: np.ndarray
     true_uv: np.ndarray
+
+
+def plain(name: str) -> str:
+    """A name of a user's as a figure's text: a dollar sign begins no formula."""
+    return printable(name).replace("$", r"\$")
 
 
 def chain_colors(chains: Sequence[tuple[int, ...]]) -> list[str]:
@@ -77,7 +83,7 @@ def pick_tiles(
 def _tile(dataset: HandDataset, i: int, predicted_uvd: np.ndarray, error_mm: float) -> Tile:
     sample, size = dataset[i], dataset.img_size
     predicted = uvd_to_crop(predicted_uvd, sample.center_xyz[2], sample.cube[2], sample.M, size)
-    title = f"{printable(dataset.index.frame_path(i).stem)}, {error_mm:.1f} mm"
+    title = f"{plain(dataset.index.frame_path(i).stem)}, {error_mm:.1f} mm"
     predicted_uv, true_uv = (_crop_pixels(joints, size) for joints in (predicted, sample.joint_uvd))
     return Tile(title, sample.image[0], predicted_uv, true_uv)
 
@@ -93,7 +99,7 @@ def save_pck_curve(path: Path, rows: dict[str, Metrics]) -> None:
     axes = figure.subplots()
     _prepare(axes, "share of joints within distance", PCK_THRESHOLDS_MM[-1])
     for name, metrics in rows.items():
-        axes.plot(PCK_THRESHOLDS_MM, metrics.pck, label=f"{name}: AUC {metrics.auc:.4f}")
+        axes.plot(PCK_THRESHOLDS_MM, metrics.pck, label=f"{plain(name)}: AUC {metrics.auc:.4f}")
     axes.legend(fontsize=8)
     _save(figure, path)
 
@@ -104,7 +110,7 @@ def save_success_curve(path: Path, rows: dict[str, Metrics]) -> None:
     for axes, joint in zip(figure.subplots(1, 2), ("worst", "mean"), strict=True):
         _prepare(axes, f"share of frames, {joint} joint within distance", SUCCESS_THRESHOLDS_MM[-1])
         for name, metrics in rows.items():
-            label = f"{name}: {metrics.mpe_mm:.2f} mm"
+            label = f"{plain(name)}: {metrics.mpe_mm:.2f} mm"
             axes.plot(SUCCESS_THRESHOLDS_MM, getattr(metrics, f"success_{joint}"), label=label)
     axes.legend(fontsize=8)
     _save(figure, path)
@@ -121,7 +127,7 @@ def save_joint_bars(path: Path, rows: dict[str, Metrics], joint_names: tuple[str
             position + (i - (len(rows) - 1) / 2) * width,
             heights,
             width,
-            label=f"{name}: {metrics.mpe_mm:.2f} mm",
+            label=f"{plain(name)}: {metrics.mpe_mm:.2f} mm",
             color=CURVE_COLORS[i % len(CURVE_COLORS)],
             hatch=("", "//", "..", "xx")[i // len(CURVE_COLORS) % 4],
         )
@@ -288,7 +294,12 @@ def save_contact_sheet(folder: Path, file: Path) -> None:
     Raises:
         FileNotFoundError: if a file of the split is missing.
     """
-    joint_xyz = np.load(folder / "joints21.npz")["xyz"].astype(np.float64)
+    file21 = folder / "joints21.npz"
+    require_file(file21, "the 21 joints of a synthetic split")
+    try:
+        joint_xyz = np.load(file21)["xyz"].astype(np.float64)
+    except Exception as error:  # a damaged archive can fail in many ways
+        raise UserError(f"{file21} is damaged: it holds no xyz.") from error
     camera = recorded_camera(folder)
     rows, columns = SHEET_SHAPE
     frames = np.linspace(0, len(joint_xyz) - 1, rows * columns).astype(int)

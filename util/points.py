@@ -55,8 +55,9 @@ def parse_format(text: str) -> PointFormat:
     letters, mark, unit = text.partition("_")
     axes = re.fullmatch(SIGNED, letters.replace("u", "x").replace("v", "y").replace("d", "z"))
     pixels = re.fullmatch("[uvd]{3}", letters) is not None
+    known = pixels or re.fullmatch(SIGNED, letters)
     names = "".join(axis[-1] for axis in axes.groups()) if axes else ""
-    if sorted(names) != ["x", "y", "z"] or mark + unit not in UNITS_MM or pixels == ("x" in letters):
+    if not known or sorted(names) != ["x", "y", "z"] or mark + unit not in UNITS_MM:
         raise UserError(
             f"{text!r} is no format of points: use xyz or uvd, x-yz where y has the other sign, vud for "
             "another order, xyz_m for metres."
@@ -94,7 +95,7 @@ def doubt_format(
     if distance_mm(best) < here / 2:
         print(
             f"warning: {path} is {here:.1f} mm from the labels if read as {given.name}, "
-            f"{distance_mm(best):.1f} mm as {best.name}: pass {flag} {best.name}.",
+            f"{distance_mm(best):.1f} mm as {best.name}: pass {flag} {best.name}, or set it in config.py.",
             file=sys.stderr,
         )
     else:

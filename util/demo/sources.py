@@ -4,7 +4,6 @@ import glob
 import os
 import re
 import zipfile
-from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -109,22 +108,41 @@ def _frame_files(paths: Iterable[Path]) -> list[Path]:
 
 
 def _require_one_kind(folder: Path, files: list[Path]) -> None:
-    """Raise UserError for a folder of several views, or of depth and colour: nobody says which to read.
-
-    Kinds have other letters in their names; or another number before the last one while the last numbers are
-    the same, as depth_1_0001.png and depth_2_0001.png.
-    """
-    numbers: dict[str, set[str]] = {}
+    """Raise UserError for a folder of depth and colour, or of several views: nobody says which to read."""
+    by_letters: dict[str, list[str]] = {}
     for file in files:
-        prefix, number, rest = re.fullmatch(r"(.*?)(\d*)(\D*)", file.name).groups()
-        numbers.setdefault(f"{prefix}*{rest}" if number else file.name, set()).add(number)
-    kinds = Counter(re.sub(r"\d+", "*", file.name) for file in files)
-    *others, first = numbers.values()
-    if others and all(len(found & first - {""}) > len(found) / 2 for found in others):
-        kinds = Counter(dict.fromkeys(numbers, 2))
-    if len(kinds) > 1 and min(kinds.values()) > 1:
-        shown = ", ".join(f"'{folder / pattern}'" for pattern in sorted(kinds)[:4])
+        by_letters.setdefault(re.sub(r"\d+", "*", file.name), []).append(file.name)
+    patterns = [letters for letters, names in by_letters.items() if len(names) > 1]
+    if len(patterns) < 2:
+        patterns = _views(max(by_letters.values(), key=len))
+    if len(patterns) > 1:
+        inside = glob.escape(str(folder))
+        shown = ", ".join(f"'{inside}/{pattern}'" for pattern in sorted(patterns)[:4])
         raise UserError(f"{folder} holds frames of several kinds: pass one of them as --source: {shown}.")
+
+
+def _views(names: list[str]) -> list[str]:
+    """Patterns of the views among names of the same letters, as depth_1_*.png and depth_2_*.png; else none.
+
+    One number counts the frames, the one with most values. If each of its values is there at least twice,
+    another number is a view's.
+    """
+    columns = list(zip(*(re.findall(r"\d+", name) for name in names), strict=True))
+    if len(columns) < 2:
+        return []
+    values = [sorted(set(column)) for column in columns]
+    counter = max(range(len(columns)), key=lambda i: (len(values[i]), len(columns[i][0])))
+    views = [i for i in range(len(columns)) if i != counter and len(values[i]) > 1]
+    if not views or 2 * len(values[counter]) > len(names):
+        return []
+    parts = re.split(r"\d+", names[0])
+    kept = [value[0] if len(value) == 1 else "*" for value in values]
+
+    def pattern(view: str) -> str:
+        numbers = ["*" if i == counter else view if i == views[0] else kept[i] for i in range(len(columns))]
+        return "".join(part + number for part, number in zip(parts, [*numbers, ""], strict=True))
+
+    return [pattern(view) for view in values[views[0]]]
 
 
 def read_frame(path: Path) -> tuple[np.ndarray, DepthCamera | None]:
@@ -296,8 +314,11 @@ def _load_array(path: Path) -> np.ndarray:
     """The one array of an .npy or .npz file; never one that would run code."""
     require_file(path, "an array of depth frames")
     if zipfile.is_zipfile(path):  # an .npz: it would be unpacked into memory as a whole
-        with zipfile.ZipFile(path) as archive:
-            size = max((item.file_size for item in archive.infolist()), default=0)
+        try:
+            with zipfile.ZipFile(path) as archive:
+                size = max((item.file_size for item in archive.infolist()), default=0)
+        except Exception as error:  # its directory can be damaged in many ways
+            raise UserError(f"{path} cannot be read as an array of numbers.") from error
         if size > MAX_ARRAY_BYTES:
             raise UserError(
                 f"{path} unpacks to {size / 1e9:.1f} GB: keep recordings of that size as .npy, which is read "
@@ -328,4 +349,4 @@ def _ending(path: Path) -> str:
 
 def _natural(path: Path) -> list[str | int]:
     """Order by the numbers in a name: frame_2 before frame_10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from config import Config
 from util import UserError
-from util.camera import parse_camera, to_millimetres
+from util.camera import NO_READING, parse_camera, to_millimetres
 from util.checkpoint import spec_from_config
 from util.demo import recording
 from util.demo.live_page import serve
@@ -86,7 +86,7 @@ def run_stream(source: Source, predictor: HandPosePredictor, settings: DemoSetti
     if settings.save.endswith(".png") and not 0 < (length or 0) <= recording.SHEET_PICTURES:
         raise UserError(f"A sheet holds {recording.SHEET_PICTURES} frames: pass --frames, or --save a film.")
     done = seen = rate = 0
-    failures: list[Exception] = []
+    failures: list[str] = []
     nothing = NoHand(settings.depth_range)
     started = time.perf_counter()
     with ExitStack() as stack:
@@ -99,16 +99,17 @@ def run_stream(source: Source, predictor: HandPosePredictor, settings: DemoSetti
         for i in tqdm(range(length) if length else count(), desc="frames", unit="frame"):
             try:
                 depth = source.read(i)
+                pose = pose_of(depth)
             except (UserError, OSError) as error:
-                failures.append(error)
-                if i == 0 and (length == 1 or source.live):
+                failures.append(str(error))
+                last = settings.strict or source.live or (length is not None and i == length - 1)
+                if last and not done:
                     raise  # there is nothing to keep
                 if lines:
                     lines(source.label(i), None, error=str(error))
-                if source.live or settings.strict:
+                if settings.strict or source.live:
                     break  # what was computed is kept
                 continue
-            pose = pose_of(depth)
             done, seen = done + 1, seen + (pose is not None)
             if not seen:
                 nothing.look_at(depth, source.depth_scale)
@@ -130,17 +131,11 @@ def run_stream(source: Source, predictor: HandPosePredictor, settings: DemoSetti
     print(f"A hand in {seen} of {done} frames; {rate:.1f} frames a second from end to end.")
     if done and not seen:
         print(nothing.reason())
-    if failures:
-        raise _summary(failures, done)
-
-
-def _summary(failures: list[Exception], done: int) -> Exception:
-    """One error for all frames that could not be read."""
     if len(failures) == 1:
-        return failures[0]
-    return UserError(
-        f"{len(failures)} of {done + len(failures)} frames could not be read; the first: {failures[0]}"
-    )
+        raise UserError(failures[0])
+    if failures:
+        share = f"{len(failures)} of {done + len(failures)}"
+        raise UserError(f"{share} frames could not be read; the first: {failures[0]}")
 
 
 @dataclass
@@ -159,14 +154,15 @@ class NoHand:
 
     def look_at(self, depth: np.ndarray, depth_scale: float) -> None:
         """Note a frame (H, W) in its own unit; the first frames are enough."""
-        readings = depth[np.isfinite(depth) & (depth > 0)].astype(np.float64) * depth_scale
+        measured = depth[np.isfinite(depth) & (depth > 0) & (depth != NO_READING)]
+        readings = measured.astype(np.float64) * depth_scale
         if self.frames >= LOOKED_AT or not readings.size:
             return
         near, far = self.depth_range
         self.frames += 1
         self.within += float(((readings >= near) & (readings <= far)).mean())
         self.medians.append(float(np.median(readings)))
-        self.stretched |= bool(depth.dtype == np.uint16 and depth.max() >= 65534)
+        self.stretched |= bool(depth.dtype == np.uint16 and (measured > NO_READING / 2).mean() > 0.1)
 
     def reason(self) -> str:
         """In one sentence, with what to try."""

@@ -7,7 +7,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from config import DATASETS, VERSION
+from config import DATASETS, VERSION, Config
 from model.awr import dense_to_joints
 from model.confidence import joint_confidence
 from util import UserError
@@ -70,7 +70,7 @@ def to_onnx(network: nn.Module, spec: ModelSpec, opset: int = OPSET) -> bytes:
         )
     graph = program.model_proto
     made = next(entry.version for entry in graph.opset_import if not entry.domain)
-    if made != opset:  # PyTorch keeps its own where it cannot convert
+    if made != opset != OPSET:  # PyTorch keeps its own where it cannot convert
         raise UserError(
             f"The graph cannot be written for opset {opset}, only for {made}: pass --opset {made}."
         )
@@ -89,7 +89,8 @@ def graph_metadata(spec: ModelSpec) -> dict[str, str]:
     if spec.dataset in DATASETS:
         info = DATASETS[spec.dataset]
         names = info.joint_names if spec.target == "joints" else (spec.target,)
-        entries |= {"cube": json.dumps(spec.cube or info.cube), "joint_names": json.dumps(names)}
+        cube = spec.cube or Config(dataset=spec.dataset, target=spec.target).resolved().cube
+        entries |= {"cube": json.dumps(cube), "joint_names": json.dumps(names)}
     return entries | IMAGE_AND_JOINTS | {"awr_version": VERSION}
 
 

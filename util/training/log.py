@@ -67,7 +67,11 @@ class RunLog:
             with self._naming_the_folder() if kind is None else contextlib.suppress(OSError):
                 part.close()
         if kind is None:
-            lines = [json.loads(line) for line in (self.folder / "log.jsonl").read_text().splitlines()]
+            try:
+                lines = [json.loads(line) for line in (self.folder / "log.jsonl").read_text().splitlines()]
+            except ValueError:
+                print(f"{self.folder}/log.jsonl has a damaged line: no curves are drawn.")
+                return
             steps = [line for line in lines if "loss" in line]
             validations = [line for line in lines if "val_mpe_mm" in line]
             save_training_curves(self.folder / "curves.png", steps, validations)

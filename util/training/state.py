@@ -6,13 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from config import VERSION, Config
+from config import Config
 from model.loss import Loss, awr_loss
 from util import UserError
 from util.checkpoint import ModelSpec, read_checkpoint, save_checkpoint
@@ -108,7 +107,6 @@ class TrainingState:
             random={"torch": torch.get_rng_state(), "cuda": devices},
             config=asdict(self.config),
             revision=self.revision,
-            versions={"awr": VERSION, "torch": str(torch.__version__), "opencv": cv2.__version__},
         )
 
     def restore(self, path: Path) -> int:
