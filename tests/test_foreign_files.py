@@ -74,10 +74,13 @@ def test_names_that_are_no_text_are_drawn_with_replacements(run_script, frames, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["frames", "poses.jsonl", "sheet.png"]
 
 
+COMMANDS = ("test.py", "train.py", "demo.py", "-m util.benchmark", "-m dataloader.synthetic")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("encoding", ["ascii", "cp1251", "cp437"])
 @pytest.mark.parametrize(
-    "command", ["test.py", "train.py", "demo.py", "-m util.benchmark", "-m dataloader.synthetic"]
+    ("command", "encoding"),
+    [*((command, "ascii") for command in COMMANDS), ("test.py", "cp1251"), ("test.py", "cp437")],
 )
 def test_help_on_a_console_of_few_characters(command, encoding):
     environment = os.environ | {"PYTHONIOENCODING": encoding, "LC_ALL": "C"}
