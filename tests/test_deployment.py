@@ -1,5 +1,6 @@
 """What is deployed computes what was trained: folding, the exported graph, and every engine."""
 
+import json
 import shutil
 import sys
 import zlib
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from config import Config
+from config import DATASETS, Config
 from dataloader import build_dataset
 from model.awr import dense_to_joints
 from model.confidence import joint_confidence
@@ -153,6 +154,8 @@ def test_a_graph_says_what_it_is(graph):
     assert held["net"] == "resnet_18"
     assert float(held["kernel_size"]) == 1.0
     assert (held["num_joints"], held["img_size"]) == ("14", str(SIZE))
+    assert json.loads(held["joint_names"]) == list(DATASETS["synth"].joint_names)
+    assert json.loads(held["cube"]) == [300, 300, 300]
 
 
 @pytest.mark.parametrize(

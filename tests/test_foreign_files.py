@@ -1,5 +1,6 @@
 """Other people's files, consoles and machines: read, refused by name, or doubted aloud."""
 
+import importlib
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from config import NYU_CAMERA
+from dataloader import augment
 from dataloader.nyu import read_depth
 from tests.helpers.blob_network import stand_in
 from tests.helpers.layout_folders import spread_hands, write_icvl_folder, write_msra_folder, write_png
@@ -20,6 +22,7 @@ from tests.helpers.nyu_folder import open_hand, write_nyu_folder
 from tests.helpers.project import PROJECT
 from util import UserError
 from util.cli import _sentence
+from util.demo.sources import read_frame
 from util.files import read_table
 from util.points import doubt_format, parse_format, read_centers, read_predictions
 
@@ -439,6 +442,28 @@ def test_grey_in_three_equal_channels_keeps_its_depth(run_script, tmp_path, dept
         ran = demo(run_script, tmp_path / name, "--json", tmp_path / "a.jsonl")
         assert ran.code == 0, ran.err
         assert "A hand in 1 of 1 frames" in ran.out
+
+
+def test_exr_frames_are_read(run_script, tmp_path, depths):
+    OpenEXR = pytest.importorskip("OpenEXR")
+    kind, depth = {"type": OpenEXR.scanlineimage}, depths[0].astype(np.float32)
+    other = {"R": depth, "G": depth, "B": depth + 1}
+    for name, channels in {"z": {"Z": depth}, "grey": {"RGB": np.dstack([depth] * 3)}, "no": other}.items():
+        with OpenEXR.File(kind, channels) as file:
+            file.write(str(tmp_path / f"{name}.exr"))
+    for name in ("z", "grey"):
+        np.testing.assert_array_equal(read_frame(tmp_path / f"{name}.exr")[0], depth)
+    (tmp_path / "cut.exr").write_bytes((tmp_path / "z.exr").read_bytes()[:99])
+    for name, complaint in (("no", "expected depth in Z"), ("cut", "is damaged")):
+        ran = demo(run_script, tmp_path / f"{name}.exr", "--json", tmp_path / "a.jsonl")
+        assert ran.code == 2
+        assert complaint in ran.err
+
+
+def test_an_older_opencv_is_said(monkeypatch, capsys):
+    monkeypatch.setattr(cv2, "__version__", "4.11.0")
+    importlib.reload(augment)
+    assert "warning: OpenCV 4.11.0 rounds warps" in capsys.readouterr().err
 
 
 def test_raw_floats_are_told_how_to_become_readable(run_script, tmp_path):

@@ -15,7 +15,7 @@ from config import DATASETS, NYU_CAMERA
 from dataloader import msra, nyu
 from util import UserError
 from util.camera import CAMERAS, Camera, DepthCamera, scale_camera
-from util.files import printable, read_image, require_file
+from util.files import MAX_PIXELS, printable, read_image, require_file
 
 PICTURES = (".png", ".tif", ".tiff", ".pgm", ".exr")
 STACKS, VIDEOS = (".npy", ".npz"), (".avi", ".mkv", ".mp4", ".mov")
@@ -24,7 +24,6 @@ FRAME_FILES = (*PICTURES, ".npy", ".bin")
 
 # FFmpeg's own complaints about a damaged film would stand before our one sentence.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-os.environ.setdefault("OPENCV_IO_ENABLE_OPENEXR", "1")
 
 
 class Source(NamedTuple):
@@ -164,6 +163,8 @@ def read_frame(path: Path) -> tuple[np.ndarray, DepthCamera | None]:
                 f"{path} has shape {frame.shape}: expected one frame (H, W) a file; pass a stack by itself."
             )
         return frame, None
+    if _ending(path) == ".exr":
+        return _read_exr(path), None
     image = read_image(path)
     if image.ndim == 3 and image.dtype.itemsize > 1 and (image == image[..., :1])[..., :3].all():
         image = image[..., 0]  # grey, kept in three equal channels
@@ -175,6 +176,30 @@ def read_frame(path: Path) -> tuple[np.ndarray, DepthCamera | None]:
         f"{path} is {image.dtype} of shape {image.shape}: a picture of depth, coloured or in 8 bits, "
         "has lost it; expected grey of 16 bits or more, or NYU's depth in green and blue."
     )
+
+
+def _read_exr(path: Path) -> np.ndarray:
+    """Depth of an OpenEXR image, which OpenCV cannot read here: channel Z, or any where all are alike."""
+    require_file(path, "a depth frame whose neighbours are there")
+    try:
+        import OpenEXR
+    except ImportError as error:
+        raise UserError(f"{path} needs the package OpenEXR: pip install -r requirements-demo.txt.") from error
+    try:
+        with OpenEXR.File(str(path), separate_channels=True, header_only=True) as file:
+            first, last = map(np.asarray, file.header()["dataWindow"])
+        if np.prod((last - first + 1).astype(np.float64)) > MAX_PIXELS:
+            raise ValueError("too many pixels")
+        with OpenEXR.File(str(path), separate_channels=True) as file:
+            channels = {name: channel.pixels for name, channel in file.channels().items()}
+    except Exception as error:  # a damaged file can fail in many ways
+        raise UserError(f"{path} is damaged, or no depth frame: it cannot be decoded as an image.") from error
+    depth = channels.get("Z", next(iter(channels.values())))
+    if "Z" not in channels and not all(np.array_equal(depth, other) for other in channels.values()):
+        raise UserError(
+            f"{path} has the channels {', '.join(channels)}: expected depth in Z, or in all alike."
+        )
+    return np.asarray(depth, np.float32)
 
 
 def _files(name: str, files: list[Path], options: SourceOptions) -> Source:
