@@ -53,6 +53,8 @@ NOT_RUN = {
     "realsense": "it needs a camera",
     "--show": "it needs a display",
     "--serve": "tests/test_live_page.py opens the page",
+    "model.onnx": "test_the_graph_runs_without_this_project exports it",
+    "--backend": "tests/test_deployment.py compares every engine",
     "int8": "tests/test_deployment.py exports and runs such a file",
     "mydata": "tests/test_extending.py adds that data set",
 }
