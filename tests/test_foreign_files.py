@@ -8,6 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -290,12 +292,17 @@ def test_a_killed_worker_ends_in_one_sentence(tmp_path):
     process = subprocess.Popen(
         command, cwd=PROJECT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     )
-    children = f"/proc/{process.pid}/task/{process.pid}/children"
-    worker = ""
-    while process.poll() is None and not worker:
-        with open(children) as file:
-            worker = file.read().split(" ")[0]
-    os.kill(int(worker), signal.SIGKILL)
+    # Not a short-lived helper that an import starts: a child of the same command line that stays.
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    seen: set[str] = set()
+    while process.poll() is None:
+        time.sleep(0.5)
+        now = set(children.read_text().split())
+        stayed = [child for child in seen & now if b"test.py" in Path(f"/proc/{child}/cmdline").read_bytes()]
+        if stayed:
+            os.kill(int(stayed[0]), signal.SIGKILL)
+            break
+        seen = now
     _, complaint = process.communicate(timeout=120)
     assert process.returncode == 2
     assert "--num_workers 0" in complaint.splitlines()[-1]

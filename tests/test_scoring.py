@@ -117,10 +117,10 @@ def test_another_networks_results_have_a_folder_of_their_own(hands, tmp_path, ru
     save_checkpoint(tmp_path / "other.pth", build_network(*spec[:3]), spec)
     common = ("test.py", "--dataset", "nyu", "--data_dir", root, "--load_model")
     assert run_script(*common, root / "small.pth").code == 0
-    first = tmp_path / "output" / "nyu" / "resnet_18" / "predictions.txt"
+    first = tmp_path / "output" / "nyu" / "small.pth" / "predictions.txt"
     before = first.read_bytes()
     ran = run_script(*common, "other.pth")
-    assert "Written to output/nyu/hourglass_1/" in ran.out
+    assert "Written to output/nyu/other.pth/" in ran.out
     assert first.read_bytes() == before
 
 
