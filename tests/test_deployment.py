@@ -17,9 +17,16 @@ from model.awr import dense_to_joints
 from model.confidence import joint_confidence
 from tests.helpers.sphere_hands import write_sphere_hands
 from tests.helpers.trained_network import SIZE, SPEC, trained
+from util import UserError
 from util.checkpoint import ModelSpec, load_network, load_or_init_network, save_checkpoint
-from util.deployment.backends import load_backend, load_engine, openvino_core, run_by_openvino
-from util.deployment.export import write_int8
+from util.deployment.backends import (
+    load_backend,
+    load_engine,
+    openvino_core,
+    run_by_onnxruntime,
+    run_by_openvino,
+)
+from util.deployment.export import ExportSettings, write_int8
 from util.deployment.folding import example_crops, fuse_conv_bn, joint_shift_mm
 from util.deployment.graph import to_onnx
 from util.deployment.int8 import Operation, calibration_dataset, kept_in_float, quantize, spread_crops
@@ -144,6 +151,23 @@ def test_what_touches_the_image_or_the_head_is_not_quantised():
     kept = kept_in_float([named[name] for name in order])
     quantised = {"inner", "sum", "of_pool", "merged", "relu", "deep", "relu_2"}
     assert set(kept) == set(named) - quantised
+
+
+@pytest.mark.parametrize("opset", [-1, 16, 24])
+def test_an_opset_that_cannot_be(opset):
+    with pytest.raises(UserError, match=f"opset is {opset}: use 17 to 23"):
+        ExportSettings(out="a.onnx", opset=opset).resolved()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("opset", [17, 18])
+def test_a_graph_for_older_engines(opset):
+    onnx = pytest.importorskip("onnx")
+    content = to_onnx(trained(SPEC), SPEC, opset)
+    assert {entry.domain: entry.version for entry in onnx.load_from_string(content).opset_import}[""] == opset
+    image = example_crops(2, SPEC.img_size)
+    expected, _ = load_backend(trained(SPEC), SPEC)(image)
+    torch.testing.assert_close(run_by_onnxruntime(content)(image)[0], expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.slow
