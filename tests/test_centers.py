@@ -14,7 +14,7 @@ from dataloader import build_index, find_frames
 from dataloader.nyu import read_depth
 from tests.helpers.layout_folders import spread_hands, write_hands17_folder, write_icvl_folder
 from tests.helpers.project import SHARED
-from tests.helpers.real_frames import PALMS, SR305
+from tests.helpers.real_frames import KINECT2, KINECT2_PALMS, PALMS, SR305, kinect2_frame, off_palm
 from util.camera import Camera
 from util.inference import find_hand
 from util.inference.centers import center_errors, centers_from_labels, find_centers
@@ -49,6 +49,44 @@ def test_the_hand_of_a_synthetic_frame_is_found_beside_forearms_bodies_and_table
     errors = np.linalg.norm(found - frames.joint_xyz[every_fifth].mean(axis=1), axis=1)
     assert np.median(errors) < 20
     assert np.mean(errors > 60) < 0.05
+
+
+@pytest.mark.skipif(not (SHARED / "kinect2").is_dir(), reason="the Kinect 2 frames are not here")
+def test_the_centre_lies_on_a_hand_before_a_person_that_the_range_cuts():
+    off = {
+        number: off_palm(KINECT2, center_from_depth(kinect2_frame(SHARED, number), KINECT2), palm)
+        for number, palm in KINECT2_PALMS.items()
+    }
+    print(f"Kinect 2: centres at most {max(off.values()):.0f} mm from the palm")
+    assert max(off.values()) < 60, off
+
+
+def test_an_edge_that_the_range_makes_is_no_outline():
+    """A body bends away through the farthest depth: where it is cut off it has no edge."""
+    camera, shape = CAMERAS[0]
+    columns = np.arange(shape[1])
+    body = 950 + 300 * np.abs((columns - 320) / 200) ** 2
+    depth = np.where(np.abs(columns - 320) < 200, body, 0) * np.ones(shape)
+    cut = find_hand.sample_frame(depth, camera, (100.0, 1100.0))
+    whole = find_hand.sample_frame(depth, camera, (100.0, 1500.0))
+    v = camera.xyz_to_uvd(cut.xyz)[:, 1]
+    inner = (v > 20) & (v < 460)  # the frame's own edge is one
+    assert cut.xyz[:, 2].max() < 1100 < whole.xyz[:, 2].max()
+    assert cut.outline[inner].sum() == 0
+    assert whole.outline[(np.abs(camera.xyz_to_uvd(whole.xyz)[:, 0] - 320) > 180)].sum() > 0
+
+
+def test_several_hands_are_found_the_likeliest_first():
+    camera, shape = CAMERAS[0]
+    other = [(x + 260, y, z + 100, width, height) for x, y, z, width, height in (PALM, *FINGERS)]
+    depth = scene(camera, shape, [PALM, *FINGERS, *other])
+    first, second = find_hand.centers_from_depth(depth, camera, most=2)
+    assert (distance_from_hand(first) < (15, 40, 10)).all()
+    assert (distance_from_hand(second - (260, 0, 100)) < (15, 40, 10)).all()
+    (left_over,) = find_hand.centers_from_depth(depth, camera, most=1, known=[first])
+    np.testing.assert_allclose(left_over, second)
+    with pytest.raises(ValueError, match="as large as a hand"):
+        find_hand.centers_from_depth(depth, camera, most=1, known=[first, second])
 
 
 def test_a_wall_is_no_hand_and_hides_none():

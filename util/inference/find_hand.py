@@ -3,6 +3,7 @@
 Pure functions on arrays, for any camera.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -16,6 +17,7 @@ from util.camera import Camera
 # Sizes in mm and mm²; they hold for any camera and data set.
 PALM_RADIUS = 80.0  # a ball around the palm that holds most of a hand
 NECK_RADIUS = 130.0  # between that ball and this one a hand leaves only fingertips and a wrist
+ARM_RADIUS = 200.0  # of the same surface, within it no other hand is looked for
 PALM_AREA = 1500.0  # facing the camera, of half a hand at least; less is a speck or a finger
 HAND_EDGE = 150.0  # cube whose centre of mass is the hand's; a larger one slides down the forearm
 HALF_THICKNESS = 10.0  # the camera sees the skin, the joints lie behind it
@@ -69,7 +71,24 @@ def center_from_depth(
 ) -> np.ndarray:
     """The hand's centre in a frame that shows an arm, or a whole person behind it: (3,) mm.
 
-    Walls and tables are taken out. The hand is the near thing with much outline and many bends for its
+    Arguments as for `centers_from_depth`.
+
+    Raises:
+        UserError: if nothing in range has a hand's size.
+    """
+    return centers_from_depth(depth, camera, depth_range)[0]
+
+
+def centers_from_depth(
+    depth: np.ndarray,
+    camera: Camera,
+    depth_range: tuple[float, float] = DEPTH_RANGE,
+    most: int = 1,
+    known: Sequence[np.ndarray] = (),
+) -> np.ndarray:
+    """The centres of what is most like a hand, the likeliest first: (n, 3) mm, 1 <= n <= most.
+
+    Walls and tables are taken out. A hand is a near thing with much outline and many bends for its
     area, which tells it from a torso, a head or the rest of the arm. From there the outline's centre of
     mass in a hand-sized cube is followed until it rests: most joints are the fingers', and so is most of
     the outline, while most of the area is the palm's and the forearm's.
@@ -78,6 +97,8 @@ def center_from_depth(
         depth: (H, W) mm, any dtype; 0, NaN and what is out of range are no readings.
         camera: the camera that took it.
         depth_range: nearest and farthest depth of a hand, mm.
+        most: how many are wanted; all but the first may be an elbow or a head.
+        known: centres (3,) mm of hands that are known already, and not wanted again.
 
     Raises:
         UserError: if nothing in range has a hand's size.
@@ -85,10 +106,32 @@ def center_from_depth(
     # Twice: once to see where the nearest surface is, once finer without what lies far behind it.
     nearest = nearest_depth(sample_frame(depth, camera, depth_range))
     samples = sample_frame(depth, camera, (depth_range[0], min(depth_range[1], nearest + NEAREST_RANGE)))
-    start, own = pick_hand(samples)
-    center = rest(samples.only(own), start)
-    # Along the ray, so that the centre stays where it is in the image.
-    return center * (1 + HALF_THICKNESS / center[2])
+    for center in known:
+        samples = _without_hand(samples, center)
+    centers: list[np.ndarray] = []
+    while len(centers) < most:
+        try:
+            start, own = pick_hand(samples)
+        except UserError:
+            if not centers:
+                raise
+            break
+        # Not all of the surface: the centre would slide down a forearm that is seen at a slant.
+        near_start = np.linalg.norm(samples.xyz - start, axis=1) < NECK_RADIUS
+        center = rest(samples.only(own & near_start), start)
+        # Along the ray, so that the centre stays where it is in the image.
+        centers.append(center * (1 + HALF_THICKNESS / center[2]))
+        samples = _without_hand(samples, center)
+    return np.array(centers)
+
+
+def _without_hand(samples: Samples, center: np.ndarray) -> Samples:
+    """Without what is around a hand's centre (3,) mm, and the arm behind it."""
+    if not len(samples.xyz):
+        return samples
+    distance = np.linalg.norm(samples.xyz - center, axis=1)
+    own = samples.surface == samples.surface[np.argmin(distance)]
+    return samples.only(distance > np.where(own, ARM_RADIUS, PALM_RADIUS))
 
 
 def check_depth_range(depth_range: tuple[float, float]) -> None:
@@ -103,7 +146,7 @@ def sample_frame(depth: np.ndarray, camera: Camera, depth_range: tuple[float, fl
     Raises:
         UserError: if there is none.
     """
-    thin, stride = _thin_out(depth, camera, depth_range)
+    thin, beyond, stride = _thin_out(depth, camera, depth_range)
     spacing = thin * (stride / camera.fx)  # mm between neighbours, 0 where there is no reading
     v, u = np.nonzero(thin)
     uvd = np.stack([u * stride + stride // 2, v * stride + stride // 2, thin[v, u]], axis=1)
@@ -114,26 +157,29 @@ def sample_frame(depth: np.ndarray, camera: Camera, depth_range: tuple[float, fl
     if not len(v):  # also of no pixels at all
         raise UserError("nothing in range is as large as a hand")
     surface = _surfaces(thin)
-    edges, bend = _edges_and_bend(thin, surface)
+    edges, bend = _edges_and_bend(thin, surface, beyond)
     surface, edges, bend, spacing = (image[v, u] for image in (surface, edges, bend, spacing))
     slope = np.minimum(bend / spacing, MAX_BEND)
     return Samples(xyz[~flat], spacing**2, surface, edges * spacing, slope * spacing**2)
 
 
-def _thin_out(depth: np.ndarray, camera: Camera, depth_range: tuple[float, float]) -> tuple[np.ndarray, int]:
-    """Every how-many-th pixel's depth in mm, 0 out of range, and that number."""
+def _thin_out(
+    depth: np.ndarray, camera: Camera, depth_range: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Every n-th pixel's depth in mm, 0 out of range; the same of what is out of range; and n."""
     near, far = depth_range
-    in_range = (depth > near) & (depth < far)
     # The median takes out single specks and holes, which would pass for edges.
-    depth = cv2.medianBlur(np.where(in_range, depth, 0).astype(np.float32), 5)
-    in_range = depth > 0
+    depth = cv2.medianBlur(np.where(np.isfinite(depth), depth, 0).astype(np.float32), 5)
+    in_range = (depth > near) & (depth < far)
     if not in_range.any():
         raise UserError(f"no reading between {near:.0f} and {far:.0f} mm")
     readings = depth[in_range].astype(np.float64)
     total_area = float((readings**2).sum()) / (camera.fx * camera.fy)
     spacing = max(SAMPLE_SPACING, (total_area / MAX_SAMPLES) ** 0.5)
     stride = max(1, round(spacing * camera.fx / float(np.median(readings))))
-    return depth[stride // 2 :: stride, stride // 2 :: stride].astype(np.float64), stride
+    thin = depth[stride // 2 :: stride, stride // 2 :: stride].astype(np.float64)
+    in_range = (thin > near) & (thin < far)
+    return np.where(in_range, thin, 0), np.where(in_range, 0, thin), stride
 
 
 def nearest_depth(samples: Samples) -> float:
@@ -158,7 +204,10 @@ def pick_hand(samples: Samples) -> tuple[np.ndarray, np.ndarray]:
         UserError: if none has a palm's area around it.
     """
     likeness = np.full(len(samples.xyz), -np.inf)
-    for own in _large_surfaces(samples):
+    large = _large_surfaces(samples)
+    if not large:
+        raise UserError("nothing in range is as large as a hand")
+    for own in large:
         likeness[own] = _likeness(samples.only(own))
     best = int(np.argmax(likeness))
     if np.isneginf(likeness[best]):
@@ -244,12 +293,20 @@ def _surfaces(depth: np.ndarray) -> np.ndarray:
     return connected_components(links, directed=False)[1].reshape(depth.shape)
 
 
-def _edges_and_bend(depth: np.ndarray, surface: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _edges_and_bend(
+    depth: np.ndarray, surface: np.ndarray, beyond: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Of every pixel (H, W): how many of its four neighbours are not of its surface; and where all are,
     by how many mm their depths together differ from four times its own.
+
+    A surface that goes on out of range has no edge there: a torso that is cut off is no outline.
     """
     neighbours = (np.s_[:-2, 1:-1], np.s_[2:, 1:-1], np.s_[1:-1, :-2], np.s_[1:-1, 2:])
-    depths, surfaces = np.pad(depth, 1), np.pad(surface, 1, constant_values=-1)
-    edges = sum((surfaces[side] != surface).astype(int) for side in neighbours)
-    bend = np.abs(sum(depths[side] for side in neighbours) - 4 * depth)
+    surfaces, beyond = np.pad(surface, 1, constant_values=-1), np.pad(beyond, 1)
+    whole = np.pad(depth, 1) + beyond
+    edges = np.zeros(depth.shape, int)
+    for side in neighbours:
+        goes_on = (beyond[side] > 0) & (np.abs(beyond[side] - depth) < DEPTH_STEP)
+        edges += (surfaces[side] != surface) & ~goes_on
+    bend = np.abs(sum(whole[side] for side in neighbours) - 4 * depth)
     return edges, np.where(edges == 0, bend, 0)
