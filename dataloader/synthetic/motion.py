@@ -1,4 +1,4 @@
-"""A hand that moves: smooth, endless, and the same for the same seed, for demos and for tests of tracking.
+"""Hands that move: smooth, endless, and the same for the same seed, for demos and for tests of tracking.
 
 Every few tenths of a second the hand reaches a drawn pose, view and place, and moves smoothly between
 them. Frame i is a function of the seed and i alone, so frames can be rendered in any order.
@@ -14,8 +14,8 @@ from dataloader.synthetic.hand.forearm import sample_forearm
 from dataloader.synthetic.hand.pose import sample_pose
 from dataloader.synthetic.hand.shape import HandModel
 from dataloader.synthetic.hand.skeleton import JointAngles, rotation
-from dataloader.synthetic.render import Size, frame_rays, nearest, render_ellipsoid
-from dataloader.synthetic.scene import pose_hand, take_frame, y_up
+from dataloader.synthetic.render import Size, frame_rays, nearest, render_ellipsoid, render_mesh
+from dataloader.synthetic.scene import PosedHand, mirrored_hand, pose_hand, take_frame, y_up
 from dataloader.synthetic.sensor import SensorStyle
 from util.camera import Camera
 
@@ -23,6 +23,10 @@ FRAMES_A_POSE = 24  # 0.8 s at 30 frames a second
 LEAVE_PERIOD = 150  # frames; at the end of each the hand goes, stays away, and comes back
 _ON_THE_WAY, _AWAY = 15, 30  # frames to go or to come, and outside
 _NEAREST, _FARTHEST = 480.0, 720.0  # mm
+# Of two hands: the right one is the nearer, and they cross without touching.
+_CROSSING_PERIOD = 200  # frames; each side of the frame belongs to either hand once in it
+_SWING = 0.2  # share of the frame's width, from the middle to each side
+_LANES = ((470.0, 540.0), (650.0, 740.0))  # mm
 _ARM_NEAREST = 250.0  # mm
 _DEG = np.pi / 180
 # A good sensor: the motion is what such a clip is for, the full range of sensors is in the data set.
@@ -40,6 +44,17 @@ class MovingFrame(NamedTuple):
     visible: bool
 
 
+class TwoHandsFrame(NamedTuple):
+    """depth: (H, W) uint16 mm, 0 = no reading. joint_xyz: (2, 14, 3) mm, of the right and the left hand.
+
+    visible: (2,) whether all joints project into the frame, and the other hand covers a third at most.
+    """
+
+    depth: np.ndarray
+    joint_xyz: np.ndarray
+    visible: np.ndarray
+
+
 class _Key(NamedTuple):
     """Where the hand is at one moment: its joints' angles, view as three angles, and place in the frame."""
 
@@ -49,7 +64,7 @@ class _Key(NamedTuple):
 
 
 class MovingHand:
-    """One person's right hand before a camera.
+    """One hand of a person before a camera.
 
     Args:
         model: of `dataloader.synthetic.hand.shape`.
@@ -58,6 +73,7 @@ class MovingHand:
         size: (height, width) of its frames.
         leaves: whether the hand leaves the frame for a second every five.
         body: whether its owner's body is behind it.
+        lane: of two hands: 0 the right, 1 the left one; None: a right hand alone.
     """
 
     def __init__(
@@ -68,26 +84,30 @@ class MovingHand:
         size: Size = (480, 640),
         leaves: bool = False,
         body: bool = False,
+        lane: int | None = None,
     ):
         rng = np.random.default_rng(seed)
         self.shape = model.sample_shape(rng)
         self.forearm = sample_forearm(rng, self.shape)
-        self.seed, self.camera, self.size, self.leaves = seed, camera, size, leaves
-        self._body = _render_body(y_up(camera), size) if body else None
+        self.seed, self.camera, self.size, self.leaves, self.lane = seed, camera, size, leaves, lane
+        self.background = _render_body(y_up(camera), size) if body else None
         self._key = lru_cache(maxsize=64)(self._draw_key)
 
     def frame(self, i: int) -> MovingFrame:
         """Render frame i."""
+        rng = np.random.default_rng((self.seed, 1, i))
+        scene = take_frame(rng, self.posed(i), self.background, self.camera, self.size, _SENSOR)
+        joint_xyz = scene.joints36[list(EVALUATED_JOINTS)]
+        return MovingFrame(scene.depth, joint_xyz, _inside(joint_xyz, self.camera, self.size))
+
+    def posed(self, i: int) -> PosedHand:
+        """The hand in its place at frame i; mm, y up."""
         angles, view, place = self._state(i)
-        hand = pose_hand(self.shape, angles, self.forearm, view).moved_to(place)
+        hand = pose_hand(self.shape, angles, self.forearm, view)
+        hand = (mirrored_hand(hand) if self.lane == 1 else hand).moved_to(place)
         # An arm that came up to the lens would hide the hand.
         hand.vertices[:, 2] = np.maximum(hand.vertices[:, 2], _ARM_NEAREST)
-        rng = np.random.default_rng((self.seed, 1, i))
-        scene = take_frame(rng, hand, self._body, self.camera, self.size, _SENSOR)
-        joint_xyz = scene.joints36[list(EVALUATED_JOINTS)]
-        uv = self.camera.xyz_to_uvd(joint_xyz)[:, :2]
-        visible = bool(((uv >= 0) & (uv < self.size[::-1])).all())
-        return MovingFrame(scene.depth, joint_xyz, visible)
+        return hand
 
     def _state(self, i: int) -> tuple[JointAngles, np.ndarray, np.ndarray]:
         """Joint angles, view (3, 3) and place (3,) mm at frame i."""
@@ -100,6 +120,11 @@ class MovingHand:
         view = rotation(z, turn) @ rotation(x, -tilt) @ rotation(y, roll)
         u, v, depth = _mix(before.place, after.place, share)
         height, width = self.size
+        if self.lane is not None:
+            nearest, farthest = _LANES[self.lane]
+            depth = nearest + (depth - _NEAREST) / (_FARTHEST - _NEAREST) * (farthest - nearest)
+            swing = _SWING * np.cos(2 * np.pi * i / _CROSSING_PERIOD)
+            u = 0.5 + (u - 0.5) / 2 + (swing if self.lane else -swing)
         uvd = np.array([u * width + self._away(i) * 0.9 * width, v * height, depth])
         return angles, view, y_up(self.camera).uvd_to_xyz(uvd)
 
@@ -107,6 +132,8 @@ class MovingHand:
         """How far the hand has gone, from 0 to 1."""
         if not self.leaves:
             return 0.0
+        if self.lane == 1:  # not both at once, and to the other side
+            i += LEAVE_PERIOD // 2
         # Frames from the middle of its absence.
         distance = abs(i % LEAVE_PERIOD - (LEAVE_PERIOD - _ON_THE_WAY - _AWAY / 2))
         return _smooth(1 - np.clip((distance - _AWAY / 2) / _ON_THE_WAY, 0, 1))
@@ -117,6 +144,53 @@ class MovingHand:
         view = np.array([rng.normal(0, 25), rng.normal(15, 15), rng.normal(0, 30)]) * _DEG
         place = np.array([rng.uniform(0.4, 0.6), rng.uniform(0.42, 0.58), rng.uniform(_NEAREST, _FARTHEST)])
         return _Key(sample_pose(rng, self.shape), view, place)
+
+
+class TwoMovingHands:
+    """Both hands of a person, which cross again and again; arguments as for `MovingHand`."""
+
+    def __init__(
+        self,
+        model: HandModel,
+        seed: int,
+        camera: Camera,
+        size: Size = (480, 640),
+        leaves: bool = False,
+        body: bool = False,
+    ):
+        self.right, self.left = (
+            MovingHand(model, 2 * seed + lane, camera, size, leaves, body, lane) for lane in (0, 1)
+        )
+
+    def frame(self, i: int) -> TwoHandsFrame:
+        """Render frame i."""
+        camera, size = self.right.camera, self.right.size
+        hands = self.right.posed(i), self.left.posed(i)
+        in_front, behind = (render_mesh(hand.vertices, hand.faces, y_up(camera), size) for hand in hands)
+        background = self.right.background
+        rest = behind if background is None else nearest(behind, background)
+        rng = np.random.default_rng((self.right.seed, 1, i))
+        scene = take_frame(rng, hands[0], rest, camera, size, _SENSOR)
+        mirror = np.array([1.0, -camera.flip, 1.0])
+        joint_xyz = np.stack([hand.joints36[list(EVALUATED_JOINTS)] * mirror for hand in hands])
+        visible = [
+            _inside(joints, camera, size) and _covered(joints, camera, other) <= 1 / 3
+            for joints, other in zip(joint_xyz, (behind, in_front), strict=True)
+        ]
+        return TwoHandsFrame(scene.depth, joint_xyz, np.array(visible))
+
+
+def _inside(joint_xyz: np.ndarray, camera: Camera, size: Size) -> bool:
+    """Whether all joints (J, 3) project into the frame."""
+    uv = camera.xyz_to_uvd(joint_xyz)[:, :2]
+    return bool(((uv >= 0) & (uv < size[::-1])).all())
+
+
+def _covered(joint_xyz: np.ndarray, camera: Camera, other: np.ndarray) -> float:
+    """The share of joints (J, 3), all within the frame, that another thing's depth (H, W) lies before."""
+    u, v, d = camera.xyz_to_uvd(joint_xyz).T
+    before = other[v.astype(int), u.astype(int)]
+    return float(((before > 0) & (before < d)).mean())
 
 
 def _render_body(camera: Camera, size: Size) -> np.ndarray:

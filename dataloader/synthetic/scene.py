@@ -118,6 +118,18 @@ def pose_hand(shape: HandShape, angles: JointAngles, forearm: Forearm, view: np.
     return PosedHand(mesh @ view.T, faces, len(hand), joints36 @ view.T, joints21 @ view.T, middle @ view.T)
 
 
+def mirrored_hand(hand: PosedHand) -> PosedHand:
+    """A right hand -> the left hand that is its mirror image."""
+    across = np.array([-1.0, 1.0, 1.0])
+    return hand._replace(
+        vertices=hand.vertices * across,
+        faces=np.ascontiguousarray(hand.faces[:, ::-1]),
+        joints36=hand.joints36 * across,
+        joints21=hand.joints21 * across,
+        middle=hand.middle * across,
+    )
+
+
 def take_frame(
     rng: np.random.Generator,
     hand: PosedHand,
