@@ -1,5 +1,7 @@
 """From a depth frame to a pose: mirrored, in any unit, damaged, real, and with no hand in it."""
 
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -13,13 +15,23 @@ from dataloader.nyu import read_depth
 from tests.helpers.blob_network import CAMERA, blob_predictor
 from tests.helpers.nyu_folder import ball_hand, open_hand
 from tests.helpers.project import PROJECT, SHARED
-from tests.helpers.real_frames import PALMS, SR305
+from tests.helpers.real_frames import (
+    KINECT2,
+    KINECT2_EMPTY,
+    KINECT2_PALMS,
+    KINECT2_TURNING_AWAY,
+    PALMS,
+    SR305,
+    kinect2_frame,
+    off_palm,
+)
 from tests.helpers.trained_network import SPEC
 from tests.helpers.trained_network import trained as trained_alike
 from util.camera import Camera, to_millimetres, uvd_to_crop
 from util.checkpoint import RESULTS, ModelSpec, save_checkpoint
 from util.inference.find_hand import center_from_depth
 from util.inference.predictor import HandPosePredictor, next_center
+from util.inference.separate import without_others
 
 needs_nyu = pytest.mark.skipif(not (SHARED / "nyu").is_dir(), reason="the NYU frame is not here")
 
@@ -380,6 +392,109 @@ def test_real_hands_before_a_body(trained):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not (SHARED / "kinect2").is_dir(), reason="the Kinect 2 frames are not here")
+@pytest.mark.slow
+def test_a_hand_before_a_whole_person_and_its_side(trained):
+    wrong_side, off = [], []
+    for number, palm in KINECT2_PALMS.items():
+        pose = trained.predict(kinect2_frame(SHARED, number), KINECT2, handedness="auto")
+        assert pose is not None, number
+        off.append(off_palm(KINECT2, pose.joints_xyz.mean(axis=0), palm))
+        if pose.handedness != "left":
+            wrong_side.append(number)
+    for number in KINECT2_EMPTY:
+        assert trained.predict(kinect2_frame(SHARED, number), KINECT2, handedness="auto") is None, number
+    print(f"{trained.spec.net}: joints at most {max(off):.0f} mm from the palm, wrong side in {wrong_side}")
+    assert max(off) < 40
+    if trained.spec.net == "hourglass_1":
+        assert set(wrong_side) <= {KINECT2_TURNING_AWAY}
+
+
+def test_both_sides_are_tried_and_the_surer_is_taken(blob, hand, monkeypatch):
+    look = HandPosePredictor.look
+
+    def left_is_surer(self, looks, camera, weights=False, every=False):
+        poses = look(self, looks, camera, weights, every)
+        share = {"left": 1.0, "right": 0.9}
+        return [pose and pose._replace(confidence=share[pose.handedness] * pose.confidence) for pose in poses]
+
+    monkeypatch.setattr(HandPosePredictor, "look", left_is_surer)
+    pose = blob.predict(hand, NYU_CAMERA, handedness="auto", weights=True)
+    expected = blob.predict(hand, NYU_CAMERA, pose.center_xyz, handedness="left", weights=True)
+    assert pose.handedness == "left"
+    np.testing.assert_allclose(pose.joints_xyz, expected.joints_xyz)
+    np.testing.assert_array_equal(pose.weights, expected.weights)
+    poses = blob.predict_batch([hand, np.zeros_like(hand)], NYU_CAMERA, handedness="auto")
+    assert [pose and pose.handedness for pose in poses] == ["left", None]
+
+
+def two_hands(apart, behind=0.0):
+    """A hand at 600 mm and one to its right, `behind` mm further away; the frame of each alone too."""
+    left, right = (
+        ball_hand(open_hand([-apart / 2, 0, 600])),
+        ball_hand(open_hand([apart / 2, 0, 600 + behind])),
+    )
+    both = np.where((left > 0) & ((left < right) | (right == 0)), left, right)
+    return both, left, right
+
+
+def test_two_hands_are_found_each_without_the_other(blob):
+    both, left, right = two_hands(260.0)
+    hands = blob.predict_hands(both, NYU_CAMERA, handedness="right")
+    assert len(hands) == 2
+    for alone, x in ((left, -130), (right, 130)):
+        (near,) = [hand for hand in hands if abs(hand.joints_xyz[:, 0].mean() - x) < 60]
+        expected = blob.predict(alone, NYU_CAMERA)
+        assert np.linalg.norm(near.joints_xyz - expected.joints_xyz, axis=1).max() < 12
+    assert len(blob.predict_hands(both, NYU_CAMERA, max_hands=1)) == 1
+    assert blob.predict_hands(np.zeros_like(both), NYU_CAMERA) == []
+    with pytest.raises(ValueError, match="max_hands is 0"):
+        blob.predict_hands(both, NYU_CAMERA, 0)
+
+
+@pytest.mark.parametrize(("apart", "behind"), [(200.0, 0.0), (60.0, 120.0), (0.0, 120.0)])
+def test_a_hands_frame_has_nothing_of_another(apart, behind):
+    both, left, right = (frame.astype(np.float32) for frame in two_hands(apart, behind))
+    joints = [open_hand([-apart / 2, 0, 600]), open_hand([apart / 2, 0, 600 + behind])]
+    cube = np.array([300.0, 300, 300])
+    without = without_others(both, NYU_CAMERA, joints, cube)
+    for frame, own in zip(without, (left, right), strict=True):
+        seen = (both == own) & (own > 0)  # of this hand
+        others = (both > 0) & ~seen
+        assert np.count_nonzero(frame[seen]) > 0.85 * np.count_nonzero(seen)  # all but a rim
+        assert np.count_nonzero(frame[others]) < 0.05 * np.count_nonzero(others)
+    far = without_others(both, NYU_CAMERA, [joints[0], joints[1] + 400], cube)
+    assert all(frame is both for frame in far)
+
+
+def test_two_hands_that_touch_keep_what_they_share():
+    one = np.zeros((480, 640), np.float32)
+    one[200:260, 240:400] = 600  # a bar, of which each hand has half
+    hands = [NYU_CAMERA.uvd_to_xyz(np.array([[u, 230.0, 600.0]])) for u in (270, 370)]
+    for frame in without_others(one, NYU_CAMERA, hands, np.array([300.0, 300, 300])):
+        assert frame is one
+
+
+def test_a_pose_as_a_dictionary(blob, hand):
+    pose = blob.predict(hand, NYU_CAMERA, handedness="left")
+    record = json.loads(json.dumps(pose.to_dict()))
+    assert record["joint_names"] == list(blob.info.joint_names) == list(pose.joint_names)
+    assert (record["handedness"], record["identity"]) == ("left", 0)
+    np.testing.assert_allclose(record["joints_xyz"], pose.joints_xyz, atol=6e-4)
+
+
+def test_why_there_is_no_hand(blob, hand, tmp_path):
+    def reason(predictor, frame):
+        return predictor.search(frame.astype(np.float32), NYU_CAMERA).reason
+
+    assert reason(blob, hand) == ""
+    assert reason(blob, np.zeros_like(hand)) == "no reading between 100 and 1500 mm"
+    wall = np.full(hand.shape, 900.0)
+    assert reason(blob, wall) == "nothing in range is as large as a hand"
+    unsure = blob_predictor(tmp_path, min_confidence=1.0)
+    assert reason(unsure, hand).startswith("low confidence: 0.")
+
+
 def test_more_confident_joints_are_nearer(trained):
     """Calibration on the bundled test split: the mean error falls from quarter to quarter of confidence."""
     dataset = build_dataset(Config(dataset="synth", data_dir=str(PROJECT / "data")).resolved())
@@ -407,9 +522,9 @@ def test_the_next_centre_is_the_middle_of_the_joints(blob, hand):
 def test_a_found_hand_is_looked_at_again_around_its_joints(blob, hand, monkeypatch):
     passes, poses_of = [], HandPosePredictor._poses
 
-    def spy(self, frames, camera, centers, weights):
-        poses = poses_of(self, frames, camera, centers, weights)
-        passes.append((np.array(centers), list(poses)))  # the list is changed afterwards
+    def spy(self, views, weights):
+        poses = poses_of(self, views, weights)
+        passes.append((np.array([center for _, _, center in views]), list(poses)))
         return poses
 
     monkeypatch.setattr(HandPosePredictor, "_poses", spy)

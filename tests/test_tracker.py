@@ -12,10 +12,26 @@ import pytest
 from config import NYU_CAMERA
 from tests.helpers.blob_network import CAMERA, blob_predictor
 from tests.helpers.project import need_synthetic_hand
-from util.demo import stream
+from util.demo import poses
+from util.demo.settings import DemoSettings
 from util.demo.sources import Source
-from util.inference.predictor import DEFAULT_CHECKPOINT, HandPose, HandPosePredictor
-from util.inference.tracker import HandTracker, OneEuro
+from util.inference.predictor import (
+    DEFAULT_CHECKPOINT,
+    Found,
+    HandPose,
+    HandPosePredictor,
+    distinct,
+    next_center,
+)
+from util.inference.tracker import (
+    DECIDE,
+    MEMORY,
+    RECHECK,
+    SEARCH_EVERY,
+    SEARCH_LOST,
+    HandTracker,
+    OneEuro,
+)
 
 FRAMES = 300
 EVERY = 6  # of the clip, predicted on its own beside the tracked pose
@@ -111,32 +127,37 @@ def test_tracking_is_as_near_as_frame_by_frame(clip):
 
 
 class Call(NamedTuple):
-    """center: given to the predictor, None where it had to look for the hand itself."""
+    """center: that the predictor was to look at, None where it had to search the frame."""
 
     center: np.ndarray | None
-    handedness: str
-    depth_scale: float
+    side: str
 
 
 class ScriptedPredictor:
     """Answers from a list; remembers what it was asked."""
 
     reacquire_below = 0.6
+    cube = np.array([300.0, 300, 300])
 
     def __init__(self, *answers):
         self.answers, self.calls = list(answers), []
 
-    def predict(self, depth, camera, center=None, handedness="right", depth_scale=1.0, weights=False):
-        self.calls.append(Call(center, handedness, depth_scale))
-        return self.answers.pop(0)
+    def look(self, looks, camera, weights):
+        self.calls += [Call(look.center, look.side) for look in looks]
+        return [self.answers.pop(0) for _ in looks]
+
+    def search(self, frame, camera, max_hands, handedness, weights, known):
+        self.calls.append(Call(None, handedness))
+        pose = self.answers.pop(0)
+        return Found([], "nothing there") if pose is None else Found([pose])
 
 
-def pose_at(x, confidence=0.9):
+def pose_at(x, confidence=0.9, side="right"):
     joints = np.tile([float(x), 0, 500], (14, 1))
     joints[0] += (20, 0, 0)
-    return HandPose(
-        joints, NYU_CAMERA.xyz_to_uvd(joints), joints.mean(0), np.full(14, confidence, np.float32), None
-    )
+    confidence = np.full(14, confidence, np.float32)
+    uvd, center = NYU_CAMERA.xyz_to_uvd(joints), joints.mean(0)
+    return HandPose(joints, uvd, center, confidence, None, handedness=side)
 
 
 def track(predictor, frames, **arguments):
@@ -145,12 +166,12 @@ def track(predictor, frames, **arguments):
 
 
 def test_the_last_pose_gives_the_next_centre():
-    predictor = ScriptedPredictor(pose_at(0), pose_at(5), pose_at(10))
-    track(predictor, 3, handedness="left", depth_scale=0.125)
+    predictor = ScriptedPredictor(*(pose_at(x, side="left") for x in (0, 5, 10)))
+    track(predictor, 3, handedness="left")
     assert [call.center is None for call in predictor.calls] == [True, False, False]
     np.testing.assert_allclose(predictor.calls[1].center, (10, 0, 500))
     np.testing.assert_allclose(predictor.calls[2].center, (15, 0, 500))
-    assert all(call[1:] == ("left", 0.125) for call in predictor.calls)
+    assert {call.side for call in predictor.calls} == {"left"}
 
 
 def test_a_lost_hand_is_looked_for_in_the_same_frame():
@@ -166,6 +187,119 @@ def test_an_unsure_pose_is_compared_with_one_found_anew(found, expected):
     predictor = ScriptedPredictor(pose_at(0), pose_at(0, ScriptedPredictor.reacquire_below - 0.1), anew)
     poses = track(predictor, 2)
     assert poses[1].joints_xyz[1, 0] == expected
+
+
+def test_the_side_is_decided_in_the_first_frames_and_kept():
+    def both(right, left):
+        return pose_at(0, right), pose_at(0, left, "left")
+
+    predictor = ScriptedPredictor(
+        pose_at(0, 0.8, "left"),  # found
+        *both(0.75, 0.85),
+        *both(0.75, 0.9),  # together a lead of more than LEAD
+        pose_at(0, 0.8, "left"),
+        None,  # lost
+        pose_at(0, 0.8),  # found anew, as a right hand
+        *both(0.8, 0.7),
+    )
+    poses = track(predictor, 6, handedness="auto")
+    assert [pose.handedness for pose in poses] == ["left"] * 4 + ["right"] * 2
+    sides = [call.side for call in predictor.calls]
+    assert sides == ["auto", "right", "left", "right", "left", "left", "left", "auto", "right", "left"]
+
+
+def test_a_wrong_side_is_noticed_later():
+    answers = [pose_at(0)]
+    for _ in range(DECIDE):  # no side leads, the right one by little
+        answers += [pose_at(0, 0.8), pose_at(0, 0.79, "left")]
+    for i in range(DECIDE, 4 * RECHECK):
+        answers += [pose_at(0, 0.7)] if i % RECHECK else [pose_at(0, 0.7), pose_at(0, 0.9, "left")]
+        if i % RECHECK == 0:
+            break
+    poses = track(ScriptedPredictor(*answers), RECHECK + 1, handedness="auto")
+    assert [pose.handedness for pose in poses] == ["right"] * RECHECK + ["left"]
+
+
+class TwoHandsPredictor:
+    """Finds whatever hands `hands` has now; looks see the nearest of them."""
+
+    reacquire_below = 0.6
+    cube = np.array([300.0, 300, 300])
+
+    def __init__(self):
+        self.hands = []
+
+    def look(self, looks, camera, weights):
+        def nearest(look):
+            near = [hand for hand in self.hands if abs(next_center(hand)[0] - look.center[0]) < 150]
+            return min(near, key=lambda hand: abs(next_center(hand)[0] - look.center[0]), default=None)
+
+        return [nearest(look) for look in looks]
+
+    def search(self, frame, camera, max_hands, handedness, weights, known):
+        return Found(distinct(self.hands, known)[:max_hands])
+
+
+def test_hands_keep_their_identity_when_one_is_away_or_covered():
+    predictor = TwoHandsPredictor()
+    tracker = HandTracker(predictor, NYU_CAMERA, max_hands=2)
+
+    def see(*hands):
+        predictor.hands = list(hands)
+        seen = tracker.update_hands(np.zeros((4, 4)))
+        return {hand.identity: round(float(next_center(hand)[0])) for hand in seen}
+
+    right, left = pose_at(-200), pose_at(200, 0.8, "left")
+    assert see(right, left) == {0: -190, 1: 210}
+    assert see(right) == {0: -190}
+    for _ in range(SEARCH_LOST):
+        back = see(right, left)
+    assert back == {0: -190, 1: 210}
+    # They cross: while the left one is covered, both looks find the right one.
+    for x in range(-200, 201, 40):
+        middle = see(pose_at(x), *([pose_at(-x, 0.8, "left")] if abs(x) > 60 else []))
+    for _ in range(SEARCH_LOST):
+        after = see(pose_at(200), pose_at(-200, 0.8, "left"))
+    assert after == {0: 210, 1: -190}, middle
+    for _ in range(MEMORY + 2):
+        see(pose_at(200))
+    for _ in range(SEARCH_EVERY):
+        new = see(pose_at(200), pose_at(-200, 0.8, "left"))
+    assert new == {0: 210, 1: -190}
+
+
+@pytest.mark.slow
+def test_two_rendered_hands_that_cross_and_leave():
+    need_synthetic_hand()
+    from dataloader.synthetic.motion import TwoMovingHands
+    from dataloader.synthetic.writer import load_model
+
+    hands = TwoMovingHands(load_model(), 0, CAMERA, (240, 320), leaves=True)
+    tracker = HandTracker(HandPosePredictor(DEFAULT_CHECKPOINT, "cpu"), CAMERA, "auto", max_hands=2)
+    owner, switches, misses, visible, errors, wrong_side = {}, 0, 0, 0, [], 0
+    for i in range(40, 190):  # a crossing, and each of them away once
+        frame = hands.frame(i)
+        poses = tracker.update_hands(frame.depth)
+        for k, truth in enumerate(frame.joint_xyz):
+            apart = [np.linalg.norm(pose.joints_xyz - truth, axis=1).mean() for pose in poses]
+            j = int(np.argmin(apart)) if apart else -1
+            visible += frame.visible[k]
+            if j < 0 or apart[j] > 60:
+                misses += frame.visible[k]
+                continue
+            switches += owner.get(k, poses[j].identity) != poses[j].identity
+            owner[k] = poses[j].identity
+            if frame.visible[k]:
+                errors.append(apart[j])
+                wrong_side += poses[j].handedness != ("right", "left")[k]
+    print(
+        f"{visible} hands: {misses} missed, {switches} identities changed, {wrong_side} of the wrong side, "
+        f"{np.mean(errors):.2f} mm"
+    )
+    assert switches == 0
+    assert misses < 0.1 * visible
+    assert wrong_side < 0.05 * visible
+    assert np.mean(errors) < 8
 
 
 def test_smoothing_takes_out_jitter_and_follows_movement():
@@ -233,11 +367,11 @@ def test_memory_stays_flat_over_thousands_of_frames(tmp_path):
 
 def test_a_live_camera_is_smoothed_by_the_time_that_passed(tmp_path, monkeypatch):
     moments = iter([10.0, 10.2, 10.5])
-    monkeypatch.setattr(stream.time, "perf_counter", lambda: next(moments))
+    monkeypatch.setattr(poses.time, "perf_counter", lambda: next(moments))
     waited = []
-    monkeypatch.setattr(HandTracker, "update", lambda _, depth, seconds: waited.append(seconds))
+    monkeypatch.setattr(HandTracker, "update_hands", lambda _, depth, seconds: waited.append(seconds))
     source = Source("camera", None, None, CAMERA, 1.0, live=True)
-    pose_of = stream.make_poser(source, blob_predictor(tmp_path), smooth=True)
+    poser = poses.Poser(source, blob_predictor(tmp_path), DemoSettings(smooth=True))
     for _ in range(2):
-        pose_of(np.zeros((240, 320)))
+        poser(np.zeros((240, 320)))
     assert waited == pytest.approx([0.2, 0.3])

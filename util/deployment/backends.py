@@ -4,6 +4,7 @@ import functools
 import json
 import threading
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -128,6 +129,18 @@ def require_precision(backend: str, precision: str) -> None:
         raise UserError(
             f"backend {backend} has no precision {precision}: it has {', '.join(BACKENDS[backend])}."
         )
+
+
+def fastest_backend(device: torch.device, precision: str = "fp32") -> tuple[str, str]:
+    """The fastest backend that is installed, and its precision, among those that keep the joints.
+
+    OpenVINO on a CPU, in bf16 where the processor multiplies it (joints move by 0.1 to 0.3 mm), else in
+    fp32; PyTorch on a GPU, in `precision`, and where the packages are missing (requirements-deploy.txt).
+    """
+    if device.type != "cpu" or any(find_spec(name) is None for name in ("openvino", "onnx", "onnxscript")):
+        return "torch", precision
+    has_bf16 = "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "openvino", "bf16" if has_bf16 else "fp32"
 
 
 def best_precision(backend: str, precision: str, device: torch.device) -> str:

@@ -24,15 +24,19 @@ from util.checkpoint import RESULTS, ModelSpec, load_network, spec_from_config
 from util.deployment.backends import (
     ENGINE_SUFFIX,
     best_precision,
+    fastest_backend,
     load_backend,
     load_engine,
     require_precision,
 )
 from util.deployment.folding import fuse_conv_bn, last_dense
 from util.device import pick_device
-from util.inference.find_hand import DEPTH_RANGE, center_from_depth, check_depth_range
+from util.inference.find_hand import DEPTH_RANGE, centers_from_depth, check_depth_range
+from util.inference.separate import without_others
 
-Handedness = Literal["right", "left"]
+Side = Literal["right", "left"]
+Handedness = Literal["auto", "right", "left"]
+SIDES = ("right", "left")
 
 # An installed package brings the smaller weights alone.
 DEFAULT_CHECKPOINT = next(
@@ -44,6 +48,11 @@ HAND_AREA = 2000.0  # mm² facing the camera; what is smaller is a finger or a s
 # Of the joints' mean confidence, for networks whose row in config.py has none: see NetworkInfo.
 MIN_CONFIDENCE, REACQUIRE_BELOW = 0.3, 0.4
 NEAREST = 1.0  # mm; a centre before it is in the lens, and its pixels overflow
+SAME_HAND = 40.0  # mm between the joints of two answers, in the mean, below which they are of one hand
+# A found hand's answer at the rough centre: by how much less sure than the other side's it may be, and at
+# what share of min_confidence, to look again around its joints. A second look changed it by at most 0.15.
+SIDE_MARGIN, HOPELESS = 0.1, 0.5
+SPARE_CENTERS = 2  # looked at beside the wanted hands: an elbow or a head may come before a hand
 
 
 class HandPose(NamedTuple):
@@ -52,7 +61,9 @@ class HandPose(NamedTuple):
     joints_xyz: (J, 3) float64 mm. joints_uvd: (J, 3) float64 full-frame pixels and mm.
     center_xyz: (3,) mm, centre of the crop. confidence: (J,) in [0, 1], higher means nearer the truth.
     crop: what the network saw, its image (S, S) in mm. weights: (J, F, F), each map sums to 1: how much
-    each pixel of the crop counts for each joint; None unless asked for.
+    each pixel of the crop counts for each joint; None unless asked for. joint_names: of the J joints.
+    handedness: the side that it was taken for. identity: of a tracked hand, from 0; the same in every
+    frame of it.
     """
 
     joints_xyz: np.ndarray
@@ -61,6 +72,41 @@ class HandPose(NamedTuple):
     confidence: np.ndarray
     crop: Crop
     weights: np.ndarray | None = None
+    joint_names: tuple[str, ...] = ()
+    handedness: Side = "right"
+    identity: int = 0
+
+    @property
+    def sureness(self) -> float:
+        """Mean confidence of the joints."""
+        return float(self.confidence.mean())
+
+    def to_dict(self) -> dict:
+        """The pose as lists and strings, for JSON, to three digits; without the crop and the weights."""
+        fields = ("joints_xyz", "joints_uvd", "center_xyz", "confidence")
+        # In float32, three digits would be printed as eleven.
+        lists = {name: np.asarray(getattr(self, name), np.float64).round(3).tolist() for name in fields}
+        return {
+            "identity": self.identity,
+            "handedness": self.handedness,
+            "joint_names": list(self.joint_names),
+            **lists,
+        }
+
+
+class Look(NamedTuple):
+    """A hand to be predicted: `frame` (H, W) mm, 0 for no reading; `center` (3,) mm; `side`."""
+
+    frame: np.ndarray
+    center: np.ndarray
+    side: Side
+
+
+class Found(NamedTuple):
+    """Hands in a frame; where there is none, the reason for people."""
+
+    hands: list[HandPose]
+    reason: str = ""
 
 
 class HandPosePredictor:
@@ -72,7 +118,8 @@ class HandPosePredictor:
         checkpoint: weights of the pose network, or an int8 file (.xml), which is run by OpenVINO on the CPU.
         device: auto, cpu, cuda or cuda:N.
         precision: of the network: fp32, bf16 or fp16, as far as the backend has it.
-        backend: what runs the pose network: torch, compile, onnxruntime or openvino.
+        backend: what runs the pose network: torch, compile, onnxruntime or openvino; auto: see
+            `fastest_backend`, which chooses the precision too. The attributes say what it became.
         min_confidence: mean confidence of the joints below which there is no hand; None: the network's own.
         assumed: what to take for a checkpoint that does not say what it holds, as published ones.
         depth_range: nearest and farthest depth of a hand that is to be found, mm.
@@ -93,12 +140,15 @@ class HandPosePredictor:
     ):
         checkpoint = self.checkpoint = Path(checkpoint)
         if checkpoint.suffix == ENGINE_SUFFIX:
-            self.device, self.precision, self.network = torch.device("cpu"), "int8", None
+            self.device, self.network = torch.device("cpu"), None
+            self.backend, self.precision = "openvino", "int8"
             self.engine, self.spec = load_engine(checkpoint)
         else:
             self.device = pick_device(device)
+            if backend == "auto":
+                backend, precision = fastest_backend(self.device, precision)
             require_precision(backend, precision)
-            self.precision = best_precision(backend, precision, self.device)
+            self.backend, self.precision = backend, best_precision(backend, precision, self.device)
             network, self.spec = load_network(checkpoint, assumed or spec_from_config(Config().resolved()))
             self.network, self.engine = fuse_conv_bn(network.to(self.device), self.precision), None
             if backend != "torch":
@@ -139,7 +189,8 @@ class HandPosePredictor:
             depth: (H, W) any integer or float dtype; NaN, infinity, 0, 65535 and below 0 are no readings.
             camera: that took it.
             center: (3,) of the hand, mm; None: find it.
-            handedness: a left hand is mirrored for the network, its joints are mirrored back.
+            handedness: a left hand is mirrored for the network, its joints are mirrored back; auto: both
+                sides are tried, at the cost of a pass of the network or two, and the surer one is taken.
             depth_scale: mm a unit of `depth`: 1000 for metres, 0.125 for an SR305's frames.
             weights: also give the adaptive weight maps.
 
@@ -163,8 +214,7 @@ class HandPosePredictor:
         A None among `centers` is found.
         """
         camera.check()
-        if handedness not in ("right", "left"):
-            raise UserError(f"handedness is {handedness!r}: use 'right' or 'left'.")
+        sides = sides_of(handedness)
         frames = [to_millimetres(depth, depth_scale) for depth in depths]
         if len({frame.shape for frame in frames}) > 1:
             raise UserError("The frames of a batch have different sizes: predict them one by one.")
@@ -175,59 +225,165 @@ class HandPosePredictor:
         poses = []
         for start in range(0, len(frames), MAX_BATCH):
             part = slice(start, start + MAX_BATCH)
-            predict = self._predict if handedness == "right" else self._predict_mirrored
-            poses += predict(frames[part], camera, given[part], weights)
-        return poses
+            found = np.isnan(given[part, 0])
+            around = given[part].copy()
+            unknown = [frames[start + i] for i in np.flatnonzero(found)]
+            around[found] = self.find_centers(unknown, camera, mirrored=sides == ("left",))
+            poses += self._predict(frames[part], camera, around, found, sides, weights)
+        return [pose if self._is_hand(pose, camera) else None for pose in poses]
 
-    def _predict_mirrored(
-        self, frames: list[np.ndarray], camera: Camera, given: np.ndarray, weights: bool
-    ) -> list[HandPose | None]:
-        width = frames[0].shape[1]
-        frames = [np.ascontiguousarray(frame[:, ::-1]) for frame in frames]
-        poses = self._predict(frames, camera.mirrored(width), given * (-1, 1, 1), weights)
-        return [None if pose is None else mirrored_pose(pose, width) for pose in poses]
+    def predict_hands(
+        self,
+        depth: np.ndarray,
+        camera: Camera,
+        max_hands: int = 2,
+        handedness: Handedness = "auto",
+        depth_scale: float = 1.0,
+        weights: bool = False,
+    ) -> list[HandPose]:
+        """The hands in one frame, the surest first; other arguments as for `predict`.
+
+        Args:
+            max_hands: how many there are at most.
+        """
+        return self.search(to_millimetres(depth, depth_scale), camera, max_hands, handedness, weights).hands
+
+    def search(
+        self,
+        frame: np.ndarray,
+        camera: Camera,
+        max_hands: int = 1,
+        handedness: Handedness = "right",
+        weights: bool = False,
+        known: Sequence[HandPose] = (),
+    ) -> Found:
+        """The hands in one frame (H, W) mm, 0 for no reading, and if there is none, why.
+
+        Args:
+            max_hands: how many there are at most.
+            known: hands that are known already, and not wanted again.
+            camera, handedness, weights: as for `predict`.
+        """
+        camera.check()
+        sides = sides_of(handedness)
+        if max_hands < 1:
+            raise UserError(f"max_hands is {max_hands}: it must be at least 1.")
+        most = max_hands + SPARE_CENTERS if max_hands > 1 or known else 1
+        try:
+            places = [next_center(hand) for hand in known]
+            centers = centers_from_depth(frame, camera, self.depth_range, most, places)
+        except UserError as error:
+            return Found([], str(error))
+        frames, found = [frame] * len(centers), np.ones(len(centers), bool)
+        poses = self._predict(frames, camera, centers, found, sides, weights and most == 1)
+        hands = distinct([pose for pose in poses if self._is_hand(pose, camera)], known)[:max_hands]
+        if not hands:
+            return Found([], f"low confidence: {max(map(_sureness, poses)):.2f}")
+        if len(hands) + len(known) > 1:  # once more, each without the others in its crop
+            everyone = [hand.joints_xyz for hand in (*hands, *known)]
+            frames = without_others(frame, camera, everyone, self.cube)
+            looks = [
+                Look(own, next_center(hand), hand.handedness)
+                for own, hand in zip(frames, hands, strict=False)
+            ]
+            hands = distinct(self.look(looks, camera, weights), known)
+        return Found(hands)
 
     def _predict(
-        self, frames: list[np.ndarray], camera: Camera, given: np.ndarray, weights: bool
+        self,
+        frames: list[np.ndarray],
+        camera: Camera,
+        centers: np.ndarray,
+        found: np.ndarray,
+        sides: tuple[Side, ...],
+        weights: bool = False,
     ) -> list[HandPose | None]:
-        """Poses of right hands; frames in mm, 0 for no reading; centres (N, 3) mm, NaN: find them."""
-        centers, unknown = given.copy(), np.flatnonzero(np.isnan(given[:, 0]))
-        centers[unknown] = self.find_centers([frames[i] for i in unknown], camera)
-        poses = self._poses(frames, camera, centers, weights and len(unknown) < len(frames))
-        # The centre that depth alone gives may be centimetres off: the first answer is a better one.
-        again = [i for i in unknown if poses[i] is not None]
-        centers = np.array([next_center(poses[i]) for i in again])
-        second = self._poses([frames[i] for i in again], camera, centers, weights)
-        for i, pose in zip(again, second, strict=True):
-            poses[i] = pose
-        return [pose if pose is not None and self._is_hand(pose, camera) else None for pose in poses]
+        """The network's answer around each centre (N, 3) mm, NaN: None.
 
-    def _is_hand(self, pose: HandPose, camera: Camera) -> bool:
+        `found` (N,) says which centres are rough. An answer need not be a hand's.
+        """
+        answers: list[dict[Side, HandPose | None]] = [{} for _ in frames]
+        asked = [(i, side) for i in range(len(frames)) for side in sides]
+        looks = [Look(frames[i], centers[i], side) for i, side in asked]
+        first = self.look(looks, camera, weights and not found.all(), every=True)
+        for (i, side), pose in zip(asked, first, strict=True):
+            answers[i][side] = pose
+        # The centre that depth alone gives may be centimetres off: the first answer is a better one.
+        again = [(i, side) for i in np.flatnonzero(found) for side in self._promising(answers[i])]
+        looks = [Look(frames[i], next_center(answers[i][side]), side) for i, side in again]
+        second: list[dict[Side, HandPose | None]] = [{} for _ in frames]
+        for (i, side), pose in zip(again, self.look(looks, camera, weights, every=True), strict=True):
+            second[i][side] = pose
+        return [
+            max((later or earlier).values(), key=_sureness)
+            for earlier, later in zip(answers, second, strict=True)
+        ]
+
+    def _promising(self, answers: dict[Side, HandPose | None]) -> list[Side]:
+        """Sides that may be the right one, going by the first answers; none where it is hardly a hand."""
+        best = max(map(_sureness, answers.values()))
+        least = max(best - SIDE_MARGIN, HOPELESS * self.min_confidence)
+        return [side for side, pose in answers.items() if _sureness(pose) >= least]
+
+    def look(
+        self, looks: Sequence[Look], camera: Camera, weights: bool = False, every: bool = False
+    ) -> list[HandPose | None]:
+        """The network's answer to every look, in one batch; None for what is no hand.
+
+        Args:
+            looks: at frames of one camera.
+            camera: that took them.
+            weights: also give the adaptive weight maps.
+            every: also what is not taken for a hand: None is only where there is nothing.
+        """
+        views = []
+        for frame, center, side in looks:
+            mirrored = side == "left"
+            views.append(
+                (frame[:, ::-1], camera.mirrored(frame.shape[1]), center * (-1, 1, 1))
+                if mirrored
+                else (frame, camera, center)
+            )
+        poses = self._poses(views, weights)
+        for i, (look, pose) in enumerate(zip(looks, poses, strict=True)):
+            if pose is not None and look.side == "left":
+                poses[i] = mirrored_pose(pose, look.frame.shape[1])
+        return [pose if every or self._is_hand(pose, camera) else None for pose in poses]
+
+    def _is_hand(self, pose: HandPose | None, camera: Camera) -> bool:
         """Whether an answer is taken for a hand: a network answers for every crop, also for a wall."""
+        if pose is None:
+            return False
         crop = pose.crop
         readings = crop.image[crop.image > 0].astype(np.float64)
         area = (readings**2).sum() / (float(crop.M[0, 0]) ** 2 * camera.fx * camera.fy)  # mm²
-        return float(pose.confidence.mean()) >= self.min_confidence and area >= HAND_AREA
+        return pose.sureness >= self.min_confidence and area >= HAND_AREA
 
-    def find_centers(self, frames: Sequence[np.ndarray], camera: Camera) -> np.ndarray:
-        """The hand's centre in frames (H, W) mm: (N, 3) mm, NaN where nothing has a hand's size."""
+    def find_centers(
+        self, frames: Sequence[np.ndarray], camera: Camera, mirrored: bool = False
+    ) -> np.ndarray:
+        """The hand's centre in frames (H, W) mm: (N, 3) mm, NaN where nothing has a hand's size.
+
+        `mirrored` frames are searched for a left hand, so that its centre is exactly a right hand's.
+        """
         centers = np.full((len(frames), 3), np.nan)
         for i, frame in enumerate(frames):
+            if mirrored:
+                frame = np.ascontiguousarray(frame[:, ::-1])
+            seen_by = camera.mirrored(frame.shape[1]) if mirrored else camera
             with suppress(UserError):
-                centers[i] = center_from_depth(frame, camera, self.depth_range)
-        return centers
+                centers[i] = centers_from_depth(frame, seen_by, self.depth_range)[0]
+        return centers * (-1, 1, 1) if mirrored else centers
 
     @torch.inference_mode()
     def _poses(
-        self, frames: list[np.ndarray], camera: Camera, centers: np.ndarray, weights: bool
+        self, views: list[tuple[np.ndarray, Camera, np.ndarray]], weights: bool
     ) -> list[HandPose | None]:
-        """The network's answer for every frame whose centre's cube holds anything."""
-        poses: list[HandPose | None] = [None] * len(frames)
-        crops: dict[int, Crop] = {}
-        for i, (frame, center) in enumerate(zip(frames, centers, strict=True)):
-            crop = self._crop(frame, camera, center)
-            if crop is not None:
-                crops[i] = crop
+        """The network's answer, as for a right hand, to every (frame, camera, centre) whose cube holds
+        anything.
+        """
+        poses: list[HandPose | None] = [None] * len(views)
+        crops = {i: crop for i, view in enumerate(views) if (crop := self._crop(*view)) is not None}
         if not crops:
             return poses
         image = torch.from_numpy(np.stack([network_input(crop) for crop in crops.values()])).to(self.device)
@@ -248,10 +404,11 @@ class HandPosePredictor:
                 f"The network's joints are not finite: its weights are damaged or {self.precision} overflows."
             )
         for i, uvd, sure, weight in zip(crops, joints, confidence, maps, strict=True):
-            crop = crops[i]
+            crop, camera = crops[i], views[i][1]
             M = crop.M.astype(np.float64)
             uvd = crop_to_uvd(uvd, crop.center_xyz[2], crop.cube[2], M, self.spec.img_size)
-            poses[i] = HandPose(camera.uvd_to_xyz(uvd), uvd, crop.center_xyz, sure, crop, weight)
+            joints_xyz, names = camera.uvd_to_xyz(uvd), self.info.joint_names
+            poses[i] = HandPose(joints_xyz, uvd, crop.center_xyz, sure, crop, weight, names)
         return poses
 
     def _crop(self, frame: np.ndarray, camera: Camera, center: np.ndarray) -> Crop | None:
@@ -278,14 +435,47 @@ def mirrored_pose(pose: HandPose, width: int) -> HandPose:
     image, M = pose.crop.image[:, ::-1], pose.crop.M.copy()
     M[0, 2] = image.shape[1] - 1 - M[0, 0] * (width - 1) - M[0, 2]
     center = pose.center_xyz * across
-    return HandPose(
+    return pose._replace(
         joints_xyz=pose.joints_xyz * across,
         joints_uvd=pose.joints_uvd * across + (width - 1, 0, 0),
         center_xyz=center,
-        confidence=pose.confidence,
         crop=pose.crop._replace(image=image, center_xyz=center, M=M),
         weights=None if pose.weights is None else pose.weights[..., ::-1],
+        handedness="left" if pose.handedness == "right" else "right",
     )
+
+
+def distinct(poses: Sequence[HandPose | None], known: Sequence[HandPose] = ()) -> list[HandPose]:
+    """The poses of different hands, the surest first: of several of one hand, the surest is kept.
+
+    None is left out, and so are hands that are `known`.
+    """
+    kept: list[HandPose] = []
+    for pose in sorted(filter(None, poses), key=_sureness, reverse=True):
+        if all(joint_distance(pose, other) > SAME_HAND for other in (*kept, *known)):
+            kept.append(pose)
+    return kept
+
+
+def joint_distance(one: HandPose, other: HandPose) -> float:
+    """Mean distance of the joints of two poses, mm, whatever finger each is of: sides may differ."""
+    apart = np.linalg.norm(one.joints_xyz[:, None] - other.joints_xyz, axis=-1)
+    return float((apart.min(axis=0).mean() + apart.min(axis=1).mean()) / 2)
+
+
+def sides_of(handedness: Handedness) -> tuple[Side, ...]:
+    """The sides to try.
+
+    Raises:
+        UserError: for another word.
+    """
+    if handedness not in ("auto", *SIDES):
+        raise UserError(f"handedness is {handedness!r}: use 'auto', 'right' or 'left'.")
+    return SIDES if handedness == "auto" else (handedness,)
+
+
+def _sureness(pose: HandPose | None) -> float:
+    return -np.inf if pose is None else pose.sureness
 
 
 def _checked_center(center: np.ndarray | None) -> np.ndarray:

@@ -1,12 +1,35 @@
-"""One hand through a stream of frames: the last pose says where to look next."""
+"""Hands through a stream of frames: the last pose says where to look next, and for which side."""
 
+import copy
 import math
+from itertools import combinations
 
 import numpy as np
 
 from util import UserError
-from util.camera import Camera
-from util.inference.predictor import Handedness, HandPose, HandPosePredictor, next_center
+from util.camera import Camera, to_millimetres
+from util.inference.predictor import (
+    SAME_HAND,
+    SIDES,
+    Handedness,
+    HandPose,
+    HandPosePredictor,
+    Look,
+    Side,
+    joint_distance,
+    next_center,
+    sides_of,
+)
+from util.inference.separate import without_others
+
+MEMORY = 60  # frames that a hand may be away and keep its identity
+# Frames between searches for one more hand, while one is followed; and where one was lost lately.
+SEARCH_EVERY, SEARCH_LOST = 15, 4
+# Both sides are tried until one leads by LEAD, the sum of their confidences' difference, but in at most
+# DECIDE frames; then in one of RECHECK. An older vote counts FADE less.
+LEAD, DECIDE, RECHECK, FADE = 0.2, 10, 30, 0.9
+FARTHEST = 800.0  # mm from where a hand was last seen, for it to be the same
+OTHER_SIDE = 300.0  # mm that count for it where the side is another
 
 
 class OneEuro:
@@ -47,14 +70,20 @@ class OneEuro:
 
 
 class HandTracker:
-    """Poses of one hand in the frames of a stream. It belongs to one thread; several may share the predictor.
+    """Poses of the hands in a stream's frames. It belongs to one thread; several may share the predictor.
+
+    A hand keeps its identity from frame to frame, also when it is away for up to MEMORY frames or crosses
+    another hand.
 
     Args:
         predictor: of single frames.
         camera: that takes the frames.
-        handedness, depth_scale: as for `HandPosePredictor.predict`.
+        handedness: of the hands; auto: both sides are tried in a hand's first frames, then the surer one is
+            kept until the hand is lost, and doubted every RECHECK frames.
+        depth_scale: as for `HandPosePredictor.predict`.
         smoothing: of the joints over time; None: every frame's own joints.
         weights: also give the adaptive weight maps.
+        max_hands: how many hands are followed at most.
     """
 
     def __init__(
@@ -65,19 +94,25 @@ class HandTracker:
         depth_scale: float = 1.0,
         smoothing: OneEuro | None = None,
         weights: bool = False,
+        max_hands: int = 1,
     ):
         self.predictor, self.camera, self.smoothing = predictor, camera, smoothing
-        self._arguments = {"handedness": handedness, "depth_scale": depth_scale, "weights": weights}
+        self.handedness, self.depth_scale, self.weights = handedness, depth_scale, weights
+        self.max_hands, self._sides = max_hands, sides_of(handedness)
         self.reset()
 
     def reset(self) -> None:
-        """Forget the hand: it is looked for in the whole of the next frame."""
-        self._center: np.ndarray | None = None
-        if self.smoothing is not None:
-            self.smoothing.reset()
+        """Forget all hands: they are looked for in the whole of the next frame."""
+        self._tracks: list[_Track] = []
+        self._frames = 0
+        self.reason = ""  # why the last frame has no hand
 
     def update(self, depth: np.ndarray, seconds: float = 1 / 30) -> HandPose | None:
-        """The hand in the next frame, None where there is none.
+        """The surest hand in the next frame, None where there is none; arguments as for `update_hands`."""
+        return max(self.update_hands(depth, seconds), key=lambda pose: pose.sureness, default=None)
+
+    def update_hands(self, depth: np.ndarray, seconds: float = 1 / 30) -> list[HandPose]:
+        """The hands in the next frame, in the order of their identities.
 
         Args:
             depth: (H, W), as for `HandPosePredictor.predict`.
@@ -86,26 +121,121 @@ class HandTracker:
         Raises:
             UserError: in one sentence, for a frame that is none.
         """
-        pose = None
-        if self._center is not None:
-            pose = self.predictor.predict(depth, self.camera, self._center, **self._arguments)
+        frame = to_millimetres(depth, self.depth_scale)
+        self._frames, self.reason = self._frames + 1, ""
+        followed = [track for track in self._tracks if not track.missing]
+        poses = self._follow(frame, followed)
+        self._drop_doubles(poses)
         # A crop may have slid down the forearm, or off a fast hand: searching the frame may find better.
-        if pose is None or pose.confidence.mean() < self.predictor.reacquire_below:
-            found = self.predictor.predict(depth, self.camera, **self._arguments)
-            pose = max((pose, found), key=_sureness)
-        if pose is None:
-            self.reset()
-            return None
-        self._center = next_center(pose)
-        return pose if self.smoothing is None else self._smoothed(pose, seconds)
+        unsure = [track for track in followed if _sureness(poses.get(track)) < self.predictor.reacquire_below]
+        every = SEARCH_LOST if len(followed) < len(self._tracks) else SEARCH_EVERY
+        room = len(followed) < self.max_hands and self._frames % every == 0
+        if unsure or room or not followed:
+            self._search(frame, poses, unsure)
+        for track in self._tracks:
+            track.take(poses.get(track))
+        self._tracks = [track for track in self._tracks if track.missing <= MEMORY]
+        return [self._smoothed(track, seconds) for track in self._tracks if not track.missing]
 
-    def _smoothed(self, pose: HandPose, seconds: float) -> HandPose:
-        joints_xyz = self.smoothing(pose.joints_xyz, seconds)
+    def _follow(self, frame: np.ndarray, tracks: list["_Track"]) -> dict["_Track", HandPose]:
+        """What is where the hands were, each without the others in its crop."""
+        joints = [track.pose.joints_xyz for track in tracks]
+        frames = without_others(frame, self.camera, joints, self.predictor.cube)
+        sides = [track.sides(self._sides) for track in tracks]
+        looks = [
+            Look(own, next_center(track.pose), side)
+            for track, own, both in zip(tracks, frames, sides, strict=True)
+            for side in both
+        ]
+        answers = iter(self.predictor.look(looks, self.camera, self.weights))
+        poses = {}
+        for track, both in zip(tracks, sides, strict=True):
+            pose = track.vote([next(answers) for _ in both])
+            if pose is not None:
+                poses[track] = pose
+        return poses
+
+    def _drop_doubles(self, poses: dict["_Track", HandPose]) -> None:
+        """Where two tracks came upon one hand, the one that went further to it has lost its own."""
+        for one, other in combinations(list(poses), 2):
+            if one in poses and other in poses and joint_distance(poses[one], poses[other]) < SAME_HAND:
+                del poses[max((one, other), key=lambda track: joint_distance(track.pose, poses[track]))]
+
+    def _search(self, frame: np.ndarray, poses: dict["_Track", HandPose], unsure: list["_Track"]) -> None:
+        """Look in the whole frame for hands that are not followed with confidence."""
+        known = [pose for track, pose in poses.items() if track not in unsure]
+        room = self.max_hands - len(known)
+        found = self.predictor.search(frame, self.camera, room, self.handedness, self.weights, known)
+        self.reason = found.reason
+        free = [track for track in self._tracks if track.missing or track in unsure]
+        for pose in found.hands:
+            track = min(free, key=lambda track: track.unlikeness(pose), default=None)
+            if track is None or (self.max_hands > 1 and track.unlikeness(pose) > FARTHEST):
+                if len(poses) < self.max_hands:
+                    used = {track.identity for track in self._tracks}
+                    identity = next(i for i in range(len(used) + 1) if i not in used)
+                    self._tracks.append(_Track(identity, pose, self.smoothing))
+                    poses[self._tracks[-1]] = pose
+                continue
+            free.remove(track)
+            if _sureness(poses.get(track)) < pose.sureness and (
+                track in poses or len(poses) < self.max_hands
+            ):
+                poses[track] = pose
+
+    def _smoothed(self, track: "_Track", seconds: float) -> HandPose:
+        pose = track.pose._replace(identity=track.identity)
+        if track.smoothing is None:
+            return pose
+        joints_xyz = track.smoothing(pose.joints_xyz, seconds)
         return pose._replace(joints_xyz=joints_xyz, joints_uvd=self.camera.xyz_to_uvd(joints_xyz))
 
 
+class _Track:
+    """One hand over time: `pose` where it was seen last, `missing` frames ago."""
+
+    def __init__(self, identity: int, pose: HandPose, smoothing: OneEuro | None):
+        self.identity, self.pose, self.missing = identity, pose, 0
+        self.smoothing = copy.deepcopy(smoothing)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._votes, self._age = dict.fromkeys(SIDES, 0.0), 0
+        if self.smoothing is not None:
+            self.smoothing.reset()
+
+    def sides(self, allowed: tuple[Side, ...]) -> tuple[Side, ...]:
+        """Those to try in the next frame."""
+        lead = abs(self._votes["right"] - self._votes["left"])
+        doubted = (lead < LEAD and self._age < DECIDE) or self._age % RECHECK == 0
+        return allowed if doubted or len(allowed) == 1 else (self.pose.handedness,)
+
+    def vote(self, answers: list[HandPose | None]) -> HandPose | None:
+        """Of the answers, one a side, that of the side which was surer so far."""
+        self._age += 1
+        if len(answers) == 1:
+            return answers[0]
+        for side, pose in zip(SIDES, answers, strict=True):
+            self._votes[side] = FADE * self._votes[side] + (0.0 if pose is None else pose.sureness)
+        return answers[max((0, 1), key=lambda i: self._votes[SIDES[i]])] or max(answers, key=_sureness)
+
+    def take(self, pose: HandPose | None) -> None:
+        """Go on with what was found in a frame."""
+        if pose is None:
+            self.missing += 1
+            return
+        if self.missing or pose.handedness != self.pose.handedness:
+            self._forget()
+        self.pose, self.missing = pose, 0
+
+    def unlikeness(self, pose: HandPose) -> float:
+        """How far a pose is from what is known of this hand, mm; another side counts as a distance."""
+        apart = float(np.linalg.norm(next_center(self.pose) - next_center(pose)))
+        return apart + OTHER_SIDE * (pose.handedness != self.pose.handedness)
+
+
 def _sureness(pose: HandPose | None) -> float:
-    return -math.inf if pose is None else float(pose.confidence.mean())
+    return -math.inf if pose is None else pose.sureness
 
 
 def _share(cutoff: float | np.ndarray, seconds: float) -> float | np.ndarray:
