@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import threading
 
 import cv2
 import numpy as np
@@ -16,8 +17,11 @@ from tests.helpers.project import PROJECT, need_synthetic_hand
 from util import UserError
 from util.camera import Camera
 from util.demo import recording
+from util.demo.ahead import read_ahead
 from util.demo.overlay import MAX_POINTS, cube_points, draw_panel, joint_colors, weight_sheet
+from util.demo.poses import same_scene
 from util.demo.sources import Source
+from util.inference.predictor import HandPosePredictor
 from util.inference.tracker import HandTracker
 
 FRAMES = 8
@@ -44,7 +48,9 @@ CAMERA_FLAG = ("--camera", ",".join(map(str, CAMERA[:4])))
 @pytest.fixture
 def demo(blob_weights, run_script, stack):
     def run(*arguments, source=stack, camera=CAMERA_FLAG):
-        return run_script("demo.py", "--source", source, *camera, *arguments)
+        defaults = {"--handedness": "right", "--backend": "torch"}
+        flags = [part for flag, value in defaults.items() if flag not in arguments for part in (flag, value)]
+        return run_script("demo.py", "--source", source, *camera, *flags, *arguments)
 
     return run
 
@@ -102,32 +108,47 @@ def test_a_sheet_shows_every_frame(demo, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
 
 
-def test_frames_ends_early_and_folders_are_not_tracked(demo, tmp_path, stack, monkeypatch):
-    for i, frame in enumerate(np.load(stack)):
+def test_frames_ends_early_and_a_folder_is_tracked_where_frames_are_alike(demo, tmp_path, stack, monkeypatch):
+    frames = np.load(stack)
+    for i, frame in enumerate((frames[0], frames[0], np.roll(frames[0], 120, axis=1), frames[2])):
         cv2.imwrite(str(tmp_path / f"{i}.png"), frame)
-    updates = []
-    monkeypatch.setattr(HandTracker, "update", lambda *_: updates.append(1))
+    searched, search = [], HandPosePredictor.search
+    monkeypatch.setattr(HandPosePredictor, "search", lambda *given: searched.append(1) or search(*given))
     ran = demo("--json", tmp_path / "a.jsonl", "--frames", 3, source=tmp_path)
     assert ran.code == 0, ran.err
     assert "A hand in 3 of 3 frames" in ran.out
     assert json.loads((tmp_path / "a.jsonl").read_text().splitlines()[3])["frame"] == "2.png"
-    assert not updates
-    ran = demo("--json", tmp_path / "a.jsonl", "--frames", 3, "--track", "True", source=tmp_path)
-    assert (ran.code, len(updates)) == (0, 3)
+    assert len(searched) == 2  # the second follows from the first, the third does not
+    searched.clear()
+    assert demo("--json", tmp_path / "a.jsonl", "--track", "False", source=tmp_path).code == 0
+    assert len(searched) == 4
+
+
+def test_frames_of_one_scene_are_alike():
+    room = np.full((240, 320), 2000.0)
+    hand = room.copy()
+    hand[100:160, 100:160] = 600
+    assert same_scene(room, hand)
+    assert same_scene(hand, np.where(np.eye(240, 320) > 0, 0, hand))
+    assert not same_scene(None, room)
+    assert not same_scene(room, room[:200])
+    assert not same_scene(room, room + 300)
+    alone = np.where(hand < 1000, hand, 0)
+    assert not same_scene(alone, np.roll(alone, 60, axis=1))
 
 
 @pytest.mark.slow
 def test_ctrl_c_keeps_what_was_saved(demo, tmp_path, monkeypatch):
     need_synthetic_hand()
     calls = itertools.count()
-    update = HandTracker.update
+    update = HandTracker.update_hands
 
-    def interrupted(self, depth):
+    def interrupted(self, depth, seconds):
         if next(calls) == 4:
             raise KeyboardInterrupt
-        return update(self, depth)
+        return update(self, depth, seconds)
 
-    monkeypatch.setattr(HandTracker, "update", interrupted)
+    monkeypatch.setattr(HandTracker, "update_hands", interrupted)
     ran = demo("--save", tmp_path / "film.mp4", "--json", tmp_path / "out.jsonl", source="synthetic")
     assert ran.code == 0, ran.err
     assert cv2.VideoCapture(str(tmp_path / "film.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 4
@@ -135,23 +156,56 @@ def test_ctrl_c_keeps_what_was_saved(demo, tmp_path, monkeypatch):
 
 
 def test_a_camera_that_stops_keeps_what_was_saved(demo, tmp_path, stack, monkeypatch):
-    frames = np.load(stack)
+    frames, taken = np.load(stack), threading.Semaphore(1)
 
     def read(i):
+        assert taken.acquire(timeout=60)  # the network has the frame before
         if i == 5:
             raise UserError("The camera stopped sending frames.")
         return frames[i]
 
+    update = HandTracker.update_hands
+    monkeypatch.setattr(HandTracker, "update_hands", lambda *given: taken.release() or update(*given))
     camera = Source("camera", read, None, CAMERA, 1.0, live=True)
     monkeypatch.setattr("util.demo.stream.open_source", lambda *_: camera)
     ran = demo("--save", tmp_path / "pictures", "--json", tmp_path / "out.jsonl")
     assert ran.code == 2
     assert "The camera stopped sending frames." in ran.err
+    assert re.search(r"From read to drawn: \d+ ms \(median\)", ran.out)
     assert len(list((tmp_path / "pictures").iterdir())) == 5
     _, *lines, last = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
     assert len(lines) == 5
     assert all("seconds" in line for line in lines)
     assert last["error"] == "The camera stopped sending frames."
+
+
+def test_of_a_camera_the_newest_frame_is_taken():
+    third_is_read, ended = threading.Event(), threading.Event()
+
+    def read(i):
+        if i == 3:
+            third_is_read.set()
+            ended.wait(60)
+        return np.full((4, 4), i)
+
+    with read_ahead(Source("camera", read, None, CAMERA, 1.0, live=True), None) as frames:
+        third_is_read.wait(60)
+        assert next(frames).i == 2
+        ended.set()
+        assert next(frames).i >= 3
+
+
+def test_a_bug_in_a_source_keeps_its_trace():
+    def read(i):
+        raise IndexError("our bug")
+
+    for live in (True, False):
+        with read_ahead(Source("bug", read, 3, CAMERA, 1.0, live=live), 3) as frames:
+            if live:
+                assert isinstance(next(frames).error, IndexError)
+            else:
+                with pytest.raises(IndexError, match="our bug"):
+                    next(frames)
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "film.gif", "pictures"])
@@ -249,7 +303,7 @@ def test_a_window_ends_at_q(demo, tmp_path, monkeypatch):
     assert ran.code == 0, ran.err
     assert len(shown) == 4
     assert shown[-1] == "closed"
-    assert "of 3 frames" in ran.out
+    assert re.search(r"of [34] frames", ran.out)  # one more was under way
 
 
 def test_an_opencv_without_windows_is_a_sentence(demo, monkeypatch):
@@ -268,8 +322,8 @@ def test_the_panel_shows_the_joints_where_they_are(tmp_path):
     info = DATASETS["nyu"]
     pose = blob_predictor(tmp_path).predict(depth, NYU_CAMERA, weights=True)
     pose = pose._replace(confidence=np.ones(14, np.float32))
-    plain = draw_panel(depth, None, info, NYU_CAMERA, "")
-    panel = draw_panel(depth, pose, info, NYU_CAMERA, "headline", weights=True)
+    plain = draw_panel(depth, [], info, NYU_CAMERA, "")
+    panel = draw_panel(depth, [pose], info, NYU_CAMERA, "headline", weights=True)
     assert plain.shape == (480, 880, 3)
     assert panel.shape[0] == 480 + 2 * (880 // 7)
     # The first joint is drawn first and so may be covered; the last is on top.
@@ -298,12 +352,12 @@ def test_points_of_the_cube_are_the_frames(tmp_path):
 
 def test_pose_lines_hold_three_digits(tmp_path):
     pose = blob_predictor(tmp_path).predict(ball_hand(open_hand([0.0, 0, 600])), NYU_CAMERA)
-    text = recording.pose_line("x", pose)
+    text = recording.pose_line("x", [pose])
     assert not re.search(r"\.\d{4}", text)
     line = json.loads(text)
     assert line["frame"] == "x"
     assert "seconds" not in line
-    assert json.loads(recording.pose_line("x", None, 1.23456)) == {
+    assert json.loads(recording.pose_line("x", [], 1.23456)) == {
         "frame": "x",
         "seconds": 1.235,
         "pose": None,

@@ -5,6 +5,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from tests.helpers.nyu_folder import ball_hand, open_hand
 from tests.helpers.project import need_synthetic_hand
 from util import UserError
 from util.demo.live_page import ALL_JOINTS, LOOP, LivePage, serve
+from util.demo.settings import DemoSettings
 from util.demo.sources import Source, SourceOptions, open_source
 
 needs_viser = pytest.mark.skipif(
@@ -24,6 +26,7 @@ needs_viser = pytest.mark.skipif(
 )
 FRAMES = 5
 PORT = 18080
+RIGHT = DemoSettings(handedness="right", serve=True, port=PORT)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +48,7 @@ def sources(tmp_path_factory):
 
 @pytest.fixture
 def page(sources, tmp_path):
-    page = LivePage(sources, blob_predictor(tmp_path), "right", PORT)
+    page = LivePage(sources, blob_predictor(tmp_path), RIGHT)
     yield page
     page.close()
 
@@ -55,7 +58,7 @@ def test_it_plays_and_starts_over(page):
     seen = []
     for _ in range(FRAMES + 1):
         assert page.step()
-        seen.append((page.frame_slider.value, page.pose is not None))
+        seen.append((page.frame_slider.value, bool(page.hands)))
     assert [i for i, _ in seen] == [0, 1, 2, 3, 4, 0]
     assert [there for _, there in seen] == [True, True, True, False, True, True]
     assert page.rate > 0
@@ -66,59 +69,60 @@ def test_it_plays_and_starts_over(page):
 def test_the_controls_do_what_they_say(page):
     page.play.value = False
     assert page.step()
+    assert "paused" in page.status.content
     assert not page.step()  # nothing plays and nothing was asked for
-    shown = page.bones.points.copy()
+    shown = page.nodes[0].bones.points.copy()
 
     page.frame_slider.value = 2
     assert page.step()
     assert not page.step()
     assert "frame 2" in page.status.content
-    moved = page.pose.joints_xyz
+    moved = page.hands[0].joints_xyz
 
     page.confidence.value = 1.0
     assert page.step()
-    assert not any(joint.visible for joint in page.joints)
-    assert not page.bones.visible
+    assert not any(joint.visible for joint in page.nodes[0].joints)
+    assert not page.nodes[0].bones.visible
     page.confidence.value = 0.0
     page.step()
-    assert all(joint.visible for joint in page.joints)
+    assert all(joint.visible for joint in page.nodes[0].joints)
     assert "14 of 14 joints" in page.status.content
 
-    grey = page.cloud.colors.copy()
+    grey = page.nodes[0].cloud.colors.copy()
     assert (np.ptp(grey.astype(int), axis=1) == 0).all()
     page.joint_choice.value = "thumb tip"
     page.step()
-    assert (np.ptp(page.cloud.colors.astype(int), axis=1) > 50).any()  # the weights glow
+    assert (np.ptp(page.nodes[0].cloud.colors.astype(int), axis=1) > 50).any()  # the weights glow
     page.joint_choice.value = ALL_JOINTS
     page.step()
-    np.testing.assert_array_equal(page.cloud.colors, grey)
+    np.testing.assert_array_equal(page.nodes[0].cloud.colors, grey)
 
     page.frame_slider.value = 3
     page.step()
     assert "no hand" in page.status.content
-    assert not page.cloud.visible
-    assert not any(joint.visible for joint in page.joints)
+    assert not page.nodes[0].cloud.visible
+    assert not any(joint.visible for joint in page.nodes[0].joints)
 
     page.source_choice.value = page.source_choice.options[1]
     page.step()
     assert page.frame_slider.max == 1
     assert "left.png" in page.status.content
-    np.testing.assert_allclose(page.pose.joints_xyz, moved, atol=1)
+    np.testing.assert_allclose(page.hands[0].joints_xyz, moved, atol=1)
     page.source_choice.value = "synthetic"
     page.step()
     assert page.frame_slider.max == LOOP - 1
-    assert page.bones.points.shape[1:] == shown.shape[1:]
+    assert page.nodes[0].bones.points.shape[1:] == shown.shape[1:]
 
 
 @needs_viser
 def test_the_scene_is_the_hand_seen_from_the_camera(page):
     page.step()
-    pose = page.pose
-    places = np.array([joint.position for joint in page.joints])
+    pose = page.hands[0]
+    places = np.array([joint.position for joint in page.nodes[0].joints])
     x, y, z = ((pose.joints_xyz - pose.center_xyz) / 100).T
     np.testing.assert_allclose(places, np.stack([x, -y, -z], axis=1), atol=1e-5)  # y down in this camera
-    assert 500 < len(page.cloud.points) == len(page.cloud.colors)
-    assert np.abs(page.cloud.points).max() < 2.5
+    assert 500 < len(page.nodes[0].cloud.points) == len(page.nodes[0].cloud.colors)
+    assert np.abs(page.nodes[0].cloud.points).max() < 2.5
 
 
 @needs_viser
@@ -128,11 +132,10 @@ def test_a_camera_is_tracked_without_end(tmp_path, monkeypatch):
     page = LivePage(
         [Source("camera", lambda _: frame, None, CAMERA, 1.0, live=True)],
         blob_predictor(tmp_path),
-        "right",
-        PORT,
+        RIGHT,
     )
     page.step()
-    monkeypatch.setattr(page.tracker, "reset", lambda: pytest.fail("it forgets the hand"))
+    monkeypatch.setattr(page.poser.tracker, "reset", lambda: pytest.fail("it forgets the hand"))
     for _ in range(4):
         page.step()
     page.close()
@@ -145,7 +148,7 @@ def test_a_damaged_frame_does_not_end_the_page(tmp_path):
             raise UserError("frame 1 is damaged.")
         return ball_hand(open_hand([0.0, 0, 600]))[::2, ::2]
 
-    page = LivePage([Source("film", read, 3, CAMERA, 1.0)], blob_predictor(tmp_path), "right", PORT)
+    page = LivePage([Source("film", read, 3, CAMERA, 1.0)], blob_predictor(tmp_path), RIGHT)
     contents = []
     for _ in range(3):
         page.step()
@@ -160,10 +163,11 @@ def test_a_source_of_one_frame(tmp_path):
     frames = [ball_hand(open_hand([0.0, 0, 600]))[::2, ::2]]
     several = Source("several", lambda i: frames[0], 3, CAMERA, 1.0)
     one = Source("one", lambda i: frames[i], 1, CAMERA, 1.0)
-    page = LivePage([one, several], blob_predictor(tmp_path), "right", PORT)
+    page = LivePage([one, several], blob_predictor(tmp_path), RIGHT)
     assert page.step()
     assert not page.step()  # it plays, and nothing changes
     page.play.value = False
+    page.step()
     for _ in range(2):  # as the first source, and as one that is chosen later
         assert not page.step()
         page.frame_slider.value = page.frame_slider.max
@@ -202,7 +206,7 @@ def test_the_page_ends_with_an_error(sources, tmp_path, monkeypatch):
     monkeypatch.setattr(LivePage, "step", fail)
     monkeypatch.setattr(LivePage, "close", lambda page: closed.append(close(page)))
     with pytest.raises(RuntimeError, match="out of memory"):
-        serve(sources, blob_predictor(tmp_path), "right", PORT)
+        serve(sources, blob_predictor(tmp_path), RIGHT)
     assert len(closed) == 1
 
 
@@ -220,7 +224,7 @@ def test_only_this_machine_can_open_it(page):
 def test_without_viser_it_says_what_to_install(monkeypatch, sources, tmp_path):
     monkeypatch.setitem(sys.modules, "viser", None)
     with pytest.raises(ValueError, match=r"pip install -r requirements-demo.txt"):
-        LivePage(sources, blob_predictor(tmp_path), "right", PORT)
+        LivePage(sources, blob_predictor(tmp_path), RIGHT)
 
 
 @needs_viser
@@ -317,7 +321,7 @@ def test_other_websites_are_refused(page):
 @needs_viser
 def test_a_busy_port_is_said_and_the_next_taken(page, sources, tmp_path, capsys):
     port = page.server.get_port()
-    other = LivePage(sources, blob_predictor(tmp_path), "right", port)
+    other = LivePage(sources, blob_predictor(tmp_path), replace(RIGHT, port=port))
     try:
         assert (
             f"Port {port} is in use: the page is on port {other.server.get_port()}."

@@ -44,7 +44,7 @@ def test_a_16_bit_png(tmp_path):
     write_png(tmp_path / "one.png", RAW[0])
     source = open_source(str(tmp_path / "one.png"), GIVEN)
     np.testing.assert_array_equal(source.read(0), RAW[0])
-    assert (source.length, source.camera, source.depth_scale, source.sequence) == (1, CAMERA, 1.0, False)
+    assert (source.length, source.camera, source.depth_scale, source.sequence) == (1, CAMERA, 1.0, None)
     assert source.label(0) == "one.png"
 
 

@@ -1,6 +1,7 @@
 """One frame with its hand, drawn fast enough for a live window. Pictures are (H, W, 3) uint8, blue first."""
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ HEIGHT = 480  # px, of the frame in a panel
 TILE = HEIGHT // 2  # px, edge of the crop and of the view from the side
 DARKEST, BRIGHTEST = 1500.0, 300.0  # mm
 BACKGROUND = 18
+HAND_COLORS = ((255, 220, 160), (120, 200, 255))  # light blue and light orange, blue first
 MAPS_A_ROW = 7
 MAX_POINTS = 8000
 FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -25,46 +27,77 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 def draw_panel(
     depth: np.ndarray,
-    pose: HandPose | None,
+    hands: Sequence[HandPose],
     info: DatasetInfo,
     camera: Camera,
     headline: str,
     weights: bool = False,
 ) -> np.ndarray:
-    """The frame with the skeleton; beside it the crop, and the hand seen from its right side.
+    """The frame with the skeletons; beside it the crop, and the hand seen from its right side.
+
+    Of two hands it is both crops.
 
     Args:
         depth: (H, W) mm, 0 where nothing was measured.
-        pose: None where there is no hand.
+        hands: in the frame.
         info: of the data set whose joints these are.
         camera: that took the frame.
         headline: written above.
-        weights: leave room below for every joint's adaptive weight map, and draw it if the pose has them.
+        weights: leave room below for every joint's adaptive weight map, and draw the first hand's.
     """
-    picture = draw_frame(depth, pose, info)
+    picture = draw_frame(depth, hands, info)
     column = np.full((HEIGHT, TILE, 3), BACKGROUND, np.uint8)
-    if pose is not None:
-        column[:TILE] = _crop_tile(pose, info)
-        column[TILE:] = _side_tile(depth, pose, info, camera)
+    for place, hand in zip((np.s_[:TILE], np.s_[TILE:]), hands, strict=False):
+        column[place] = _crop_tile(hand, info, len(hands) > 1)
+    if len(hands) == 1:
+        column[TILE:] = _side_tile(depth, hands[0], info, camera)
     _write(picture, headline, (10, 22), 0.55)
     panel = np.hstack([picture, column])
     if not weights:
         return panel
     # A film has one size, whether there is a hand or not.
     sheet = empty_sheet(info, panel.shape[1])
-    if pose is not None and pose.weights is not None:
-        sheet = weight_sheet(pose.crop, pose.weights, info, panel.shape[1])
+    if hands and hands[0].weights is not None:
+        sheet = weight_sheet(hands[0].crop, hands[0].weights, info, panel.shape[1])
     return np.vstack([panel, sheet])
 
 
-def draw_frame(depth: np.ndarray, pose: HandPose | None, info: DatasetInfo) -> np.ndarray:
-    """The frame (H, W) mm with skeleton and confidence, HEIGHT pixels high."""
+def draw_frame(depth: np.ndarray, hands: Sequence[HandPose], info: DatasetInfo) -> np.ndarray:
+    """The frame (H, W) mm with the skeletons, sides and confidences, HEIGHT pixels high."""
     scale = HEIGHT / depth.shape[0]
     size = (round(depth.shape[1] * scale), HEIGHT)
     picture = cv2.resize(shade(depth, DARKEST, BRIGHTEST), size, interpolation=cv2.INTER_AREA)
-    if pose is not None:
-        _draw_skeleton(picture, (pose.joints_uvd[:, :2] + 0.5) * scale - 0.5, info, pose.confidence)
-        _draw_confidence(picture, pose.confidence, info)
+    for hand in hands:
+        uv = (hand.joints_uvd[:, :2] + 0.5) * scale - 0.5
+        color = hand_color(hand)
+        _draw_skeleton(picture, uv, info, hand.confidence, color if len(hands) > 1 else None)
+        below = np.clip([uv[:, 0].min(), uv[:, 1].max() + 22], (5, 40), (size[0] - 110, HEIGHT - 90))
+        _write(picture, f"{hand.handedness} {hand.sureness:.2f}", tuple(below.astype(int)), 0.55, color)
+    if len(hands) == 1:
+        _draw_confidence(picture, hands[0].confidence, info)
+    return picture
+
+
+def hand_color(hand: HandPose) -> tuple[int, int, int]:
+    """Blue, green, red of a hand; by its identity, so that it keeps it."""
+    return HAND_COLORS[hand.identity % len(HAND_COLORS)]
+
+
+def draw_curve(sureness: Sequence[float | None], width: int, height: int = 90) -> np.ndarray:
+    """Confidence over time, the last frame at the right end: (height, width, 3); None: no hand."""
+    picture = np.full((height, width, 3), BACKGROUND, np.uint8)
+    for level in (0.0, 0.5, 1.0):
+        y = round((height - 13) * (1 - level)) + 6
+        cv2.line(picture, (30, y), (width, y), (60, 60, 60), 1)
+        _write(picture, f"{level:.1f}", (2, y + 4), 0.35)
+    points = [
+        (width - 2 * (len(sureness) - i), round((height - 13) * (1 - value)) + 6)
+        for i, value in enumerate(sureness)
+        if value is not None
+    ]
+    for x, y in points:
+        if x > 30:
+            cv2.rectangle(picture, (x, y), (x + 1, y + 1), HAND_COLORS[0], -1)
     return picture
 
 
@@ -114,11 +147,17 @@ def shade(depth: np.ndarray, farthest: float, nearest: float) -> np.ndarray:
 
 
 def joint_colors(info: DatasetInfo) -> list[tuple[int, int, int]]:
-    """Red, green, blue of every joint: its finger's."""
-    colors = [(255, 255, 255)] * len(info.joint_names)
-    for chain, color in zip(info.chains, chain_colors(info.chains), strict=True):
-        for j in chain[1:] if len(chain) > 2 else chain:
-            colors[j] = tuple(round(255 * part) for part in to_rgb(color))
+    """Red, green, blue of every joint: its finger's; of the others, the wrist's or the knuckles'.
+
+    White is for the truth alone.
+    """
+    colors: list[tuple[int, int, int]] = [(0, 0, 0)] * len(info.joint_names)
+    chains = list(zip(info.chains, chain_colors(info.chains), strict=True))
+    # A joint in several chains: a finger's own joints come after its root, which all fingers share.
+    for part in (slice(0, 1), slice(1, None)):
+        for chain, color in reversed(chains):
+            for j in chain[part]:
+                colors[j] = tuple(round(255 * share) for share in to_rgb(color))
     return colors
 
 
@@ -132,14 +171,15 @@ def skeleton_segments(info: DatasetInfo) -> tuple[np.ndarray, np.ndarray]:
     return np.array(bones), np.array(colors, np.uint8)
 
 
-def _crop_tile(pose: HandPose, info: DatasetInfo) -> np.ndarray:
+def _crop_tile(pose: HandPose, info: DatasetInfo, several: bool) -> np.ndarray:
     """What the network saw, with the joints."""
     tile = _shade_crop(pose.crop, TILE)
     M = pose.crop.M.astype(np.float64)
     crop_uv = pose.joints_uvd[:, :2] @ M[:2, :2].T + M[:2, 2]
     zoom = TILE / pose.crop.image.shape[0]
-    _draw_skeleton(tile, (crop_uv + 0.5) * zoom - 0.5, info, pose.confidence)
-    _write(tile, "crop", (8, 18), 0.45)
+    color = hand_color(pose) if several else None
+    _draw_skeleton(tile, (crop_uv + 0.5) * zoom - 0.5, info, pose.confidence, color)
+    _write(tile, f"crop, {pose.handedness}" if several else "crop", (8, 18), 0.45)
     return tile
 
 
@@ -194,13 +234,20 @@ def _shade_crop(crop: Crop, edge: int) -> np.ndarray:
 
 
 def _draw_skeleton(
-    picture: np.ndarray, joint_uv: np.ndarray, info: DatasetInfo, confidence: np.ndarray
+    picture: np.ndarray,
+    joint_uv: np.ndarray,
+    info: DatasetInfo,
+    confidence: np.ndarray,
+    around: tuple[int, int, int] | None = None,
 ) -> None:
-    """Chains in their colours; a joint is filled as far as it is sure."""
+    """Chains in their colours, with a rim in the hand's; a joint is filled as far as it is sure."""
     # A hand that is near can project far outside: OpenCV's integers would overflow.
     points = [tuple(map(int, uv)) for uv in np.clip(np.rint(joint_uv), -10000, 10000)]
     colors = [color[::-1] for color in joint_colors(info)]
-    for (a, b), color in zip(*skeleton_segments(info), strict=True):
+    segments = skeleton_segments(info)
+    for a, b in segments[0] if around else ():
+        cv2.line(picture, points[a], points[b], around, 6, cv2.LINE_AA)
+    for (a, b), color in zip(*segments, strict=True):
         cv2.line(picture, points[a], points[b], color[::-1].tolist(), 2, cv2.LINE_AA)
     for point, color, sure in zip(points, colors, confidence, strict=True):
         cv2.circle(picture, point, 4, (0, 0, 0), -1, cv2.LINE_AA)
@@ -219,5 +266,11 @@ def _draw_confidence(picture: np.ndarray, confidence: np.ndarray, info: DatasetI
     _write(picture, "confidence", (10, bottom - height - 6), 0.4)
 
 
-def _write(picture: np.ndarray, text: str, place: tuple[int, int], size: float) -> None:
-    cv2.putText(picture, text, place, FONT, size, (235, 235, 235), 1, cv2.LINE_AA)
+def _write(
+    picture: np.ndarray,
+    text: str,
+    place: tuple[int, int],
+    size: float,
+    color: tuple[int, int, int] = (235, 235, 235),
+) -> None:
+    cv2.putText(picture, text, place, FONT, size, color, 1, cv2.LINE_AA)

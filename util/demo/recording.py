@@ -5,7 +5,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ FILM_START = 4096  # bytes that an .mp4 needs at the least
 GIF_EVERY = 2  # pictures; a GIF of all of them would be twice as large and no smoother to the eye
 GIF_SCALE = 0.5
 SHEET_PICTURES = 100
+FULL_SIZE = 4  # pictures on a sheet; more are halved
 
 # Takes a picture, and the seconds since the start where a camera took it: films keep its time.
 Add = Callable[[np.ndarray, float | None], None]
@@ -62,10 +63,10 @@ def write_poses(path: Path, header: dict) -> Iterator[Callable[..., None]]:
     """Save a header line and a pose a line as JSON; see `pose_line` for what to call it with."""
     with atomic_write(path) as temporary, temporary.open("w") as file:
         print(json.dumps(header), file=file)
-        yield lambda *frame, error="": print(pose_line(*frame, error=error), file=file)
+        yield lambda *frame, **more: print(pose_line(*frame, **more), file=file)
 
 
-def pose_header(predictor: HandPosePredictor, camera: Camera, handedness: Handedness) -> dict:
+def pose_header(predictor: HandPosePredictor, camera: Camera, handedness: Handedness, hands: int) -> dict:
     """What the poses of a file have in common (docs/camera.md, "The pose record")."""
     return {
         "format": "awr-poses",
@@ -73,23 +74,32 @@ def pose_header(predictor: HandPosePredictor, camera: Camera, handedness: Handed
         "joint_names": list(predictor.info.joint_names),
         "units": {"seconds": "s", "joints_xyz": "mm", "joints_uvd": "pixels, pixels, mm", "center_xyz": "mm"},
         "camera": camera._asdict(),
+        "hands": hands,
         "handedness": handedness,
         "model": str(predictor.checkpoint),
         "net": predictor.spec.net,
     }
 
 
-def pose_line(frame: str, pose: HandPose | None, seconds: float | None = None, error: str = "") -> str:
-    """One line of JSON: `frame`, and `pose` with joints in mm and pixels to three digits, null without a
-    hand; where a camera took the frame, the `seconds` since the start; the `error` of one not read."""
-    fields = ("joints_xyz", "joints_uvd", "center_xyz", "confidence")
-    time = {} if seconds is None else {"seconds": round(seconds, 3)}
-    record = None
-    if pose is not None:
-        # In float32, three digits would be printed as eleven.
-        record = {name: np.asarray(getattr(pose, name), np.float64).round(3).tolist() for name in fields}
-    failed = {"error": error} if error else {}
-    return json.dumps({"frame": frame, **time, "pose": record, **failed})
+def pose_line(
+    frame: str,
+    hands: Sequence[HandPose],
+    seconds: float | None = None,
+    several: bool = False,
+    error: str = "",
+) -> str:
+    """One line of JSON: `frame`; where a camera took it, the `seconds` since the start; the `pose`, null
+    without a hand, or the list `poses` where there may be several; the `error` of one not read."""
+    records = [hand.to_dict() for hand in hands]
+    for record in records:
+        del record["joint_names"]  # they are in the header
+    line: dict = {"frame": frame}
+    if seconds is not None:
+        line["seconds"] = round(seconds, 3)
+    line |= {"poses": records} if several else {"pose": records[0] if records else None}
+    if error:
+        line["error"] = error
+    return json.dumps(line)
 
 
 @contextmanager
@@ -211,12 +221,14 @@ def _sheet(temporary: Path, path: Path) -> Iterator[Add]:
     def add(picture: np.ndarray, _: float | None) -> None:
         if len(pictures) == SHEET_PICTURES:
             raise UserError(f"A sheet holds {SHEET_PICTURES} frames: pass --frames, or --save a film.")
-        pictures.append(cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
+        pictures.append(picture)
 
     yield add
     if not pictures:
         raise UserError("There is no frame to save.")
     columns = math.ceil(len(pictures) ** 0.5)
+    if len(pictures) > FULL_SIZE:
+        pictures = [cv2.resize(p, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for p in pictures]
     pictures += [np.zeros_like(pictures[0])] * (-len(pictures) % columns)
     rows = [np.hstack(pictures[i : i + columns]) for i in range(0, len(pictures), columns)]
     if not cv2.imwrite(str(temporary), np.vstack(rows)):

@@ -20,7 +20,7 @@ class InputSettings:
     strict: bool = False  # stop at the first frame that cannot be read, instead of naming it and going on
     seed: int = 0  # of the synthetic hand
     leaves: bool = False  # the synthetic hand goes away and comes back
-    body: bool = False  # and has a body behind it
+    body: bool = False  # and has a body behind it; with --hands 2 there are two
 
 
 @dataclass
@@ -31,11 +31,13 @@ class PoseSettings:
     net: str = "resnet_18"  # of a checkpoint that does not say, as published ones
     dataset: str = "synth"  # that such a checkpoint was trained on
     device: str = "auto"  # auto: CUDA where there is one, else the CPU; or cpu, cuda, cuda:1
-    backend: Literal["torch", "compile", "onnxruntime", "openvino"] = "torch"  # what runs the network
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # as far as the backend has it
-    handedness: Literal["right", "left"] = "right"  # of the hand; a mirrored picture shows the other
+    # what runs the network; auto: the fastest that is installed and as accurate, with its fastest precision
+    backend: Literal["auto", "torch", "compile", "onnxruntime", "openvino"] = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # as far as the backend has it; auto chooses its own
+    hands: int = 1  # at most; each is found and followed
+    handedness: Literal["auto", "right", "left"] = "auto"  # a mirrored picture shows the other side
     min_confidence: float | None = None  # joints' mean, below which there is no hand; None: the network's
-    track: bool | None = None  # a pose says where to look in the next frame; None: not in PNG files
+    track: bool | None = None  # a pose says where to look in the next frame; None: where frames are alike
     smooth: bool = False  # One-Euro filter over time; with tracking only
 
 
@@ -74,7 +76,11 @@ class DemoSettings(OutputSettings, PoseSettings, InputSettings):
             )
         if self.save and self.json and Path(self.save) in (Path(self.json), *Path(self.json).parents):
             raise UserError(f"--json {self.json} lies in --save {self.save}: name a place of its own.")
-        if self.backend != "torch" and (self.weights or self.serve):
+        if self.hands < 1:
+            raise UserError(f"hands is {self.hands}: it must be at least 1.")
+        if "synthetic" in self.source and self.hands > 2:
+            raise UserError(f"hands is {self.hands}: the synthetic source has at most 2.")
+        if self.backend not in ("auto", "torch") and (self.weights or self.serve):
             raise UserError(
                 f"--weights and --serve show weight maps, which backend {self.backend} does not give: "
                 "leave --backend out."

@@ -31,7 +31,8 @@ class Source(NamedTuple):
 
     name: for people. read: number of a frame -> (H, W) in the source's unit. length: number of frames,
     None where there is no end. camera: that took them. depth_scale: mm a unit. labels: a name for
-    each frame, None where the number is all. sequence: whether a frame follows from the one before.
+    each frame, None where the number is all. sequence: whether a frame follows from the one before;
+    None: nobody knows.
     live: whether frames come when a camera takes them.
     close: to be called at the end.
     """
@@ -42,7 +43,7 @@ class Source(NamedTuple):
     camera: Camera
     depth_scale: float
     labels: tuple[str, ...] | None = None
-    sequence: bool = True
+    sequence: bool | None = True
     live: bool = False
     close: Callable[[], None] = lambda: None
 
@@ -54,7 +55,7 @@ class Source(NamedTuple):
 class SourceOptions(NamedTuple):
     """camera: as parsed, None where none is given. depth_scale: mm a unit, None: the camera's or file's.
 
-    seed, leaves, body: of a synthetic hand.
+    seed, leaves, body, hands: of synthetic hands.
     """
 
     camera: DepthCamera | Camera | None = None
@@ -62,6 +63,7 @@ class SourceOptions(NamedTuple):
     seed: int = 0
     leaves: bool = False
     body: bool = False
+    hands: int = 1
 
 
 def open_source(name: str, options: SourceOptions) -> Source:
@@ -210,7 +212,7 @@ def _files(name: str, files: list[Path], options: SourceOptions) -> Source:
 
     camera, scale = _intrinsics(name, first.shape, own, options)
     labels = tuple(file.name for file in files)
-    return Source(name, read, len(files), camera, scale, labels, sequence=False)
+    return Source(name, read, len(files), camera, scale, labels, sequence=None)
 
 
 def _first_readable(files: list[Path]) -> tuple[np.ndarray, DepthCamera | None]:
@@ -270,7 +272,7 @@ def _video(path: Path, options: SourceOptions) -> Source:
 
 def _synthetic(options: SourceOptions) -> Source:
     try:
-        from dataloader.synthetic.motion import MovingHand
+        from dataloader.synthetic.motion import MovingHand, TwoMovingHands
         from dataloader.synthetic.writer import load_model
 
         model = load_model()
@@ -283,7 +285,8 @@ def _synthetic(options: SourceOptions) -> Source:
         camera, size = options.camera.camera, options.camera.frame_size
     elif options.camera is not None:
         camera = options.camera
-    hand = MovingHand(model, options.seed, camera, size, options.leaves, options.body)
+    moving = MovingHand if options.hands == 1 else TwoMovingHands
+    hand = moving(model, options.seed, camera, size, options.leaves, options.body)
     return Source("synthetic", lambda i: hand.frame(i).depth, None, camera, 1.0)
 
 

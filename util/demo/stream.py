@@ -1,11 +1,14 @@
 """From a source's frames, through the network, to where the settings say."""
 
 import time
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from itertools import count
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -15,14 +18,16 @@ from util import UserError
 from util.camera import NO_READING, parse_camera, to_millimetres
 from util.checkpoint import spec_from_config
 from util.demo import recording
+from util.demo.ahead import ReadFrame, read_ahead
 from util.demo.live_page import serve
 from util.demo.overlay import draw_panel
-from util.demo.recording import pose_header, record, window, write_poses
+from util.demo.poses import Poser
+from util.demo.recording import Add, pose_header, record, window, write_poses
 from util.demo.settings import DemoSettings
 from util.demo.sources import Source, SourceOptions, open_source
-from util.inference.predictor import DEFAULT_CHECKPOINT, Handedness, HandPose, HandPosePredictor
-from util.inference.tracker import HandTracker, OneEuro
+from util.inference.predictor import DEFAULT_CHECKPOINT, HandPose, HandPosePredictor
 
+SHORT = 100  # frames
 LOOKED_AT = 30  # frames without a hand, to say why
 # mm a unit that a camera or a file may have, tried in this order where no reading is near.
 UNITS = (
@@ -42,21 +47,26 @@ def run_demo(settings: DemoSettings) -> None:
         FileNotFoundError, UserError, OSError: for a source or an output that cannot be used.
     """
     camera = parse_camera(settings.camera) if settings.camera else None
-    options = SourceOptions(camera, settings.depth_scale, settings.seed, settings.leaves, settings.body)
-    predictor = load_predictor(settings)
+    synthetic = (settings.seed, settings.leaves, settings.body, settings.hands)
+    options = SourceOptions(camera, settings.depth_scale, *synthetic)
     with ExitStack() as stack:
         sources = []
         for name in settings.source:
             sources.append(open_source(name, options))
             stack.callback(sources[-1].close)
+        predictor = load_predictor(settings, sources[0])
         if settings.serve:
-            serve(sources, predictor, settings.handedness, settings.port)
+            serve(sources, predictor, settings)
         else:
             run_stream(sources[0], predictor, settings)
 
 
-def load_predictor(settings: DemoSettings) -> HandPosePredictor:
-    """The networks that the settings name."""
+def load_predictor(settings: DemoSettings, source: Source) -> HandPosePredictor:
+    """The network that the settings name, run by what suits the source."""
+    length, backend = min(filter(None, (source.length, settings.frames)), default=None), settings.backend
+    # Other engines give no weight maps, and take 10 s to start, which a few frames do not make up for.
+    if backend == "auto" and (settings.weights or settings.serve or (length or SHORT) < SHORT):
+        backend = "torch"
     assumed = spec_from_config(Config(net=settings.net, dataset=settings.dataset).resolved())
     predictor = HandPosePredictor(
         settings.load_model or DEFAULT_CHECKPOINT,
@@ -64,7 +74,7 @@ def load_predictor(settings: DemoSettings) -> HandPosePredictor:
         settings.precision,
         min_confidence=settings.min_confidence,
         assumed=assumed,
-        backend=settings.backend,
+        backend=backend,
         depth_range=settings.depth_range,
     )
     if predictor.network is None and (settings.weights or settings.serve):
@@ -72,70 +82,158 @@ def load_predictor(settings: DemoSettings) -> HandPosePredictor:
             f"--weights and --serve show weight maps, which {settings.load_model} does not give: "
             "use the checkpoint that it was made from."
         )
-    if predictor.precision not in (settings.precision, "int8"):
+    if settings.backend == "auto":
+        print(f"Running by {predictor.backend} in {predictor.precision}.")
+    elif predictor.precision not in (settings.precision, "int8"):
         print(f"{settings.precision} is not faster on this {predictor.device}: using {predictor.precision}.")
     return predictor
 
 
+class Seen(NamedTuple):
+    """A frame, the hands in it, and if there is none, why."""
+
+    frame: ReadFrame
+    hands: list[HandPose]
+    reason: str
+
+
+class Output(NamedTuple):
+    """Where frames go; what is None is not wanted."""
+
+    pictures: Add | None
+    lines: Callable[..., None] | None
+    show: Callable[[np.ndarray], bool] | None
+
+
 def run_stream(source: Source, predictor: HandPosePredictor, settings: DemoSettings) -> None:
-    """Every frame of a source through the network and to where the settings say."""
-    pose_of = make_poser(
-        source, predictor, settings.handedness, settings.track, settings.smooth, settings.weights
-    )
+    """Every frame of a source through the network and to where the settings say.
+
+    Reading, network and drawing run side by side, each in its own thread.
+    """
+    poser = Poser(source, predictor, settings)
     length = min(filter(None, (source.length, settings.frames)), default=None)
     if settings.save.endswith(".png") and not 0 < (length or 0) <= recording.SHEET_PICTURES:
         raise UserError(f"A sheet holds {recording.SHEET_PICTURES} frames: pass --frames, or --save a film.")
-    done = seen = rate = 0
-    failures: list[str] = []
-    nothing = NoHand(settings.depth_range)
-    started = time.perf_counter()
+    run = _Run(source, predictor, settings)
     with ExitStack() as stack:
         pictures = stack.enter_context(record(Path(settings.save))) if settings.save else None
-        header = pose_header(predictor, source.camera, settings.handedness)
+        header = pose_header(predictor, source.camera, settings.handedness, settings.hands)
         lines = stack.enter_context(write_poses(Path(settings.json), header)) if settings.json else None
         show = stack.enter_context(window("AWR")) if settings.show else None
+        run.output = Output(pictures, lines, show)
         # Ctrl-C is how an endless stream ends: what was saved until then is kept.
         stack.enter_context(suppress(KeyboardInterrupt))
-        for i in tqdm(range(length) if length else count(), desc="frames", unit="frame"):
+        drawer = stack.enter_context(ThreadPoolExecutor(1))
+        frames = stack.enter_context(read_ahead(source, length))
+        stack.callback(run.finish)
+        for frame in tqdm(frames, total=length, desc="frames", unit="frame"):
+            seen, error = None, frame.error
             try:
-                depth = source.read(i)
-                pose = pose_of(depth)
-            except (UserError, OSError) as error:
-                failures.append(str(error))
-                last = settings.strict or source.live or (length is not None and i == length - 1)
-                if last and not done:
-                    raise  # there is nothing to keep
-                if lines:
-                    lines(source.label(i), None, error=str(error))
-                if settings.strict or source.live:
-                    break  # what was computed is kept
-                continue
-            done, seen = done + 1, seen + (pose is not None)
-            if not seen:
-                nothing.look_at(depth, source.depth_scale)
-            elapsed = time.perf_counter() - started
-            rate, seconds = done / elapsed, elapsed if source.live else None
-            if lines:
-                lines(source.label(i), pose, seconds)
-            if pictures or show:
-                sure = f"confidence {pose.confidence.mean():.2f}" if pose is not None else "no hand"
-                headline = f"{source.label(i)}   {rate:.1f} frames/s   {sure}"
-                depth_mm = to_millimetres(depth, source.depth_scale)
-                picture = draw_panel(
-                    depth_mm, pose, predictor.info, source.camera, headline, settings.weights
-                )
-                if pictures:
-                    pictures(picture, seconds)
-                if show and show(picture):
-                    break
-    print(f"A hand in {seen} of {done} frames; {rate:.1f} frames a second from end to end.")
-    if done and not seen:
-        print(nothing.reason())
-    if len(failures) == 1:
-        raise UserError(failures[0])
-    if failures:
-        share = f"{len(failures)} of {done + len(failures)}"
-        raise UserError(f"{share} frames could not be read; the first: {failures[0]}")
+                seen = Seen(frame, *poser(frame.depth)) if error is None else None
+            except (UserError, OSError) as unusable:
+                error = unusable
+            if error is not None and not run.failed(frame, error, drawer, length):
+                break
+            if seen is not None and run.drawn(drawer.submit(run.draw, seen)):
+                break
+    run.report()
+
+
+class _Run:
+    """What a stream has come to: counts, failures, and the frames that are being drawn."""
+
+    def __init__(self, source: Source, predictor: HandPosePredictor, settings: DemoSettings):
+        self.source, self.predictor, self.settings = source, predictor, settings
+        self.output = Output(None, None, None)
+        self.done = self.with_hand = 0
+        self.failures: list[str] = []
+        self.nothing = NoHand(settings.depth_range)
+        self.delays: list[float] = []  # seconds from read to drawn, of a live camera
+        self._waiting: deque[Future] = deque()
+        self._started = self._ended = time.perf_counter()
+
+    def failed(
+        self, frame: ReadFrame, error: Exception, drawer: ThreadPoolExecutor, length: int | None
+    ) -> bool:
+        """Note a frame that could not be read; False where that ends the stream."""
+        if not isinstance(error, UserError | OSError):
+            raise error
+        self.failures.append(str(error))
+        ends = self.settings.strict or self.source.live
+        self.finish()
+        if not self.done and (ends or frame.i + 1 == length):
+            raise error  # there is nothing to keep
+        if self.output.lines:
+            several = self.settings.hands > 1
+            line = partial(
+                self.output.lines, self.source.label(frame.i), [], several=several, error=str(error)
+            )
+            self._waiting.append(drawer.submit(line))
+        return not ends
+
+    def drawn(self, drawing: Future) -> bool:
+        """Wait until at most one frame more is to be drawn; True where the window was closed."""
+        self._waiting.append(drawing)
+        closed = False
+        while len(self._waiting) > 1:
+            closed |= self._finish_one()
+        if closed:
+            self.output = self.output._replace(show=None)
+        return closed
+
+    def finish(self) -> None:
+        """Wait for all that is to be drawn."""
+        while self._waiting:
+            self._finish_one()
+
+    def _finish_one(self) -> bool:
+        picture = self._waiting.popleft().result()
+        # A window belongs to the main thread.
+        return picture is not None and self.output.show is not None and self.output.show(picture)
+
+    def draw(self, seen: Seen) -> np.ndarray | None:
+        """Write a frame's poses and picture; the picture, where a window waits for it."""
+        (i, depth, moment, _), hands, reason = seen
+        self.done, self.with_hand = self.done + 1, self.with_hand + bool(hands)
+        if not self.with_hand:
+            self.nothing.look_at(depth, self.source.depth_scale)
+        elapsed = time.perf_counter() - self._started
+        seconds, label = moment - self._started if self.source.live else None, self.source.label(i)
+        pictures, lines, show = self.output
+        if lines:
+            lines(label, hands, seconds, several=self.settings.hands > 1)
+        picture = None
+        if pictures or show:
+            headline = f"{label}   {self.done / elapsed:.1f} frames/s   {reason}"
+            depth_mm = to_millimetres(depth, self.source.depth_scale)
+            info, camera = self.predictor.info, self.source.camera
+            picture = draw_panel(depth_mm, hands, info, camera, headline, self.settings.weights)
+            if pictures:
+                pictures(picture, seconds)
+        self._ended = time.perf_counter()
+        self.delays.append(self._ended - moment)
+        return picture if show else None
+
+    def report(self) -> None:
+        """Print what came of the frames.
+
+        Raises:
+            UserError: where frames could not be read.
+        """
+        rate = self.done / max(self._ended - self._started, 1e-9)
+        print(
+            f"A hand in {self.with_hand} of {self.done} frames; {rate:.1f} frames a second from end to end."
+        )
+        if self.source.live and self.delays:
+            middle, late = 1000 * np.quantile(self.delays, [0.5, 0.95])
+            print(f"From read to drawn: {middle:.0f} ms (median), {late:.0f} ms (95th percentile).")
+        if self.done and not self.with_hand:
+            print(self.nothing.reason())
+        if len(self.failures) == 1:
+            raise UserError(self.failures[0])
+        if self.failures:
+            share = f"{len(self.failures)} of {self.done + len(self.failures)}"
+            raise UserError(f"{share} frames could not be read; the first: {self.failures[0]}")
 
 
 @dataclass
@@ -182,49 +280,3 @@ class NoHand:
         if self.stretched:
             return f"{found}: frames that were stretched to all of 16 bits have lost their unit."
         return f"{found}: check the unit (--depth_scale, mm a unit), or pass another --depth_range."
-
-
-def make_poser(
-    source: Source,
-    predictor: HandPosePredictor,
-    handedness: Handedness = "right",
-    track: bool | None = None,
-    smooth: bool = False,
-    weights: bool = False,
-) -> Callable[[np.ndarray], HandPose | None]:
-    """From a source's frame to its pose, tracked or each frame on its own.
-
-    Args:
-        source: of the frames.
-        predictor: of single frames.
-        handedness, weights: as for `HandPosePredictor.predict`.
-        track: None tracks where a frame follows from the one before.
-        smooth: filter the tracked joints over time.
-
-    Raises:
-        UserError: where there is nothing to smooth.
-    """
-    if track is None:
-        track = source.sequence
-    if smooth and not track:
-        raise UserError("--smooth is for a stream that is tracked: pass --track True too.")
-    if not track:
-        return lambda depth: predictor.predict(
-            depth, source.camera, None, handedness, source.depth_scale, weights
-        )
-    smoothing = OneEuro() if smooth else None
-    tracker = HandTracker(predictor, source.camera, handedness, source.depth_scale, smoothing, weights)
-    return _in_its_own_time(tracker) if source.live else tracker.update
-
-
-def _in_its_own_time(tracker: HandTracker) -> Callable[[np.ndarray], HandPose | None]:
-    """Update with the time that really passed: a live camera waits for nobody."""
-    last = time.perf_counter()
-
-    def update(depth: np.ndarray) -> HandPose | None:
-        nonlocal last
-        now = time.perf_counter()
-        seconds, last = now - last, now
-        return tracker.update(depth, seconds)
-
-    return update
