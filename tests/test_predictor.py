@@ -1,6 +1,8 @@
 """From a depth frame to a pose: mirrored, in any unit, damaged, real, and with no hand in it."""
 
 import json
+import os
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -29,6 +31,7 @@ from tests.helpers.trained_network import SPEC
 from tests.helpers.trained_network import trained as trained_alike
 from util.camera import Camera, to_millimetres, uvd_to_crop
 from util.checkpoint import RESULTS, ModelSpec, save_checkpoint
+from util.deployment import backends
 from util.inference.find_hand import center_from_depth
 from util.inference.predictor import HandPosePredictor, next_center
 from util.inference.separate import without_others
@@ -534,3 +537,28 @@ def test_a_found_hand_is_looked_at_again_around_its_joints(blob, hand, monkeypat
     np.testing.assert_allclose(second[0], next_center(answer))
     assert np.linalg.norm(second[0] - first[0]) > 1
     np.testing.assert_array_equal(pose.center_xyz, second[0])
+
+
+def test_auto_takes_the_fastest_that_is_there(tmp_path, monkeypatch):
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(backends, "find_spec", lambda name: None)
+    assert backends.fastest_backend(cpu) == ("torch", "fp32")
+    monkeypatch.setattr(backends, "find_spec", lambda name: name)
+    assert backends.fastest_backend(gpu, "fp16") == ("torch", "fp16")
+    for capabilities, precision in ((["FP32"], "fp32"), (["FP32", "BF16"], "bf16")):
+        core = SimpleNamespace(get_property=lambda *_, has=capabilities: has)
+        monkeypatch.setattr(backends, "openvino_core", lambda core=core: core)
+        assert backends.fastest_backend(cpu) == ("openvino", precision)
+
+    checkpoint, int8 = tmp_path / "a.pth", tmp_path / "a.xml"
+    checkpoint.touch()
+    monkeypatch.setattr(backends, "has_vnni", lambda: True)
+    assert backends.exported_int8(checkpoint, cpu) is None  # not exported
+    int8.touch()
+    assert backends.exported_int8(checkpoint, cpu) == int8
+    assert backends.exported_int8(checkpoint, gpu) is None
+    os.utime(int8, (0, 0))  # of older weights
+    assert backends.exported_int8(checkpoint, cpu) is None
+    int8.touch()
+    monkeypatch.setattr(backends, "has_vnni", lambda: False)
+    assert backends.exported_int8(checkpoint, cpu) is None

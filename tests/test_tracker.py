@@ -195,17 +195,29 @@ def test_the_side_is_decided_in_the_first_frames_and_kept():
 
     predictor = ScriptedPredictor(
         pose_at(0, 0.8, "left"),  # found
-        *both(0.75, 0.85),
+        *both(0.75, 0.8),
         *both(0.75, 0.9),  # together a lead of more than LEAD
         pose_at(0, 0.8, "left"),
-        None,  # lost
+        *(None, None),  # not where it was, nor elsewhere as a left hand
         pose_at(0, 0.8),  # found anew, as a right hand
         *both(0.8, 0.7),
     )
-    poses = track(predictor, 6, handedness="auto")
-    assert [pose.handedness for pose in poses] == ["left"] * 4 + ["right"] * 2
+    poses = track(predictor, 7, handedness="auto")
+    assert [pose and pose.handedness for pose in poses] == ["left"] * 4 + [None] + ["right"] * 2
     sides = [call.side for call in predictor.calls]
-    assert sides == ["auto", "right", "left", "right", "left", "left", "left", "auto", "right", "left"]
+    assert sides == [
+        "auto",
+        "right",
+        "left",
+        "right",
+        "left",
+        "left",
+        "left",
+        "left",
+        "auto",
+        "right",
+        "left",
+    ]
 
 
 def test_a_wrong_side_is_noticed_later():

@@ -17,7 +17,7 @@ from config import Config
 from util import UserError
 from util.checkpoint import ModelSpec, check_spec, load_or_init_network, spec_from_dict
 from util.deployment.graph import JointNetwork, require, to_onnx
-from util.device import pick_device, usable_precision
+from util.device import has_vnni, pick_device, usable_precision
 
 BACKENDS = {
     "torch": ("fp32", "bf16", "fp16"),
@@ -141,6 +141,17 @@ def fastest_backend(device: torch.device, precision: str = "fp32") -> tuple[str,
         return "torch", precision
     has_bf16 = "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return "openvino", "bf16" if has_bf16 else "fp32"
+
+
+def exported_int8(checkpoint: Path, device: torch.device) -> Path | None:
+    """The int8 file that was exported from a checkpoint to a place beside it, where it is fast; or None.
+
+    It has the checkpoint's name, ends in .xml and is newer.
+    """
+    path = checkpoint.with_suffix(ENGINE_SUFFIX)
+    if not (device.type == "cpu" and has_vnni() and path.is_file() and find_spec("openvino")):
+        return None
+    return path if path.stat().st_mtime >= checkpoint.stat().st_mtime else None
 
 
 def best_precision(backend: str, precision: str, device: torch.device) -> str:

@@ -24,6 +24,7 @@ from util.checkpoint import RESULTS, ModelSpec, load_network, spec_from_config
 from util.deployment.backends import (
     ENGINE_SUFFIX,
     best_precision,
+    exported_int8,
     fastest_backend,
     load_backend,
     load_engine,
@@ -49,9 +50,12 @@ HAND_AREA = 2000.0  # mm² facing the camera; what is smaller is a finger or a s
 MIN_CONFIDENCE, REACQUIRE_BELOW = 0.3, 0.4
 NEAREST = 1.0  # mm; a centre before it is in the lens, and its pixels overflow
 SAME_HAND = 40.0  # mm between the joints of two answers, in the mean, below which they are of one hand
-# A found hand's answer at the rough centre: by how much less sure than the other side's it may be, and at
-# what share of min_confidence, to look again around its joints. A second look changed it by at most 0.15.
-SIDE_MARGIN, HOPELESS = 0.1, 0.5
+# A found hand is looked at again around its joints if they lie so many mm from the centre. At 15, 4 of 10 of
+# 200 synthetic hands are not, which costs 0.03 mm of their mean error of 7 (both networks).
+CENTER_MOVED = 15.0
+# Its answer at the rough centre may be less sure by so much than the other side's, and than min_confidence,
+# to look again. A second look made it surer by at most 0.15 (90 frames of four sets, hourglass_1).
+SIDE_MARGIN, MOST_GAIN = 0.1, 0.15
 SPARE_CENTERS = 2  # looked at beside the wanted hands: an elbow or a head may come before a hand
 
 
@@ -118,8 +122,9 @@ class HandPosePredictor:
         checkpoint: weights of the pose network, or an int8 file (.xml), which is run by OpenVINO on the CPU.
         device: auto, cpu, cuda or cuda:N.
         precision: of the network: fp32, bf16 or fp16, as far as the backend has it.
-        backend: what runs the pose network: torch, compile, onnxruntime or openvino; auto: see
-            `fastest_backend`, which chooses the precision too. The attributes say what it became.
+        backend: what runs the pose network: torch, compile, onnxruntime or openvino; auto: an
+            int8 file beside the checkpoint, see `exported_int8`, else as `fastest_backend` says, which
+            chooses the precision too. The attributes say what it became.
         min_confidence: mean confidence of the joints below which there is no hand; None: the network's own.
         assumed: what to take for a checkpoint that does not say what it holds, as published ones.
         depth_range: nearest and farthest depth of a hand that is to be found, mm.
@@ -138,7 +143,10 @@ class HandPosePredictor:
         backend: str = "torch",
         depth_range: tuple[float, float] = DEPTH_RANGE,
     ):
-        checkpoint = self.checkpoint = Path(checkpoint)
+        checkpoint = Path(checkpoint)
+        if backend == "auto" and checkpoint.is_file():
+            checkpoint = exported_int8(checkpoint, pick_device(device)) or checkpoint
+        self.checkpoint = checkpoint
         if checkpoint.suffix == ENGINE_SUFFIX:
             self.device, self.network = torch.device("cpu"), None
             self.backend, self.precision = "openvino", "int8"
@@ -275,10 +283,12 @@ class HandPosePredictor:
         except UserError as error:
             return Found([], str(error))
         frames, found = [frame] * len(centers), np.ones(len(centers), bool)
-        poses = self._predict(frames, camera, centers, found, sides, weights and most == 1)
+        poses = self._predict(frames, camera, centers, found, sides, weights)
         hands = distinct([pose for pose in poses if self._is_hand(pose, camera)], known)[:max_hands]
         if not hands:
-            return Found([], f"low confidence: {max(map(_sureness, poses)):.2f}")
+            best = max(map(_sureness, poses))
+            unsure = 0 <= best < self.min_confidence
+            return Found([], f"low confidence: {best:.2f}" if unsure else "too small for a hand")
         if len(hands) + len(known) > 1:  # once more, each without the others in its crop
             everyone = [hand.joints_xyz for hand in (*hands, *known)]
             frames = without_others(frame, camera, everyone, self.cube)
@@ -305,7 +315,7 @@ class HandPosePredictor:
         answers: list[dict[Side, HandPose | None]] = [{} for _ in frames]
         asked = [(i, side) for i in range(len(frames)) for side in sides]
         looks = [Look(frames[i], centers[i], side) for i, side in asked]
-        first = self.look(looks, camera, weights and not found.all(), every=True)
+        first = self.look(looks, camera, weights, every=True)
         for (i, side), pose in zip(asked, first, strict=True):
             answers[i][side] = pose
         # The centre that depth alone gives may be centimetres off: the first answer is a better one.
@@ -320,10 +330,12 @@ class HandPosePredictor:
         ]
 
     def _promising(self, answers: dict[Side, HandPose | None]) -> list[Side]:
-        """Sides that may be the right one, going by the first answers; none where it is hardly a hand."""
+        """Sides to look at again: that may be the right one, where the first answers moved the centre."""
         best = max(map(_sureness, answers.values()))
-        least = max(best - SIDE_MARGIN, HOPELESS * self.min_confidence)
-        return [side for side, pose in answers.items() if _sureness(pose) >= least]
+        least = max(best - SIDE_MARGIN, self.min_confidence - MOST_GAIN)
+        likely = {side: pose for side, pose in answers.items() if _sureness(pose) >= least}
+        moved = [np.linalg.norm(next_center(pose) - pose.center_xyz) for pose in likely.values()]
+        return list(likely) if max(moved, default=0.0) > CENTER_MOVED else []
 
     def look(
         self, looks: Sequence[Look], camera: Camera, weights: bool = False, every: bool = False

@@ -27,7 +27,7 @@ MEMORY = 60  # frames that a hand may be away and keep its identity
 SEARCH_EVERY, SEARCH_LOST = 15, 4
 # Both sides are tried until one leads by LEAD, the sum of their confidences' difference, but in at most
 # DECIDE frames; then in one of RECHECK. An older vote counts FADE less.
-LEAD, DECIDE, RECHECK, FADE = 0.2, 10, 30, 0.9
+LEAD, DECIDE, RECHECK, FADE = 0.12, 10, 30, 0.9
 FARTHEST = 800.0  # mm from where a hand was last seen, for it to be the same
 OTHER_SIDE = 300.0  # mm that count for it where the side is another
 
@@ -165,7 +165,10 @@ class HandTracker:
         """Look in the whole frame for hands that are not followed with confidence."""
         known = [pose for track, pose in poses.items() if track not in unsure]
         room = self.max_hands - len(known)
-        found = self.predictor.search(frame, self.camera, room, self.handedness, self.weights, known)
+        # A hand that was here a frame ago has not changed its side.
+        same = self.max_hands == 1 and unsure and unsure[0].decided
+        handedness = unsure[0].pose.handedness if same else self.handedness
+        found = self.predictor.search(frame, self.camera, room, handedness, self.weights, known)
         self.reason = found.reason
         free = [track for track in self._tracks if track.missing or track in unsure]
         for pose in found.hands:
@@ -206,9 +209,13 @@ class _Track:
 
     def sides(self, allowed: tuple[Side, ...]) -> tuple[Side, ...]:
         """Those to try in the next frame."""
-        lead = abs(self._votes["right"] - self._votes["left"])
-        doubted = (lead < LEAD and self._age < DECIDE) or self._age % RECHECK == 0
+        doubted = not self.decided or self._age % RECHECK == 0
         return allowed if doubted or len(allowed) == 1 else (self.pose.handedness,)
+
+    @property
+    def decided(self) -> bool:
+        """Whether the votes say which side it is."""
+        return self._age >= DECIDE or abs(self._votes["right"] - self._votes["left"]) >= LEAD
 
     def vote(self, answers: list[HandPose | None]) -> HandPose | None:
         """Of the answers, one a side, that of the side which was surer so far."""
