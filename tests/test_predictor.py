@@ -470,6 +470,13 @@ def test_a_hands_frame_has_nothing_of_another(apart, behind):
     assert all(frame is both for frame in far)
 
 
+def test_hands_outside_the_frame_share_nothing():
+    small, cube = np.full((4, 4), 500.0, np.float32), np.array([300.0, 300, 300])
+    for x in (0.0, 2000.0):
+        hands = [np.array([[x, 0, 500]]), np.array([[x + 100, 0, 520]])]
+        assert len(without_others(small, NYU_CAMERA, hands, cube)) == 2
+
+
 def test_two_hands_that_touch_keep_what_they_share():
     one = np.zeros((480, 640), np.float32)
     one[200:260, 240:400] = 600  # a bar, of which each hand has half

@@ -228,8 +228,8 @@ def test_a_wrong_side_is_noticed_later():
         answers += [pose_at(0, 0.7)] if i % RECHECK else [pose_at(0, 0.7), pose_at(0, 0.9, "left")]
         if i % RECHECK == 0:
             break
-    poses = track(ScriptedPredictor(*answers), RECHECK + 1, handedness="auto")
-    assert [pose.handedness for pose in poses] == ["right"] * RECHECK + ["left"]
+    poses = track(ScriptedPredictor(*answers), RECHECK + 2, handedness="auto")
+    assert [pose.handedness for pose in poses] == ["right"] * (RECHECK + 1) + ["left"]
 
 
 class TwoHandsPredictor:

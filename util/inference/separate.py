@@ -65,7 +65,9 @@ class _Parts:
         for axis in (0, 1):
             jump = np.abs(np.diff(self.depth, axis=axis)) > DEPTH_EDGE
             smooth &= ~np.pad(jump, [(0, 1) if axis == a else (0, 0) for a in (0, 1)])
-        self.count, self.part = cv2.connectedComponents(smooth.astype(np.uint8), connectivity=4)
+        self.count, self.part = 1, np.zeros(smooth.shape, np.int32)
+        if smooth.any():  # OpenCV ends the process for an image without pixels
+            self.count, self.part = cv2.connectedComponents(smooth.astype(np.uint8), connectivity=4)
 
     def share_nearer(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
         """The share of every part (count,) that is nearer to one hand's points than to the other's."""
