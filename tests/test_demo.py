@@ -75,6 +75,22 @@ def test_poses_as_json(demo, tmp_path, stack):
             np.testing.assert_allclose(line["pose"][name], getattr(pose, name), atol=6e-4)
 
 
+def test_poses_of_two_hands_as_json(demo, tmp_path, stack):
+    both = np.load(stack)[0].copy()
+    both[:, 200:] = np.load(stack)[0][:, 100:220]  # the hand once more, to the right
+    np.save(tmp_path / "both.npy", np.stack([both] * 2))
+    ran = demo("--hands", 2, "--json", tmp_path / "a.jsonl", source=tmp_path / "both.npy")
+    assert ran.code == 0, ran.err
+    header, *lines = map(json.loads, (tmp_path / "a.jsonl").read_text().splitlines())
+    assert header["hands"] == 2
+    for line in lines:
+        assert "pose" not in line
+        assert [hand["identity"] for hand in line["poses"]] == [0, 1]
+        assert {hand["handedness"] for hand in line["poses"]} == {"right"}
+        places = [np.mean(hand["joints_uvd"], axis=0)[0] for hand in line["poses"]]
+        assert abs(places[0] - places[1]) > 50
+
+
 def test_a_film_a_gif_and_a_folder(demo, tmp_path):
     for name in ("film.mp4", "film.gif", "pictures"):
         ran = demo("--save", tmp_path / name, "--weights")

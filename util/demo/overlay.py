@@ -273,4 +273,5 @@ def _write(
     size: float,
     color: tuple[int, int, int] = (235, 235, 235),
 ) -> None:
+    cv2.putText(picture, text, place, FONT, size, (0, 0, 0), 4, cv2.LINE_AA)  # readable on a white hand
     cv2.putText(picture, text, place, FONT, size, color, 1, cv2.LINE_AA)

@@ -56,7 +56,8 @@ class Poser:
         if not (same_scene(self._before, frame) if self.track is None else self.track):
             self.reset()
         self._before = frame
-        return self.tracker.update_hands(depth, seconds), self.tracker.reason
+        hands = self.tracker.update_hands(depth, seconds)
+        return hands, "" if hands else self.tracker.reason
 
     def reset(self) -> None:
         """Forget the hands: the next frame does not follow from the last."""

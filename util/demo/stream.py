@@ -28,6 +28,7 @@ from util.demo.sources import Source, SourceOptions, open_source
 from util.inference.predictor import DEFAULT_CHECKPOINT, HandPose, HandPosePredictor
 
 SHORT = 100  # frames
+DELAYS = 10_000  # of the last frames, for their median
 LOOKED_AT = 30  # frames without a hand, to say why
 # mm a unit that a camera or a file may have, tried in this order where no reading is near.
 UNITS = (
@@ -148,7 +149,7 @@ class _Run:
         self.done = self.with_hand = 0
         self.failures: list[str] = []
         self.nothing = NoHand(settings.depth_range)
-        self.delays: list[float] = []  # seconds from read to drawn, of a live camera
+        self.delays: deque[float] = deque(maxlen=DELAYS)  # seconds from read to drawn
         self._waiting: deque[Future] = deque()
         self._started = self._ended = time.perf_counter()
 
@@ -204,7 +205,8 @@ class _Run:
             lines(label, hands, seconds, several=self.settings.hands > 1)
         picture = None
         if pictures or show:
-            headline = f"{label}   {self.done / elapsed:.1f} frames/s   {reason}"
+            rate = f"{self.done / elapsed:.1f} frames/s" if show or self.source.live else ""
+            headline = "   ".join(filter(None, (label, rate, reason)))
             depth_mm = to_millimetres(depth, self.source.depth_scale)
             info, camera = self.predictor.info, self.source.camera
             picture = draw_panel(depth_mm, hands, info, camera, headline, self.settings.weights)

@@ -173,18 +173,21 @@ class HandTracker:
         free = [track for track in self._tracks if track.missing or track in unsure]
         for pose in found.hands:
             track = min(free, key=lambda track: track.unlikeness(pose), default=None)
-            if track is None or (self.max_hands > 1 and track.unlikeness(pose) > FARTHEST):
-                if len(poses) < self.max_hands:
-                    used = {track.identity for track in self._tracks}
-                    identity = next(i for i in range(len(used) + 1) if i not in used)
-                    self._tracks.append(_Track(identity, pose, self.smoothing))
-                    poses[self._tracks[-1]] = pose
+            is_new = track is None or (self.max_hands > 1 and track.unlikeness(pose) > FARTHEST)
+            if len(poses) >= self.max_hands and (is_new or track not in poses):
                 continue
-            free.remove(track)
-            if _sureness(poses.get(track)) < pose.sureness and (
-                track in poses or len(poses) < self.max_hands
-            ):
+            if is_new:
+                track = self._new_track(pose)
+            else:
+                free.remove(track)
+            if _sureness(poses.get(track)) < pose.sureness:
                 poses[track] = pose
+
+    def _new_track(self, pose: HandPose) -> "_Track":
+        used = {track.identity for track in self._tracks}
+        identity = next(i for i in range(len(used) + 1) if i not in used)
+        self._tracks.append(_Track(identity, pose, self.smoothing))
+        return self._tracks[-1]
 
     def _smoothed(self, track: "_Track", seconds: float) -> HandPose:
         pose = track.pose._replace(identity=track.identity)
