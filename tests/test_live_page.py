@@ -182,6 +182,34 @@ def test_a_source_of_one_frame(tmp_path):
 
 
 @needs_viser
+def test_a_folder_may_come_first(sources, tmp_path):
+    page = LivePage([sources[1]], blob_predictor(tmp_path), RIGHT)
+    try:
+        assert page.step()
+        assert not page.play.value  # nobody knows whether its files follow one another
+        assert "left.png" in page.status.content
+    finally:
+        page.close()
+
+
+@needs_viser
+def test_two_hands_on_the_page(tmp_path):
+    one = ball_hand(open_hand([-110.0, 0, 600]))[::2, ::2]
+    other = ball_hand(open_hand([110.0, 0, 600]))[::2, ::2]
+    source = Source("both", lambda i: np.maximum(one, other), 3, CAMERA, 1.0)
+    page = LivePage([source], blob_predictor(tmp_path), replace(RIGHT, hands=2))
+    try:
+        page.step()
+        assert "28 of 28 joints shown" in page.status.content
+        sides = [np.sign(nodes.cloud.points[:, 0].mean()) for nodes in page.nodes]
+        assert sorted(sides) == [-1, 1]
+        for nodes, side in zip(page.nodes, sides, strict=True):  # no cloud has the other hand
+            assert (np.sign(nodes.cloud.points[:, 0]) == side).mean() > 0.95
+    finally:
+        page.close()
+
+
+@needs_viser
 def test_without_a_hand_there_are_no_weights(page):
     page.play.value = False
     for choice in (ALL_JOINTS, "thumb tip"):

@@ -561,11 +561,15 @@ def test_auto_takes_the_fastest_that_is_there(tmp_path, monkeypatch):
     checkpoint.touch()
     monkeypatch.setattr(backends, "has_vnni", lambda: True)
     assert backends.exported_int8(checkpoint, cpu) is None  # not exported
-    int8.touch()
+    int8.write_text("<net><rt_info><awr><spec value='{}'/></awr></rt_info></net>")
+    assert backends.exported_int8(checkpoint, cpu) is None  # half of it
+    int8.with_suffix(".bin").touch()
     assert backends.exported_int8(checkpoint, cpu) == int8
     assert backends.exported_int8(checkpoint, gpu) is None
     os.utime(int8, (0, 0))  # of older weights
     assert backends.exported_int8(checkpoint, cpu) is None
-    int8.touch()
+    int8.write_text("<net/>")  # somebody else's
+    assert backends.exported_int8(checkpoint, cpu) is None
+    int8.write_text("<net><rt_info><awr><spec value='{}'/></awr></rt_info></net>")
     monkeypatch.setattr(backends, "has_vnni", lambda: False)
     assert backends.exported_int8(checkpoint, cpu) is None

@@ -378,12 +378,10 @@ def test_memory_stays_flat_over_thousands_of_frames(tmp_path):
 
 
 def test_a_live_camera_is_smoothed_by_the_time_that_passed(tmp_path, monkeypatch):
-    moments = iter([10.0, 10.2, 10.5])
-    monkeypatch.setattr(poses.time, "perf_counter", lambda: next(moments))
     waited = []
     monkeypatch.setattr(HandTracker, "update_hands", lambda _, depth, seconds: waited.append(seconds))
     source = Source("camera", None, None, CAMERA, 1.0, live=True)
     poser = poses.Poser(source, blob_predictor(tmp_path), DemoSettings(smooth=True))
-    for _ in range(2):
-        poser(np.zeros((240, 320)))
-    assert waited == pytest.approx([0.2, 0.3])
+    for moment in (10.0, 10.2, 10.5):
+        poser(np.zeros((240, 320)), moment)
+    assert waited == pytest.approx([1 / 30, 0.2, 0.3])

@@ -132,7 +132,7 @@ class MovingHand:
         """How far the hand has gone, from 0 to 1."""
         if not self.leaves:
             return 0.0
-        if self.lane == 1:  # not both at once, and to the other side
+        if self.lane == 1:  # not both at once
             i += LEAVE_PERIOD // 2
         # Frames from the middle of its absence.
         distance = abs(i % LEAVE_PERIOD - (LEAVE_PERIOD - _ON_THE_WAY - _AWAY / 2))
@@ -159,7 +159,8 @@ class TwoMovingHands:
         body: bool = False,
     ):
         self.right, self.left = (
-            MovingHand(model, 2 * seed + lane, camera, size, leaves, body, lane) for lane in (0, 1)
+            MovingHand(model, 2 * seed + lane, camera, size, leaves, body and lane == 0, lane)
+            for lane in (0, 1)
         )
 
     def frame(self, i: int) -> TwoHandsFrame:

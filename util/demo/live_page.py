@@ -36,6 +36,7 @@ from util.demo.poses import Poser
 from util.demo.settings import DemoSettings
 from util.demo.sources import Source
 from util.inference.predictor import HandPose, HandPosePredictor
+from util.inference.separate import without_others
 
 HOST = "127.0.0.1"  # this machine alone
 LOCAL_NAMES = (HOST, "localhost", "::1")
@@ -190,7 +191,7 @@ class LivePage:
         self._predicted, self._problem = i, ""
         try:
             depth = self.source.read(i)
-            self.hands, self._reason = self.poser(depth)
+            self.hands, self._reason = self.poser(depth, time.perf_counter())
             self.depth_mm = to_millimetres(depth, self.source.depth_scale)
         except (UserError, OSError) as error:  # one damaged frame must not end the page
             self.hands, self.depth_mm, self._problem = [], np.zeros((480, 640), np.float32), str(error)
@@ -212,7 +213,7 @@ class LivePage:
         names = list(self.sources)
         self.source_choice = gui.add_dropdown("Source", names, initial_value=names[0])
         self.frame_slider = gui.add_slider("Frame", 0, self._slider_max, 1, 0, disabled=self._live)
-        self.play = gui.add_checkbox("Play", self.source.sequence)
+        self.play = gui.add_checkbox("Play", bool(self.source.sequence))
         self.confidence = gui.add_slider(
             "Confidence", 0.0, 1.0, 0.01, 0.0, hint="Joints of less confidence are hidden."
         )
@@ -253,11 +254,15 @@ class LivePage:
     def _show(self) -> None:
         middle = np.mean([hand.center_xyz for hand in self.hands], axis=0) if self.hands else np.zeros(3)
         shown = 0
+        by_place = {hand.identity % len(self.nodes): hand for hand in self.hands}
+        joints = [hand.joints_xyz for hand in self.hands]
+        frames = without_others(self.depth_mm, self.source.camera, joints, self.predictor.cube)
+        own = {hand.identity: frame for hand, frame in zip(self.hands, frames, strict=True)}
         for number, nodes in enumerate(self.nodes):
-            hand = self.hands[number] if number < len(self.hands) else None
+            hand = by_place.get(number)
             shown += nodes.show(hand, partial(self._to_scene, middle=middle), self.confidence.value)
             if hand is not None:
-                self._show_cloud(hand, nodes, middle)
+                self._show_cloud(hand, own[hand.identity], nodes, middle)
         first = self.hands[0] if self.hands else None
         self.weights_picture.image = self._weights(first)[..., ::-1]
         picture = draw_frame(self.depth_mm, self.hands, self.info)
@@ -282,8 +287,9 @@ class LivePage:
             return ""
         return " · paused: check Play, or move Frame"
 
-    def _show_cloud(self, hand: HandPose, nodes: "HandNodes", middle: np.ndarray) -> None:
-        points = cube_points(self.depth_mm, hand.crop, self.source.camera, MAX_POINTS)
+    def _show_cloud(self, hand: HandPose, depth: np.ndarray, nodes: "HandNodes", middle: np.ndarray) -> None:
+        """A hand's points, from a depth frame (H, W) mm without the other hands."""
+        points = cube_points(depth, hand.crop, self.source.camera, MAX_POINTS)
         nodes.cloud.visible = len(points.xyz) > 0
         if not nodes.cloud.visible:
             return

@@ -1,7 +1,5 @@
 """From the frames of a source to the hands in them, followed where frames belong together."""
 
-import time
-
 import numpy as np
 
 from util import UserError
@@ -40,18 +38,20 @@ class Poser:
             settings.weights or settings.serve,
             settings.hands,
         )
-        self._moment, self._before = time.perf_counter(), None
+        self._moment, self._before = None, None
 
-    def __call__(self, depth: np.ndarray) -> tuple[list[HandPose], str]:
+    def __call__(self, depth: np.ndarray, moment: float) -> tuple[list[HandPose], str]:
         """The hands in the next frame (H, W), in the source's unit; and if there is none, why.
+
+        `moment`: when it was taken, in seconds of any clock.
 
         Raises:
             UserError: for a frame that is none.
         """
         seconds = 1 / FRAME_RATE
-        if self.source.live:  # a camera waits for nobody: the time that really passed
-            now = time.perf_counter()
-            seconds, self._moment = now - self._moment, now
+        if self.source.live and self._moment is not None:  # a camera waits for nobody
+            seconds = moment - self._moment
+        self._moment = moment
         frame = to_millimetres(depth, self.source.depth_scale)
         if not (same_scene(self._before, frame) if self.track is None else self.track):
             self.reset()

@@ -130,7 +130,7 @@ def run_stream(source: Source, predictor: HandPosePredictor, settings: DemoSetti
         for frame in tqdm(frames, total=length, desc="frames", unit="frame"):
             seen, error = None, frame.error
             try:
-                seen = Seen(frame, *poser(frame.depth)) if error is None else None
+                seen = Seen(frame, *poser(frame.depth, frame.moment)) if error is None else None
             except (UserError, OSError) as unusable:
                 error = unusable
             if error is not None and not run.failed(frame, error, drawer, length):
@@ -151,6 +151,7 @@ class _Run:
         self.nothing = NoHand(settings.depth_range)
         self.delays: deque[float] = deque(maxlen=DELAYS)  # seconds from read to drawn
         self._waiting: deque[Future] = deque()
+        self.closed = False  # the window, by a person
         self._started = self._ended = time.perf_counter()
 
     def failed(
@@ -170,27 +171,29 @@ class _Run:
                 self.output.lines, self.source.label(frame.i), [], several=several, error=str(error)
             )
             self._waiting.append(drawer.submit(line))
-        return not ends
+        return not (ends or self.closed)
 
     def drawn(self, drawing: Future) -> bool:
-        """Wait until at most one frame more is to be drawn; True where the window was closed."""
+        """Wait until at most one frame more is to be drawn; True where the window was closed.
+
+        A window shows every frame at once.
+        """
         self._waiting.append(drawing)
-        closed = False
-        while len(self._waiting) > 1:
-            closed |= self._finish_one()
-        if closed:
-            self.output = self.output._replace(show=None)
-        return closed
+        while len(self._waiting) > (self.output.show is None):
+            self._finish_one()
+        return self.closed
 
     def finish(self) -> None:
         """Wait for all that is to be drawn."""
         while self._waiting:
             self._finish_one()
 
-    def _finish_one(self) -> bool:
-        picture = self._waiting.popleft().result()
+    def _finish_one(self) -> None:
+        picture = self._waiting[0].result()  # still there if Ctrl-C comes now
+        self._waiting.popleft()
         # A window belongs to the main thread.
-        return picture is not None and self.output.show is not None and self.output.show(picture)
+        if picture is not None and not self.closed:
+            self.closed = self.output.show(picture)
 
     def draw(self, seen: Seen) -> np.ndarray | None:
         """Write a frame's poses and picture; the picture, where a window waits for it."""

@@ -110,8 +110,7 @@ def load_engine(path: Path) -> tuple[Backend, ModelSpec]:
     core = openvino_core()
     try:
         # Not by OpenVINO: it would try all its readers on a foreign file, and print what each says.
-        entry = ElementTree.parse(path).find("/".join(["rt_info", *SPEC_ENTRY]))
-        content = json.loads(entry.get("value"))
+        content = json.loads(_spec_entry(path).get("value"))
         spec = spec_from_dict(content | {"cube": content["cube"] and tuple(content["cube"])})
         return run_by_openvino(core.read_model(path)), spec
     except Exception as error:  # a damaged file can fail anywhere
@@ -146,12 +145,23 @@ def fastest_backend(device: torch.device, precision: str = "fp32") -> tuple[str,
 def exported_int8(checkpoint: Path, device: torch.device) -> Path | None:
     """The int8 file that was exported from a checkpoint to a place beside it, where it is fast; or None.
 
-    It has the checkpoint's name, ends in .xml and is newer.
+    It has the checkpoint's name, ends in .xml and is newer. It gives no weight maps.
     """
     path = checkpoint.with_suffix(ENGINE_SUFFIX)
-    if not (device.type == "cpu" and has_vnni() and path.is_file() and find_spec("openvino")):
+    if not (device.type == "cpu" and has_vnni() and find_spec("openvino")):
         return None
-    return path if path.stat().st_mtime >= checkpoint.stat().st_mtime else None
+    if not (path.is_file() and path.with_suffix(".bin").is_file()):
+        return None
+    is_newer = path.stat().st_mtime >= checkpoint.stat().st_mtime
+    return path if is_newer and _spec_entry(path) is not None else None
+
+
+def _spec_entry(path: Path) -> ElementTree.Element | None:
+    """What an .xml says of its network; None where this project's export did not write it."""
+    try:
+        return ElementTree.parse(path).find("/".join(["rt_info", *SPEC_ENTRY]))
+    except ElementTree.ParseError:
+        return None
 
 
 def best_precision(backend: str, precision: str, device: torch.device) -> str:

@@ -131,6 +131,7 @@ def _without_hand(samples: Samples, center: np.ndarray) -> Samples:
         return samples
     distance = np.linalg.norm(samples.xyz - center, axis=1)
     own = samples.surface == samples.surface[np.argmin(distance)]
+    own &= distance.min() < PALM_RADIUS  # else its surface is not among the samples
     return samples.only(distance > np.where(own, ARM_RADIUS, PALM_RADIUS))
 
 

@@ -44,7 +44,7 @@ DEFAULT_CHECKPOINT = next(
     (path for path in (RESULTS / "resnet_18_synth.pth", RESULTS / "hourglass_1_synth.pth") if path.is_file()),
     RESULTS / "resnet_18_synth.pth",
 )
-MAX_BATCH = 32  # frames through the network at once
+MAX_BATCH = 32  # crops through the network at once
 HAND_AREA = 2000.0  # mm² facing the camera; what is smaller is a finger or a speck
 # Of the joints' mean confidence, for networks whose row in config.py has none: see NetworkInfo.
 MIN_CONFIDENCE, REACQUIRE_BELOW = 0.3, 0.4
@@ -66,8 +66,7 @@ class HandPose(NamedTuple):
     center_xyz: (3,) mm, centre of the crop. confidence: (J,) in [0, 1], higher means nearer the truth.
     crop: what the network saw, its image (S, S) in mm. weights: (J, F, F), each map sums to 1: how much
     each pixel of the crop counts for each joint; None unless asked for. joint_names: of the J joints.
-    handedness: the side that it was taken for. identity: of a tracked hand, from 0; the same in every
-    frame of it.
+    handedness: the side that it was taken for. identity: of a tracked hand, from 0, see `HandTracker`.
     """
 
     joints_xyz: np.ndarray
@@ -296,7 +295,8 @@ class HandPosePredictor:
                 Look(own, next_center(hand), hand.handedness)
                 for own, hand in zip(frames, hands, strict=False)
             ]
-            hands = distinct(self.look(looks, camera, weights), known)
+            second = self.look(looks, camera, weights)
+            hands = distinct([new or old for new, old in zip(second, hands, strict=True)], known)
         return Found(hands)
 
     def _predict(
@@ -340,7 +340,7 @@ class HandPosePredictor:
     def look(
         self, looks: Sequence[Look], camera: Camera, weights: bool = False, every: bool = False
     ) -> list[HandPose | None]:
-        """The network's answer to every look, in one batch; None for what is no hand.
+        """The network's answer to every look, in batches; None for what is no hand.
 
         Args:
             looks: at frames of one camera.
@@ -348,6 +348,9 @@ class HandPosePredictor:
             weights: also give the adaptive weight maps.
             every: also what is not taken for a hand: None is only where there is nothing.
         """
+        if len(looks) > MAX_BATCH:
+            first = self.look(looks[:MAX_BATCH], camera, weights, every)
+            return first + self.look(looks[MAX_BATCH:], camera, weights, every)
         views = []
         for frame, center, side in looks:
             mirrored = side == "left"

@@ -5,6 +5,7 @@ import math
 from itertools import combinations
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from util import UserError
 from util.camera import Camera, to_millimetres
@@ -28,7 +29,8 @@ SEARCH_EVERY, SEARCH_LOST = 15, 4
 # Both sides are tried until one leads by LEAD, the sum of their confidences' difference, but in at most
 # DECIDE frames; then in one of RECHECK. An older vote counts FADE less.
 LEAD, DECIDE, RECHECK, FADE = 0.12, 10, 30, 0.9
-FARTHEST = 800.0  # mm from where a hand was last seen, for it to be the same
+# mm from where a hand was last seen, for it to be the same: if it was lost, and if it is still followed.
+FARTHEST, STEP = 800.0, 350.0
 OTHER_SIDE = 300.0  # mm that count for it where the side is another
 
 
@@ -105,7 +107,7 @@ class HandTracker:
         """Forget all hands: they are looked for in the whole of the next frame."""
         self._tracks: list[_Track] = []
         self._frames = 0
-        self.reason = ""  # why the last frame has no hand
+        self.reason = ""  # why the last frame has no hand, if it has none
 
     def update(self, depth: np.ndarray, seconds: float = 1 / 30) -> HandPose | None:
         """The surest hand in the next frame, None where there is none; arguments as for `update_hands`."""
@@ -171,17 +173,29 @@ class HandTracker:
         found = self.predictor.search(frame, self.camera, room, handedness, self.weights, known)
         self.reason = found.reason
         free = [track for track in self._tracks if track.missing or track in unsure]
-        for pose in found.hands:
-            track = min(free, key=lambda track: track.unlikeness(pose), default=None)
-            is_new = track is None or (self.max_hands > 1 and track.unlikeness(pose) > FARTHEST)
-            if len(poses) >= self.max_hands and (is_new or track not in poses):
+        owners = self._owners(free, found.hands, poses)
+        # Hands that are known come first: they need no room.
+        for pose, track in sorted(zip(found.hands, owners, strict=True), key=lambda pair: pair[1] is None):
+            if track not in poses and len(poses) >= self.max_hands:
                 continue
-            if is_new:
-                track = self._new_track(pose)
-            else:
-                free.remove(track)
+            track = track or self._new_track(pose)
             if _sureness(poses.get(track)) < pose.sureness:
                 poses[track] = pose
+        self._drop_doubles(poses)
+
+    def _owners(
+        self, free: list["_Track"], hands: list[HandPose], poses: dict["_Track", HandPose]
+    ) -> list["_Track | None"]:
+        """For every hand that was found the track that it goes on; None: it is new."""
+        cost = np.array([[track.unlikeness(hand) for track in free] for hand in hands])
+        cost = cost.reshape(len(hands), len(free))
+        owners: list[_Track | None] = [None] * len(hands)
+        for i, j in zip(*linear_sum_assignment(cost), strict=True):
+            # What is followed, if not with confidence, is not far from where it was.
+            farthest = STEP if free[j] in poses else FARTHEST
+            if self.max_hands == 1 or cost[i, j] <= farthest:
+                owners[i] = free[j]
+        return owners
 
     def _new_track(self, pose: HandPose) -> "_Track":
         used = {track.identity for track in self._tracks}
