@@ -273,5 +273,7 @@ def _write(
     size: float,
     color: tuple[int, int, int] = (235, 235, 235),
 ) -> None:
-    cv2.putText(picture, text, place, FONT, size, (0, 0, 0), 4, cv2.LINE_AA)  # readable on a white hand
+    x, y = place
+    for around in ((x - 1, y - 1), (x + 1, y - 1), (x - 1, y + 1), (x + 1, y + 1)):  # readable on a hand
+        cv2.putText(picture, text, around, FONT, size, (0, 0, 0), 1, cv2.LINE_AA)
     cv2.putText(picture, text, place, FONT, size, color, 1, cv2.LINE_AA)
