@@ -25,7 +25,7 @@ from util.inference.separate import without_others
 
 MEMORY = 60  # frames that a hand may be away and keep its identity
 # Frames between searches for one more hand, while one is followed; and where one was lost lately.
-SEARCH_EVERY, SEARCH_LOST = 15, 4
+SEARCH_EVERY, SEARCH_LOST = 10, 4
 # Both sides are tried until one leads by LEAD, the sum of their confidences' difference, but in at most
 # DECIDE frames; then in one of RECHECK. An older vote counts FADE less.
 LEAD, DECIDE, RECHECK, FADE = 0.12, 10, 30, 0.9
