@@ -52,10 +52,12 @@ class Poser:
         if self.source.live and self._moment is not None:  # a camera waits for nobody
             seconds = moment - self._moment
         self._moment = moment
-        frame = to_millimetres(depth, self.source.depth_scale)
-        if not (same_scene(self._before, frame) if self.track is None else self.track):
+        follows = self.track
+        if follows is None:
+            frame = to_millimetres(depth, self.source.depth_scale)
+            follows, self._before = same_scene(self._before, frame), frame
+        if not follows:
             self.reset()
-        self._before = frame
         hands = self.tracker.update_hands(depth, seconds)
         return hands, "" if hands else self.tracker.reason
 

@@ -33,7 +33,7 @@ from util.deployment.backends import (
 from util.deployment.folding import fuse_conv_bn, last_dense
 from util.device import pick_device
 from util.inference.find_hand import DEPTH_RANGE, centers_from_depth, check_depth_range
-from util.inference.separate import without_others
+from util.inference.separate import box_middle, without_others
 
 Side = Literal["right", "left"]
 Handedness = Literal["auto", "right", "left"]
@@ -285,7 +285,7 @@ class HandPosePredictor:
         poses = self._predict(frames, camera, centers, found, sides, weights)
         hands = distinct([pose for pose in poses if self._is_hand(pose, camera)], known)[:max_hands]
         if not hands:
-            best = max(map(_sureness, poses))
+            best = max(map(sureness, poses))
             unsure = 0 <= best < self.min_confidence
             return Found([], f"low confidence: {best:.2f}" if unsure else "too small for a hand")
         if len(hands) + len(known) > 1:  # once more, each without the others in its crop
@@ -325,15 +325,15 @@ class HandPosePredictor:
         for (i, side), pose in zip(again, self.look(looks, camera, weights, every=True), strict=True):
             second[i][side] = pose
         return [
-            max((later or earlier).values(), key=_sureness)
+            max((later or earlier).values(), key=sureness)
             for earlier, later in zip(answers, second, strict=True)
         ]
 
     def _promising(self, answers: dict[Side, HandPose | None]) -> list[Side]:
         """Sides to look at again: that may be the right one, where the first answers moved the centre."""
-        best = max(map(_sureness, answers.values()))
+        best = max(map(sureness, answers.values()))
         least = max(best - SIDE_MARGIN, self.min_confidence - MOST_GAIN)
-        likely = {side: pose for side, pose in answers.items() if _sureness(pose) >= least}
+        likely = {side: pose for side, pose in answers.items() if sureness(pose) >= least}
         moved = [np.linalg.norm(next_center(pose) - pose.center_xyz) for pose in likely.values()]
         return list(likely) if max(moved, default=0.0) > CENTER_MOVED else []
 
@@ -441,7 +441,7 @@ def next_center(pose: HandPose) -> np.ndarray:
 
     NYU's released centres lie there, and the networks were trained with such.
     """
-    return (pose.joints_xyz.min(axis=0) + pose.joints_xyz.max(axis=0)) / 2
+    return box_middle(pose.joints_xyz)
 
 
 def mirrored_pose(pose: HandPose, width: int) -> HandPose:
@@ -466,7 +466,7 @@ def distinct(poses: Sequence[HandPose | None], known: Sequence[HandPose] = ()) -
     None is left out, and so are hands that are `known`.
     """
     kept: list[HandPose] = []
-    for pose in sorted(filter(None, poses), key=_sureness, reverse=True):
+    for pose in sorted(filter(None, poses), key=sureness, reverse=True):
         if all(joint_distance(pose, other) > SAME_HAND for other in (*kept, *known)):
             kept.append(pose)
     return kept
@@ -489,7 +489,8 @@ def sides_of(handedness: Handedness) -> tuple[Side, ...]:
     return SIDES if handedness == "auto" else (handedness,)
 
 
-def _sureness(pose: HandPose | None) -> float:
+def sureness(pose: HandPose | None) -> float:
+    """Mean confidence of the joints; None is less sure than any hand."""
     return -np.inf if pose is None else pose.sureness
 
 

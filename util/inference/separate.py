@@ -36,7 +36,7 @@ def without_others(
     """
     frames = [frame] * len(hands)
     for i, j in combinations(range(len(hands)), 2):
-        apart = np.abs(_middle(hands[i]) - _middle(hands[j]))
+        apart = np.abs(box_middle(hands[i]) - box_middle(hands[j]))
         if (apart >= cube).any():  # their crops cannot meet
             continue
         parts = _Parts(frame, camera, np.concatenate([hands[i], hands[j]]), cube)
@@ -73,9 +73,8 @@ class _Parts:
         """The share of every part (count,) that is nearer to one hand's points than to the other's."""
         part = self.part[::STEP, ::STEP]
         v, u = np.nonzero(part)
-        uvd = np.column_stack(
-            [np.stack([u, v], axis=1) * STEP + self.corner, self.depth[::STEP, ::STEP][v, u]]
-        )
+        uv = np.stack([u, v], axis=1) * STEP + self.corner
+        uvd = np.column_stack([uv, self.depth[::STEP, ::STEP][v, u]])
         xyz, number = self.camera.uvd_to_xyz(uvd.astype(np.float64)), part[v, u]
         nearer = cKDTree(one).query(xyz)[0] < cKDTree(other).query(xyz)[0]
         size = np.bincount(number, minlength=self.count)
@@ -87,14 +86,13 @@ class _Parts:
         parts[0] = False  # what lies between the parts
         if not parts.any():
             return frame
-        gone, kept = (
-            mask.astype(np.uint8) for mask in (parts[self.part], ~parts[self.part] & (self.part > 0))
-        )
-        rim = cv2.dilate(gone, np.ones((5, 5), np.uint8)) & ~kept & 1
+        gone, kept = parts[self.part], ~parts[self.part] & (self.part > 0)
+        with_rim = cv2.dilate(gone.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
         frame = frame.copy()
-        frame[self.window][rim.astype(bool) & self.inside] = 0
+        frame[self.window][with_rim & ~kept & self.inside] = 0
         return frame
 
 
-def _middle(points: np.ndarray) -> np.ndarray:
+def box_middle(points: np.ndarray) -> np.ndarray:
+    """Middle (3,) of the bounding box of points (n, 3)."""
     return (points.min(axis=0) + points.max(axis=0)) / 2

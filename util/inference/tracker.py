@@ -1,7 +1,6 @@
 """Hands through a stream of frames: the last pose says where to look next, and for which side."""
 
 import copy
-import math
 from itertools import combinations
 
 import numpy as np
@@ -20,6 +19,7 @@ from util.inference.predictor import (
     joint_distance,
     next_center,
     sides_of,
+    sureness,
 )
 from util.inference.separate import without_others
 
@@ -129,7 +129,7 @@ class HandTracker:
         poses = self._follow(frame, followed)
         self._drop_doubles(poses)
         # A crop may have slid down the forearm, or off a fast hand: searching the frame may find better.
-        unsure = [track for track in followed if _sureness(poses.get(track)) < self.predictor.reacquire_below]
+        unsure = [track for track in followed if sureness(poses.get(track)) < self.predictor.reacquire_below]
         every = SEARCH_LOST if len(followed) < len(self._tracks) else SEARCH_EVERY
         room = len(followed) < self.max_hands and self._frames % every == 0
         if unsure or room or not followed:
@@ -179,7 +179,7 @@ class HandTracker:
             if track not in poses and len(poses) >= self.max_hands:
                 continue
             track = track or self._new_track(pose)
-            if _sureness(poses.get(track)) < pose.sureness:
+            if sureness(poses.get(track)) < pose.sureness:
                 poses[track] = pose
         self._drop_doubles(poses)
 
@@ -241,7 +241,7 @@ class _Track:
             return answers[0]
         for side, pose in zip(SIDES, answers, strict=True):
             self._votes[side] = FADE * self._votes[side] + (0.0 if pose is None else pose.sureness)
-        return answers[max((0, 1), key=lambda i: self._votes[SIDES[i]])] or max(answers, key=_sureness)
+        return answers[max((0, 1), key=lambda i: self._votes[SIDES[i]])] or max(answers, key=sureness)
 
     def take(self, pose: HandPose | None) -> None:
         """Go on with what was found in a frame."""
@@ -256,10 +256,6 @@ class _Track:
         """How far a pose is from what is known of this hand, mm; another side counts as a distance."""
         apart = float(np.linalg.norm(next_center(self.pose) - next_center(pose)))
         return apart + OTHER_SIDE * (pose.handedness != self.pose.handedness)
-
-
-def _sureness(pose: HandPose | None) -> float:
-    return -math.inf if pose is None else pose.sureness
 
 
 def _share(cutoff: float | np.ndarray, seconds: float) -> float | np.ndarray:
