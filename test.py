@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dataloader.base import HandDataset
     from util.plots import Tile
 
-FIGURES = ("pck", "success", "joints", "gallery")
+FIGURES = ("pck", "success", "joints", "gallery", "comparison")
 
 # Most imports are inside the functions, so that --help does not wait for PyTorch.
 
@@ -26,7 +26,7 @@ def main(config: Config) -> None:
     from dataloader.hands17 import write_submission
     from util import plots
     from util.files import atomic_write, require_writable, write_table
-    from util.metrics import as_json, as_table, joint_errors, score
+    from util.metrics import as_json, as_markdown, as_table, joint_errors, score
     from util.points import parse_format
 
     info, folder = config.info, results_folder(config)
@@ -69,11 +69,15 @@ def main(config: Config) -> None:
         temporary.write_text(json.dumps(record, indent=1) + "\n")
     write_table(folder / "predictions.txt", joint_uvd.reshape(len(joint_uvd), -1))
     ending = config.figures
-    for stale in (folder / f"{name}.{other}" for name in FIGURES for other in ("png", "svg", "pdf")):
+    for stale in (folder / f"{name}.{other}" for name in FIGURES for other in ("png", "svg", "pdf", "md")):
         stale.unlink(missing_ok=True)
     plots.save_pck_curve(folder / f"pck.{ending}", rows)
     plots.save_success_curve(folder / f"success.{ending}", rows)
     plots.save_joint_bars(folder / f"joints.{ending}", rows, info.joint_names)
+    if compared:
+        plots.save_comparison(folder / f"comparison.{ending}", rows, info.joint_names)
+        with atomic_write(folder / "comparison.md") as temporary:
+            temporary.write_text(as_markdown(rows))
     if tiles is not None:
         plots.save_gallery(folder / f"gallery.{ending}", tiles, info.chains)
     print(f"Written to {folder}/")

@@ -300,7 +300,7 @@ def test_broken_weights_are_an_error_not_a_nan(tmp_path, hand):
 
 @st.composite
 def damaged_frames(draw):
-    """(frame, focal length, depth scale): noise, planes, a blob, a hand, with holes, spikes and odd dtypes."""
+    """(frame, focal length, depth scale): noise, planes, blobs, a hand; holes, spikes and odd dtypes."""
     height, width = draw(st.integers(1, 48)), draw(st.integers(1, 64))
     focal, scale = draw(st.floats(1, 2000)), draw(st.sampled_from([1.0, 1.0, 0.125, 1000.0, 1e-6, 1e6]))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))

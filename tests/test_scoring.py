@@ -13,7 +13,7 @@ import torch
 from config import NYU_CAMERA
 from model import build_network
 from tests.helpers.nyu_folder import ball_hand, open_hand, write_nyu_folder
-from tests.helpers.project import PROJECT
+from tests.helpers.project import PROJECT, SHARED
 from util.checkpoint import ModelSpec, save_checkpoint
 
 NYU_FOLDER = PROJECT.parent / "shared" / "nyu"
@@ -46,6 +46,32 @@ def test_the_published_predictions_score_as_published(name, nyu_labels, tmp_path
     assert found["success_40mm"] == pytest.approx(expected["frames_all_joints_within_40mm"], abs=1e-5)
     assert list(found["per_joint_mm"].values()) == pytest.approx(expected["per_joint_mean_mm"], abs=1e-3)
     assert (tmp_path / "out" / "predictions.txt").read_text() == (NYU_FOLDER / f"{name}.txt").read_text()
+
+
+@pytest.mark.skipif(not (SHARED / "published").is_dir(), reason="published predictions are not ours to ship")
+@pytest.mark.slow
+@pytest.mark.parametrize("dataset", ["icvl", "nyu"])
+def test_a_comparison_of_published_predictions_has_the_published_means(
+    dataset, nyu_labels, tmp_path, run_script
+):
+    published = json.loads((SHARED / "published" / "published.json").read_text())[dataset]
+    files = {name: SHARED / "published" / "predictions" / dataset / f"{name}.txt" for name in published}
+    if dataset == "nyu":
+        published |= {"resnet_18": 7.754, "hourglass_1": 7.700}
+        files |= {name: NYU_FOLDER / f"{name}.txt" for name in ("resnet_18", "hourglass_1")}
+        write_nyu_folder(tmp_path / "nyu", "test", [], *nyu_labels)
+    else:
+        shutil.copytree(SHARED / "published" / "icvl", tmp_path / "icvl")
+    first, *others = files
+    compared = [f"{name}={files[name]}" for name in others]
+    arguments = ("--predictions", files[first], "--compare", *compared, "--output_dir", tmp_path / "out")
+    ran = run_script("test.py", "--dataset", dataset, "--data_dir", tmp_path, *arguments)
+    assert ran.code == 0, ran.err
+    rows = [line.split("|") for line in (tmp_path / "out" / "comparison.md").read_text().splitlines()[2:]]
+    found = {row[1].strip(): float(row[2]) for row in rows}
+    assert found == pytest.approx(published, abs=1e-4)  # both have three digits
+    assert list(found.values()) == sorted(found.values())
+    assert cv2.imread(str(tmp_path / "out" / "comparison.png")).shape[0] > 500
 
 
 @needs_nyu
@@ -84,7 +110,6 @@ def test_every_output_is_written_and_reproducible(hands, tmp_path, run_script):
     assert first.code == 0, first.err
     assert "MPE (mm)" in first.out
     assert "wrist radial" in first.out
-    assert "frames: " in first.err  # the progress bar
     for picture in PICTURES:
         assert cv2.imread(str(tmp_path / "a" / picture)).shape[0] > 100
     assert sorted(file.name for file in (tmp_path / "a").iterdir()) == sorted(
@@ -107,6 +132,8 @@ def test_every_output_is_written_and_reproducible(hands, tmp_path, run_script):
     figures = [json.loads((tmp_path / folder / "metrics.json").read_text()) for folder in "ab"]
     assert figures[1]["mpe_mm"] == pytest.approx(figures[0]["mpe_mm"], abs=1e-3)
     assert "same" in again.out
+    assert "| same |" in (tmp_path / "b" / "comparison.md").read_text()
+    assert cv2.imread(str(tmp_path / "b" / "comparison.png")).shape[0] > 100
 
 
 @pytest.mark.slow

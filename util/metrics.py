@@ -96,3 +96,14 @@ def as_table(rows: dict[str, Metrics], joint_names: tuple[str, ...]) -> str:
     for line, cell in lines.items():
         text.append(f"{line:<{label}}" + "".join(f"  {cell(m):>{width[name]}}" for name, m in rows.items()))
     return "\n".join(text)
+
+
+def as_markdown(rows: dict[str, Metrics]) -> str:
+    """A Markdown table: one line per entry of `rows`, the lowest error first."""
+    lines = ["| method | MPE (mm) | median (mm) | AUC 0-50 mm | all joints within 20 / 40 mm |"]
+    lines.append("|---|---|---|---|---|")
+    for name, metrics in sorted(rows.items(), key=lambda item: item[1].mpe_mm):
+        within = f"{metrics.success_worst[20]:.2%} / {metrics.success_worst[40]:.2%}"
+        numbers = f"{metrics.mpe_mm:.3f} | {metrics.median_mm:.3f} | {metrics.auc:.5f}"
+        lines.append(f"| {name.replace('|', '/')} | {numbers} | {within} |")
+    return "\n".join(lines) + "\n"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,9 +25,11 @@ from util.metrics import PCK_THRESHOLDS_MM, SUCCESS_THRESHOLDS_MM, Metrics
 # One colour a finger, pinky to thumb, then the wrist; told apart on grey depth and by colour-blind eyes.
 CHAIN_COLORS = ("#56b4e9", "#009e73", "#f0e442", "#e69f00", "#d55e00", "#cc79a7")
 TRUTH_COLOR = "#ffffff"
-# Of curves and bars: told apart by colour-blind eyes, and by their dashes when printed in grey.
+# Of curves and bars: told apart by colour-blind eyes, and by their dashes when printed in grey. Neighbours
+# differ in both; the first to look alike is the 29th.
 CURVE_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-CURVE_STYLES = cycler(linestyle=("-", "--", "-.", ":")) * cycler(color=CURVE_COLORS)
+CURVE_STYLES = cycler(color=CURVE_COLORS * 4) + cycler(linestyle=("-", "--", "-.", ":") * 7)
+BAR_HATCHES = ("", "//", "..", "xx")
 DEPTH_COLORS = "gray_r"
 DARK = "#202020"
 
@@ -101,35 +103,51 @@ def save_pck_curve(path: Path, rows: dict[str, Metrics]) -> None:
     for name, metrics in rows.items():
         axes.plot(PCK_THRESHOLDS_MM, metrics.pck, label=f"{plain(name)}: AUC {metrics.auc:.4f}")
     axes.legend(fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def save_success_curve(path: Path, rows: dict[str, Metrics]) -> None:
     """Share of frames whose worst joint, and whose mean joint, is within a distance: a panel each."""
     figure = Figure(figsize=(11, 4.5), layout="constrained")
-    for axes, joint in zip(figure.subplots(1, 2), ("worst", "mean"), strict=True):
-        _prepare(axes, f"share of frames, {joint} joint within distance", SUCCESS_THRESHOLDS_MM[-1])
-        for name, metrics in rows.items():
-            label = f"{plain(name)}: {metrics.mpe_mm:.2f} mm"
-            axes.plot(SUCCESS_THRESHOLDS_MM, getattr(metrics, f"success_{joint}"), label=label)
-    axes.legend(fontsize=8)
-    _save(figure, path)
+    _draw_success(figure.subplots(1, 2), rows)
+    save_figure(figure, path)
 
 
 def save_joint_bars(path: Path, rows: dict[str, Metrics], joint_names: tuple[str, ...]) -> None:
     """Mean error of every joint, one bar per entry of `rows`."""
     figure = Figure(figsize=(9, 4.5), layout="constrained")
-    axes = figure.subplots()
+    _draw_joint_bars(figure.subplots(), rows, joint_names)
+    save_figure(figure, path)
+
+
+def save_comparison(path: Path, rows: dict[str, Metrics], joint_names: tuple[str, ...]) -> None:
+    """What papers show of several methods: the two success curves, and below them the joints' errors."""
+    figure = Figure(figsize=(11, 8.5), layout="constrained")
+    upper, lower = figure.subfigures(2, 1)
+    _draw_success(upper.subplots(1, 2), rows)
+    _draw_joint_bars(lower.subplots(), rows, joint_names)
+    save_figure(figure, path)
+
+
+def _draw_success(panels: Sequence[Axes], rows: dict[str, Metrics]) -> None:
+    for axes, joint in zip(panels, ("worst", "mean"), strict=True):
+        _prepare(axes, f"share of frames, {joint} joint within distance", SUCCESS_THRESHOLDS_MM[-1])
+        for name, metrics in rows.items():
+            label = f"{plain(name)}: {metrics.mpe_mm:.2f} mm"
+            axes.plot(SUCCESS_THRESHOLDS_MM, getattr(metrics, f"success_{joint}"), label=label)
+    axes.legend(fontsize=8, handlelength=3.5)
+
+
+def _draw_joint_bars(axes: Axes, rows: dict[str, Metrics], joint_names: tuple[str, ...]) -> None:
     position, width = np.arange(len(joint_names) + 1), 0.8 / len(rows)
     for i, (name, metrics) in enumerate(rows.items()):
-        heights = [*metrics.per_joint_mm, metrics.mpe_mm]
         axes.bar(
             position + (i - (len(rows) - 1) / 2) * width,
-            heights,
+            [*metrics.per_joint_mm, metrics.mpe_mm],
             width,
             label=f"{plain(name)}: {metrics.mpe_mm:.2f} mm",
             color=CURVE_COLORS[i % len(CURVE_COLORS)],
-            hatch=("", "//", "..", "xx")[i // len(CURVE_COLORS) % 4],
+            hatch=BAR_HATCHES[i % len(BAR_HATCHES)],
         )
     axes.set_xticks(position, [*joint_names, "mean"], rotation=40, ha="right")
     axes.set_ylabel("mean error (mm)")
@@ -138,12 +156,64 @@ def save_joint_bars(path: Path, rows: dict[str, Metrics], joint_names: tuple[str
     columns = 3
     axes.set_ylim(top=axes.get_ylim()[1] * (1.05 + 0.06 * -(-len(rows) // columns)))  # room for the legend
     axes.legend(fontsize=8, loc="upper center", ncols=columns)
-    _save(figure, path)
+
+
+def draw_bars(records: list[dict[str, Any]]) -> Figure:
+    """Mean errors of an experiment: a bar for each `row` and `column`, a dot for each seed.
+
+    Args:
+        records: each with `row`, `column` and `mpe_mm`.
+    """
+    rows, columns = (list(dict.fromkeys(record[key] for record in records)) for key in ("row", "column"))
+    figure = Figure(figsize=(9, 1.2 + 0.2 * len(rows) * max(len(columns), 2)), layout="constrained")
+    axes, height = figure.subplots(), 0.8 / len(columns)
+    for i, column in enumerate(columns):
+        some = [record for record in records if record["column"] == column]
+        errors = {row: [r["mpe_mm"] for r in some if r["row"] == row] for row in rows}
+        places = [y + (i - (len(columns) - 1) / 2) * height for y in range(len(rows))]
+        means = [np.mean(errors[row]) if errors[row] else 0 for row in rows]
+        bars = axes.barh(places, means, height, color=CURVE_COLORS[i % len(CURVE_COLORS)], label=column)
+        axes.bar_label(bars, [f"{mean:.2f}" if mean else "" for mean in means], padding=8, fontsize=8)
+        for place, row in zip(places, rows, strict=True):
+            axes.plot(errors[row], [place] * len(errors[row]), ".", color="black", markersize=5)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.invert_yaxis()
+    axes.margins(x=0.1)
+    axes.set_xlabel("mean error on the test split (mm); dots: seeds")
+    if len(columns) > 1:
+        axes.legend(fontsize=8)
+    return figure
+
+
+def draw_curves(records: list[dict[str, Any]]) -> Figure:
+    """Mean errors over the level of each thing that an experiment changes: a panel each, a line a `column`.
+
+    Args:
+        records: each with `curve`, `level`, `unit`, `column` and `mpe_mm`.
+    """
+    names, columns = (list(dict.fromkeys(record[key] for record in records)) for key in ("curve", "column"))
+    figure = Figure(figsize=(14, 3.2 * -(-len(names) // 4)), layout="constrained")
+    panels = figure.subplots(-(-len(names) // 4), 4, sharey=True, squeeze=False).ravel()
+    for axes, name in zip(panels, names, strict=False):
+        axes.set_prop_cycle(CURVE_STYLES)
+        for column in columns:
+            some = [record for record in records if (record["curve"], record["column"]) == (name, column)]
+            points = sorted((record["level"], record["mpe_mm"]) for record in some)
+            axes.plot(*np.transpose(points), marker="o", markersize=4, label=column)
+            axes.set_xlabel(f"{name} ({some[0]['unit']})")
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+    for axes in panels[len(names) :]:
+        axes.set_axis_off()
+    for axes in panels[::4]:
+        axes.set_ylabel("mean error (mm)")
+    panels[0].legend(fontsize=8)
+    return figure
 
 
 def save_gallery(path: Path, rows: dict[str, list[Tile]], chains: tuple[tuple[int, ...], ...]) -> None:
     """Write the picture of `draw_gallery`."""
-    _save(draw_gallery(rows, chains), path)
+    save_figure(draw_gallery(rows, chains), path)
 
 
 def draw_gallery(rows: dict[str, list[Tile]], chains: tuple[tuple[int, ...], ...]) -> Figure:
@@ -183,7 +253,7 @@ def save_training_curves(path: Path, steps: list[dict], validations: list[dict])
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(ScalarFormatter())
     axes.yaxis.set_minor_formatter(NullFormatter())
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def save_method_figure(path: Path, sample: Sample, kernel_size: float, joint: int, info: DatasetInfo) -> None:
@@ -232,7 +302,7 @@ def save_method_figure(path: Path, sample: Sample, kernel_size: float, joint: in
     )
     _overlay(panels[2], weight.sqrt().numpy(), extent, "inferno")
     draw_skeleton(panels[3], _crop_pixels(decoded, 2 * size), info.chains)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def save_joint_figure(path: Path, sample: Sample, info: DatasetInfo) -> None:
@@ -254,7 +324,7 @@ def save_joint_figure(path: Path, sample: Sample, info: DatasetInfo) -> None:
         )
         legend.plot(-0.08, 1 - (j + 0.7) / (len(info.joint_names) + 1), "o", color=chain_of.get(j, DARK))
     legend.set(xlim=(-0.1, 1), ylim=(0, 1))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _overlay(axes: Axes, values: np.ndarray, extent: tuple[float, ...], colors: str) -> None:
@@ -315,7 +385,7 @@ def save_contact_sheet(folder: Path, file: Path) -> None:
         u, v, _ = camera.xyz_to_uvd(middle)
         half = SHEET_HALF_CUBE * camera.fx / middle[2]
         axes.set(xlim=(u - half, u + half), ylim=(v + half, v - half))
-    _save(figure, file)
+    save_figure(figure, file)
 
 
 def _prepare(axes: Axes, ylabel: str, limit_mm: float) -> None:
@@ -324,7 +394,8 @@ def _prepare(axes: Axes, ylabel: str, limit_mm: float) -> None:
     axes.grid(alpha=0.3)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure, in the format that the path ends with."""
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=120)
 
