@@ -15,7 +15,8 @@ ROOT = Path(__file__).parent
 MODULES = ("config", "model", "dataloader", "util", "test", "train", "demo")
 # Found without being named; resnet_18's are three times as large.
 WEIGHTS = ("hourglass_1_synth.pth", "center_hourglass_1_synth.pth")
-EXTRAS = {"openvino": "deploy", "synth": "synth", "demo": "demo", "dev": "dev"}
+BANK = "dataloader/synthetic/hand/bank.npz"  # of hand shapes
+EXTRAS = {"openvino": "deploy", "synth": "synth", "anny": "anny", "demo": "demo", "dev": "dev"}
 IMPORT = re.compile(rf"^(\s*)(from|import) ({'|'.join(MODULES)})\b(?=[. ])", re.MULTILINE)
 COMMAND = re.compile(r"python -m (dataloader|util)\b")
 PACKAGE = '''"""AWR: adaptive weighting regression for 3D hand pose from a depth frame.
@@ -73,6 +74,7 @@ class BuildUnderOneName(build_py):
                     text = IMPORT.sub(r"\1\2 awr.\3", source.read_text(encoding="utf-8"))
                     target.write_text(COMMAND.sub(r"python -m awr.\1", text), encoding="utf-8")
         (package / "__init__.py").write_text(PACKAGE.format(version=version()), encoding="utf-8")
+        shutil.copy(ROOT / BANK, package / BANK)
         (package / "results").mkdir()
         for name in WEIGHTS:
             shutil.copy(ROOT / "results" / name, package / "results")

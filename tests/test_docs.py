@@ -16,6 +16,7 @@ from scipy.io import loadmat, savemat
 
 from config import NYU_CAMERA
 from dataloader.nyu import read_depth
+from dataloader.synthetic.hand.bank import BUNDLED
 from tests.helpers.layout_folders import (
     spread_hands,
     write_hands17_folder,
@@ -40,7 +41,7 @@ SHORTER = {
     "test.py": "--num_workers 0 --device cpu",
     "demo.py": "--frames 2 --device cpu",
     "dataloader.cache": "--workers 1",
-    "dataloader.synthetic": "--frames 2 --workers 1",
+    "dataloader.synthetic": f"--frames 2 --workers 1 --bank {BUNDLED}",
     "util.benchmark": "--rows head_decode --repeats 1",
     "util.inference.centers": "--workers 1",
     "util.plots": f"--data_dir {PROJECT / 'data'}",  # it draws frame 181
@@ -51,6 +52,7 @@ NOT_RUN = {
     "torchrun": "tests/test_distributed.py trains by several processes",
     "pytest": "these tests run already",
     "realsense": "it needs a camera",
+    "make_bank": "tests/test_synthetic.py makes one",
     "--show": "it needs a display",
     "--serve": "tests/test_live_page.py opens the page",
     "model.onnx": "test_the_graph_runs_without_this_project exports it",

@@ -53,6 +53,8 @@ def test_an_installed_package_gives_the_same_joints(tmp_path):
     pose = predictor.predict(read_depth(FRAME), Camera(fx=588.03, fy=587.07, cx=320, cy=240))
     np.testing.assert_allclose(np.load(mine / "joints.npy"), pose.joints_xyz, atol=1e-3)
 
+    bank = "from awr.dataloader.synthetic.hand.bank import BUNDLED, HandBank; HandBank(BUNDLED, 'train')"
+    subprocess.run([python, "-c", bank], cwd=mine, check=True)
     command = [python, "-m", "awr.test", "--help"]
     ran = subprocess.run(command, cwd=mine, capture_output=True, text=True, check=False)
     assert "usage: python -m awr.test" in ran.stdout

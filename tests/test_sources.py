@@ -191,7 +191,7 @@ def test_realsense_missing_or_unplugged(monkeypatch):
 
 
 def test_a_missing_renderer_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "anny", None)
+    monkeypatch.setitem(sys.modules, "dataloader.synthetic.motion", None)
     with pytest.raises(ValueError, match=r"pip install -r requirements-synth.txt"):
         open_source("synthetic", SourceOptions())
 

@@ -40,9 +40,9 @@ EVERY = 6  # of the clip, predicted on its own beside the tracked pose
 def rendered_hand(camera):
     need_synthetic_hand()
     from dataloader.synthetic.motion import MovingHand
-    from dataloader.synthetic.writer import load_model
+    from dataloader.synthetic.writer import load_shapes
 
-    return MovingHand(load_model(), 0, camera, (240, 320), leaves=True)
+    return MovingHand(load_shapes(), 0, camera, (240, 320), leaves=True)
 
 
 @pytest.fixture(scope="module")
@@ -284,9 +284,9 @@ def test_hands_keep_their_identity_when_one_is_away_or_covered():
 def test_two_rendered_hands_that_cross_and_leave():
     need_synthetic_hand()
     from dataloader.synthetic.motion import TwoMovingHands
-    from dataloader.synthetic.writer import load_model
+    from dataloader.synthetic.writer import load_shapes
 
-    hands = TwoMovingHands(load_model(), 0, CAMERA, (240, 320), leaves=True)
+    hands = TwoMovingHands(load_shapes(), 0, CAMERA, (240, 320), leaves=True)
     tracker = HandTracker(HandPosePredictor(DEFAULT_CHECKPOINT, "cpu"), CAMERA, "auto", max_hands=2)
     owner, switches, misses, visible, errors, wrong_side = {}, 0, 0, 0, [], 0
     for i in range(40, 190):  # a crossing, and each of them away once

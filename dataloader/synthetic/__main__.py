@@ -24,6 +24,8 @@ class SyntheticSettings:
     split: Literal["train", "val", "test"] = "train"  # hands and poses of one never occur in another
     frames: int = 20000  # number of frames, about 17 KB each
     seed: int = 0  # the same seed gives the same bytes, whatever the number of workers
+    bank: str = ""  # file of hand shapes to draw from; empty: the bundled one; anny: that package
+    make_bank: int = 0  # draw so many people from anny and write them to --bank, and no frames
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)  # processes; one per core
     # Pinhole camera in pixels; NYU's by default. flip: -1 where the labels' y points up, +1 down.
     # The loader reads a split with the camera of its data set's row in config.py, and refuses another.
@@ -42,6 +44,9 @@ class SyntheticSettings:
         check_numbers(self, ("seed",), lambda value: value >= 0, "0 or more")
         smallest = f"at least {SMALLEST_EDGE}: no hand fits in less"
         check_numbers(self, ("width", "height"), lambda value: value >= SMALLEST_EDGE, smallest)
+        check_numbers(self, ("make_bank",), lambda value: value == 0 or value >= 20, "20 or more")
+        if self.make_bank and self.bank in ("", "anny"):
+            raise UserError("--make_bank writes a file: name it with --bank.")
         self.camera.check()
         return self
 
@@ -53,24 +58,42 @@ def main(settings: SyntheticSettings) -> None:
         UserError: if a package is missing; see also `write_split`.
     """
     try:
-        import anny  # noqa: F401
-
+        if settings.make_bank:
+            make_bank(settings)
+            return
+        from dataloader.synthetic.hand.bank import BUNDLED
         from dataloader.synthetic.writer import SplitSettings, write_split
+
+        size, bank = (settings.height, settings.width), settings.bank or str(BUNDLED)
+        split = SplitSettings(settings.split, settings.frames, settings.seed, settings.camera, size, bank)
+        written = write_split(split, settings.out, settings.workers)
     except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        needs = "anny" if package == "anny" else "synth"
         raise UserError(
-            f"The synthetic hand needs the package {error.name}: pip install -r requirements-synth.txt."
+            f"The synthetic hand needs the package {package}: pip install -r requirements-{needs}.txt."
         ) from error
 
-    size = (settings.height, settings.width)
-    split = SplitSettings(settings.split, settings.frames, settings.seed, settings.camera, size)
     folder = settings.out / settings.split
-    if not write_split(split, settings.out, settings.workers):
+    if not written:
         print(f"{folder} is complete: nothing to do")
     if settings.sheet:
         from util.plots import save_contact_sheet
 
         save_contact_sheet(folder, settings.sheet)
         print(f"contact sheet: {settings.sheet}")
+
+
+def make_bank(settings: SyntheticSettings) -> None:
+    """Draw people from anny and write them to a bank."""
+    from dataloader.synthetic.hand.bank import write_bank
+    from dataloader.synthetic.writer import ANNY, load_shapes
+
+    path = Path(settings.bank)
+    if path.exists():
+        raise UserError(f"{path} exists: delete it, or give another --bank.")
+    write_bank(path, load_shapes(ANNY), settings.make_bank, settings.seed)
+    print(f"{settings.make_bank} people, {path.stat().st_size / 1e6:.2f} MB, in {path}")
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from dataloader.nyu import EVALUATED_JOINTS
+from dataloader.synthetic.hand.bank import Shapes
 from dataloader.synthetic.hand.forearm import sample_forearm
 from dataloader.synthetic.hand.pose import sample_pose
-from dataloader.synthetic.hand.shape import HandModel
 from dataloader.synthetic.hand.skeleton import JointAngles, rotation
 from dataloader.synthetic.render import Size, frame_rays, nearest, render_ellipsoid, render_mesh
 from dataloader.synthetic.scene import PosedHand, mirrored_hand, pose_hand, take_frame, y_up
@@ -67,7 +67,7 @@ class MovingHand:
     """One hand of a person before a camera.
 
     Args:
-        model: of `dataloader.synthetic.hand.shape`.
+        shapes: where the hand comes from.
         seed: of everything drawn.
         camera: any pinhole camera.
         size: (height, width) of its frames.
@@ -78,7 +78,7 @@ class MovingHand:
 
     def __init__(
         self,
-        model: HandModel,
+        shapes: Shapes,
         seed: int,
         camera: Camera,
         size: Size = (480, 640),
@@ -87,7 +87,7 @@ class MovingHand:
         lane: int | None = None,
     ):
         rng = np.random.default_rng(seed)
-        self.shape = model.sample_shape(rng)
+        self.shape = shapes.sample_shape(rng)
         self.forearm = sample_forearm(rng, self.shape)
         self.seed, self.camera, self.size, self.leaves, self.lane = seed, camera, size, leaves, lane
         self.background = _render_body(y_up(camera), size) if body else None
@@ -151,7 +151,7 @@ class TwoMovingHands:
 
     def __init__(
         self,
-        model: HandModel,
+        shapes: Shapes,
         seed: int,
         camera: Camera,
         size: Size = (480, 640),
@@ -159,7 +159,7 @@ class TwoMovingHands:
         body: bool = False,
     ):
         self.right, self.left = (
-            MovingHand(model, 2 * seed + lane, camera, size, leaves, body and lane == 0, lane)
+            MovingHand(shapes, 2 * seed + lane, camera, size, leaves, body and lane == 0, lane)
             for lane in (0, 1)
         )
 

@@ -25,12 +25,12 @@ from tqdm import tqdm
 
 from dataloader.base import init_worker
 from dataloader.nyu import FRAME_NAME
-from dataloader.synthetic.hand.shape import HandModel
+from dataloader.synthetic.hand.bank import BUNDLED, HandBank, Shapes
 from dataloader.synthetic.hand.skeleton import HandShape
 from dataloader.synthetic.scene import Scene, sample_scene
 from util import UserError
 from util.camera import Camera
-from util.files import atomic_write, read_json, remove_leftovers, write_table
+from util.files import atomic_write, read_json, remove_leftovers, sha256, write_table
 
 SPLITS = ("train", "val", "test")
 _GENERATOR_VERSION = 1  # raise it when the same seed gives other frames
@@ -43,14 +43,18 @@ _LABELS = ("joints36", "joints21", "center")  # of a Scene, as a chunk's file ke
 _MAT_HEADER = b"MATLAB 5.0 MAT-file, AWR synthetic hands"
 
 
+ANNY = "anny"  # in place of a bank's path: shapes are drawn from that package
+
+
 class SplitSettings(NamedTuple):
-    """What determines every byte of a split."""
+    """What determines every byte of a split; `bank`: the hand shapes' file, or ANNY."""
 
     split: str
     frames: int
     seed: int
     camera: Camera
     size: tuple[int, int]
+    bank: str = str(BUNDLED)
 
 
 def sample_frame(settings: SplitSettings, frame: int, person: HandShape) -> Scene:
@@ -59,9 +63,11 @@ def sample_frame(settings: SplitSettings, frame: int, person: HandShape) -> Scen
     return sample_scene(rng, person, settings.camera, settings.size)
 
 
-def sample_person(model: HandModel, settings: SplitSettings, person: int) -> HandShape:
+def sample_person(shapes: Shapes, settings: SplitSettings, person: int) -> HandShape:
     """The hand of person number `person` of a split; its stream is none of the frames'."""
-    return model.sample_shape(np.random.default_rng([settings.seed, SPLITS.index(settings.split), person, 1]))
+    return shapes.sample_shape(
+        np.random.default_rng([settings.seed, SPLITS.index(settings.split), person, 1])
+    )
 
 
 def write_split(settings: SplitSettings, out: Path, workers: int) -> bool:
@@ -81,12 +87,12 @@ def write_split(settings: SplitSettings, out: Path, workers: int) -> bool:
     todo = [chunk for chunk in chunks if not _part_file(folder, chunk).exists()]
     frames = sum(len(_frames_of(settings, chunk)) for chunk in todo)
     _check_disk(out, frames, settings.size)
-    model = load_model()  # before the first file: it may be missing
+    shapes = load_shapes(settings.bank, settings.split)  # before the first file: it may be missing
     (folder / _PARTS).mkdir(parents=True, exist_ok=True)
     _write_record(settings, folder, complete=False)
     start = time.perf_counter()
     with tqdm(total=settings.frames, initial=settings.frames - frames, unit="frame") as bar:
-        for written in _write_chunks(_tasks(model, settings, folder, todo), min(workers, len(todo))):
+        for written in _write_chunks(_tasks(shapes, settings, folder, todo), min(workers, len(todo))):
             bar.update(written)
     _assemble(settings, out, folder, len(chunks))
     seconds = time.perf_counter() - start
@@ -94,9 +100,18 @@ def write_split(settings: SplitSettings, out: Path, workers: int) -> bool:
     return True
 
 
-def load_model() -> HandModel:
-    """The hand model; says so before the one long wait, anny's cache."""
+def load_shapes(bank: str = str(BUNDLED), split: str = "train") -> Shapes:
+    """A split's people in a bank; or with ANNY that model, which says so before its one long wait.
+
+    Raises:
+        FileNotFoundError, UserError: see `HandBank`.
+        ModuleNotFoundError: if anny is needed and missing.
+    """
+    if bank != ANNY:
+        return HandBank(Path(bank), split)
     from anny.paths import get_anny_cache_path
+
+    from dataloader.synthetic.hand.shape import HandModel
 
     cache = get_anny_cache_path()
     if not cache.exists():
@@ -114,7 +129,7 @@ def _is_complete(settings: SplitSettings, folder: Path) -> bool:
     found = read_json(record_file)
     changes = "; ".join(
         f"{key} {found.get(key)}, now {value}"
-        for key, value in _record_of(settings).items()
+        for key, value in ({"bank": None} | _record_of(settings)).items()
         if found.get(key) != value
     )
     if changes:
@@ -127,12 +142,15 @@ def _is_complete(settings: SplitSettings, folder: Path) -> bool:
 def _record_of(settings: SplitSettings) -> dict:
     """Settings as they are kept in generator.json."""
     plain = {"camera": settings.camera._asdict(), "size": list(settings.size)}
-    return {"version": _GENERATOR_VERSION} | settings._asdict() | plain
+    record = {"version": _GENERATOR_VERSION} | settings._asdict() | plain
+    bank = record.pop("bank")  # by its content; a split drawn from anny names none
+    return record if bank == ANNY else record | {"bank": sha256(Path(bank))}
 
 
 def _write_record(settings: SplitSettings, folder: Path, complete: bool) -> None:
-    libraries = {"anny": version("anny"), "embreex": version("embreex"), "numpy": np.__version__}
-    libraries |= {"opencv": cv2.__version__, "torch": torch.__version__}
+    libraries = {"embreex": version("embreex"), "numpy": np.__version__, "opencv": cv2.__version__}
+    if settings.bank == ANNY:
+        libraries |= {"anny": version("anny"), "torch": torch.__version__}
     record = _record_of(settings) | {"libraries": libraries, "complete": complete}
     with atomic_write(folder / "generator.json") as unfinished:
         unfinished.write_text(json.dumps(record, indent=2) + "\n")
@@ -163,11 +181,11 @@ class _Task(NamedTuple):
     people: list[HandShape]
 
 
-def _tasks(model: HandModel, settings: SplitSettings, folder: Path, chunks: list[int]) -> Iterator[_Task]:
+def _tasks(shapes: Shapes, settings: SplitSettings, folder: Path, chunks: list[int]) -> Iterator[_Task]:
     for chunk in chunks:
         frames = _frames_of(settings, chunk)
         people = range(frames[0] // _FRAMES_PER_PERSON, frames[-1] // _FRAMES_PER_PERSON + 1)
-        yield _Task(settings, folder, chunk, [sample_person(model, settings, person) for person in people])
+        yield _Task(settings, folder, chunk, [sample_person(shapes, settings, person) for person in people])
 
 
 def _write_chunks(tasks: Iterator[_Task], workers: int) -> Iterator[int]:

@@ -10,5 +10,4 @@ SHARED = PROJECT.parent / "shared"  # real frames and published predictions, whi
 
 def need_synthetic_hand() -> None:
     """Skip the test, or the module, where what renders hands is not installed."""
-    for package in ("anny", "embreex"):
-        pytest.importorskip(package, reason="the synthetic hand needs requirements-synth.txt")
+    pytest.importorskip("embreex", reason="the synthetic hand needs requirements-synth.txt")

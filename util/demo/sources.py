@@ -273,9 +273,7 @@ def _video(path: Path, options: SourceOptions) -> Source:
 def _synthetic(options: SourceOptions) -> Source:
     try:
         from dataloader.synthetic.motion import MovingHand, TwoMovingHands
-        from dataloader.synthetic.writer import load_model
-
-        model = load_model()
+        from dataloader.synthetic.writer import load_shapes
     except ImportError as error:
         raise UserError(
             f"--source synthetic needs {error.name}: `pip install -r requirements-synth.txt` brings it."
@@ -286,7 +284,7 @@ def _synthetic(options: SourceOptions) -> Source:
     elif options.camera is not None:
         camera = options.camera
     moving = MovingHand if options.hands == 1 else TwoMovingHands
-    hand = moving(model, options.seed, camera, size, options.leaves, options.body)
+    hand = moving(load_shapes(), options.seed, camera, size, options.leaves, options.body)
     return Source("synthetic", lambda i: hand.frame(i).depth, None, camera, 1.0)
 
 

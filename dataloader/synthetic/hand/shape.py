@@ -43,7 +43,7 @@ class HandModel:
         labels = list(self._model.bone_labels)
         self._heads = np.array([[labels.index(name) for name in chain] for chain in _CHAINS])
         self._weights = self._load_weights(labels)
-        self._loop = _boundary_loop(self._faces)
+        self._loop = boundary_loop(self._faces)
 
     def _load_weights(self, labels: list[str]) -> np.ndarray:
         """Skinning weights (V, 21) with the bones in this module's order; what is no finger is palm."""
@@ -77,7 +77,7 @@ class HandModel:
         vertices, joints = _reshape_fingers(
             vertices * scale, joints * scale, self._weights, length_factor, thickness
         )
-        return _finish_shape(vertices, joints, self._faces, self._weights, self._loop)
+        return finish_shape(vertices, joints, self._faces, self._weights, self._loop)
 
     def _rest_mesh(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """anny's rest vertices (V, 3) and bone heads (B, 3) in metres for drawn shape parameters."""
@@ -138,10 +138,10 @@ def _reshape_fingers(
     return blend(vertices, weights, linear, offset), moved
 
 
-def _finish_shape(
+def finish_shape(
     vertices: np.ndarray, joints: np.ndarray, faces: np.ndarray, weights: np.ndarray, loop: np.ndarray
 ) -> HandShape:
-    """Measure hinges, rest angles and radii of a rest mesh."""
+    """Measure hinges, rest angles, radii and length of a rest mesh; arrays as in `HandShape`."""
     hinges = np.stack([_hinge(vertices, joints[finger], weights, finger) for finger in range(5)])
     directions = unit(np.diff(joints, axis=1))  # (5, 4, 3)
     rest_flex = np.zeros((5, 4))
@@ -181,7 +181,7 @@ def _signed_angle(start: np.ndarray, end: np.ndarray, axis: np.ndarray) -> float
     return float(np.arctan2(np.cross(start, end) @ axis, start @ end - (start @ axis) * (end @ axis)))
 
 
-def _boundary_loop(faces: np.ndarray) -> np.ndarray:
+def boundary_loop(faces: np.ndarray) -> np.ndarray:
     """Vertices of the mesh's one open edge loop (the wrist), in the order of the faces' edges along it."""
     edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     present = {(int(a), int(b)) for a, b in edges}
