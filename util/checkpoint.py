@@ -71,7 +71,7 @@ def load_or_init_network(config: Config, training: bool = False) -> tuple[nn.Mod
     if other_joints:
         print(f"{path} {other_joints}: its last layers start from random weights.")
         spec = spec._replace(num_joints=wanted.num_joints, target=wanted.target)
-        network = _with_new_heads(network, replace(config, net=spec.net, downsample=spec.downsample))
+        network = with_new_heads(network, replace(config, net=spec.net, downsample=spec.downsample))
     _print_differences(path, spec, wanted, training)
     return network, spec._replace(dataset=wanted.dataset, img_size=wanted.img_size, cube=wanted.cube)
 
@@ -123,14 +123,19 @@ def _describe_other_joints(spec: ModelSpec, config: Config) -> str:
     return f"predicts the joints of {spec.dataset}, data set {config.dataset} has others"
 
 
-def _with_new_heads(trained: nn.Module, config: Config) -> nn.Module:
-    """The settings' network with all of the trained one's weights but those sized by the number of joints."""
+def with_new_heads(trained: nn.Module, config: Config) -> nn.Module:
+    """The settings' network with the trained one's weights, but random where the number of joints sizes them,
+    or where the trained one has no such layer."""
     network, weights = init_network(config), trained.state_dict()
     with torch.device("meta"):
         spec = spec_from_config(config)
         one_more = spec._replace(num_joints=spec.num_joints + 1).build().state_dict()
     initial = network.state_dict()
-    kept = {key: weights[key] for key, value in initial.items() if one_more[key].shape == value.shape}
+    kept = {
+        key: weights[key]
+        for key, value in initial.items()
+        if key in weights and weights[key].shape == value.shape == one_more[key].shape
+    }
     network.load_state_dict(initial | kept)
     return network
 
