@@ -46,7 +46,8 @@ class NetworkSettings:
 class ScoringSettings:
     """What test.py scores."""
 
-    split: Literal["train", "val", "test"] = "test"  # what is scored; val exists for synth and hands17
+    # What is scored; val exists for synth and hands17, val_hard for synth.
+    split: Literal["train", "val", "test", "val_hard"] = "test"
     centers: str = ""  # file of hand centres to crop around; empty: the data set's own
     backend: Literal["torch", "compile", "onnxruntime", "openvino"] = "torch"  # what runs the network
     predictions: str = ""  # score this file of predictions instead of running a network
@@ -116,6 +117,8 @@ class Config(TrainingSettings, ScoringSettings, NetworkSettings, DataSettings):
             raise UserError(
                 "cache keeps crops around fixed centres and center_noise moves them: leave one of them out."
             )
+        if self.split == "val_hard" and self.dataset != "synth":
+            raise UserError(f"{self.dataset} has no split val_hard: it is one of synth.")
         if self.test_subject != "all" and not 0 <= self.test_subject <= 8:
             raise UserError(f"test_subject is {self.test_subject}: use 0 to 8, or all.")
         info, center = DATASETS[self.dataset], self.target == "center"
@@ -184,7 +187,8 @@ class DatasetInfo:
 
     def origin(self, root: Path, split: str) -> str:
         """Where a split that is missing comes from, or the command that makes it."""
-        return self.source.format(root=root, split=split, frames=20000 if split == "train" else 2000)
+        frames = {"train": 20000, "val_hard": 600}.get(split, 2000)
+        return self.source.format(root=root, split=split, frames=frames)
 
 
 NYU_JOINTS = (

@@ -22,11 +22,11 @@ FIGURES = ("pck", "success", "joints", "gallery", "comparison")
 
 def main(config: Config) -> None:
     """Predict or read joints, compare them with the labels, and write figures and pictures."""
-    from dataloader import missing_parts, read_labels
+    from dataloader import missing_parts, read_kinds, read_labels
     from dataloader.hands17 import write_submission
     from util import plots
     from util.files import atomic_write, require_writable, write_table
-    from util.metrics import as_json, as_markdown, as_table, joint_errors, score
+    from util.metrics import as_json, as_markdown, as_table, joint_errors, score, score_kinds
     from util.points import parse_format
 
     info, folder = config.info, results_folder(config)
@@ -58,13 +58,18 @@ def main(config: Config) -> None:
         predictions[other] = read_joints(file, true_xyz, config)
     errors = {key: joint_errors(info.camera.uvd_to_xyz(uvd), true_xyz) for key, uvd in predictions.items()}
     rows = {key: score(error) for key, error in errors.items()}
+    by_kind = score_kinds(errors[name], read_kinds(config))
     print(as_table(rows, info.joint_names))
+    for kind, metrics in by_kind.items():
+        print(f"{kind:<12}{metrics.frames:6} frames  MPE {metrics.mpe_mm:7.3f} mm")
 
     tiles = gallery_tiles(config, dataset, joint_uvd, errors[name].mean(axis=1))
 
     # Everything that can fail is done: now write.
     missing = missing_parts(config)
     record = as_json(rows[name], info.joint_names) | scored_file(config) | {"missing": missing}
+    if by_kind:
+        record["by_kind"] = {kind: {"frames": m.frames, "mpe_mm": m.mpe_mm} for kind, m in by_kind.items()}
     with atomic_write(folder / "metrics.json") as temporary:
         temporary.write_text(json.dumps(record, indent=1) + "\n")
     write_table(folder / "predictions.txt", joint_uvd.reshape(len(joint_uvd), -1))

@@ -70,6 +70,12 @@ def read_labels(config: Config) -> np.ndarray:
     return _targets(layout_of(config).read_labels(_root(config), config), config)
 
 
+def read_kinds(config: Config) -> list[tuple[str, ...]]:
+    """The kinds of each frame of a split, empty where it has none: rendered hands may have some."""
+    read = getattr(layout_of(config), "read_kinds", None)
+    return read(layout_of(config).split_folder(_root(config), config)) if read else []
+
+
 def missing_parts(config: Config) -> list[str]:
     """Which parts of a split are not there, of those that the layout allows to be scored without."""
     find = getattr(layout_of(config), "missing_parts", None)

@@ -25,6 +25,7 @@ EVALUATED_JOINTS = (0, 3, 6, 9, 12, 15, 18, 21, 24, 25, 27, 30, 31, 32)
 LABELLED_JOINTS = 36
 MAX_NUMBERS = 10**9  # in a label file; NYU's have 24 million
 
+KINDS_FILE = "kinds.txt"  # of a synthetic split: the kinds of each frame
 FRAME_NAME = "depth_1_{:07d}.png"
 FRAME_PATTERN = re.compile(r"depth_1_\d{7}\.png")
 
@@ -108,6 +109,13 @@ def read_depth(path: Path) -> np.ndarray:
         raise UserError(f"{path} is {image.dtype} of shape {image.shape}: expected an 8-bit 3-channel PNG.")
     # Widen before shifting: 8-bit arithmetic would drop the green channel.
     return (image[:, :, 1].astype(np.uint16) << 8) | image[:, :, 0]
+
+
+def read_kinds(folder: Path) -> list[tuple[str, ...]]:
+    """The kinds of each frame of a synthetic split, as `dataloader.synthetic.kinds` names them; empty where
+    the split has none."""
+    file = folder / KINDS_FILE
+    return [tuple(line.split()) for line in file.read_text().splitlines()] if file.is_file() else []
 
 
 def recorded_camera(folder: Path) -> Camera:

@@ -60,6 +60,18 @@ def score(errors: np.ndarray) -> Metrics:
     )
 
 
+def score_kinds(errors: np.ndarray, kinds: list[tuple[str, ...]]) -> dict[str, Metrics]:
+    """Metrics of the frames of each kind: (N, J) errors in mm, and the kinds of each frame.
+
+    Raises:
+        UserError: if they are not as many.
+    """
+    if kinds and len(kinds) != len(errors):
+        raise UserError(f"There are kinds of {len(kinds)} frames, and {len(errors)} frames.")
+    names = dict.fromkeys(kind for frame in kinds for kind in frame)
+    return {name: score(errors[[name in frame for frame in kinds]]) for name in names}
+
+
 def share_within(errors: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """Share of (N,) errors at or below each of (T,) thresholds: (T,) in [0, 1]."""
     return np.searchsorted(np.sort(errors), thresholds, side="right") / len(errors)

@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from config import DATASETS, Config, DatasetInfo, DataSettings, NetworkSettings
 from dataloader import build_dataset
 from dataloader.base import HandDataset, Sample
-from dataloader.nyu import FRAME_NAME, read_depth, recorded_camera
+from dataloader.nyu import FRAME_NAME, read_depth, read_kinds, recorded_camera
 from model.awr import SOFTMAX_TEMPERATURE, dense_to_joints, joints_to_dense
 from util import UserError
 from util.camera import uvd_to_crop
@@ -354,16 +354,32 @@ def draw_skeleton(
         axes.plot(u, v, "-o", color=color or chain_color, linewidth=linewidth, markersize=2 * linewidth**0.5)
 
 
-def save_contact_sheet(folder: Path, file: Path) -> None:
-    """Draw 24 frames of a synthetic split with their 21-joint skeletons.
+def save_contact_sheets(folder: Path, file: Path) -> list[Path]:
+    """Draw 24 frames of a synthetic split with their 21-joint skeletons; of one with kinds, 24 of each kind.
 
     Args:
         folder: of the split.
-        file: picture to write.
+        file: picture to write; with kinds, their names are added to its own.
+
+    Returns:
+        What was written.
 
     Raises:
         FileNotFoundError: if a file of the split is missing.
     """
+    kinds = read_kinds(folder)
+    if not kinds:
+        _save_contact_sheet(folder, file, None)
+        return [file]
+    written = []
+    for kind in dict.fromkeys(kind for frame in kinds for kind in frame):
+        written.append(file.with_stem(f"{file.stem}_{kind}"))
+        _save_contact_sheet(folder, written[-1], [i for i, frame in enumerate(kinds) if kind in frame])
+    return written
+
+
+def _save_contact_sheet(folder: Path, file: Path, chosen: list[int] | None) -> None:
+    """Draw 24 of the chosen frames, or of all."""
     file21 = folder / "joints21.npz"
     require_file(file21, "the 21 joints of a synthetic split")
     try:
@@ -372,7 +388,8 @@ def save_contact_sheet(folder: Path, file: Path) -> None:
         raise UserError(f"{file21} is damaged: it holds no xyz.") from error
     camera = recorded_camera(folder)
     rows, columns = SHEET_SHAPE
-    frames = np.linspace(0, len(joint_xyz) - 1, rows * columns).astype(int)
+    chosen = chosen or range(len(joint_xyz))
+    frames = np.array(chosen)[np.linspace(0, len(chosen) - 1, rows * columns).astype(int)]
     figure = Figure(figsize=(2 * columns, 2 * rows), facecolor=DARK)
     grid = figure.subplots(rows, columns)
     figure.subplots_adjust(0, 0, 1, 1, 0.012, 0.012)

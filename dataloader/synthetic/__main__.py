@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from config import NYU_CAMERA, check_numbers
+from dataloader.synthetic.kinds import KINDS
 from util import UserError
 from util.camera import Camera
 from util.cli import run
@@ -21,7 +22,8 @@ class SyntheticSettings:
     """Settings of this command."""
 
     out: Path = Path("data/synth")  # folder of the data set; a split is a folder in it
-    split: Literal["train", "val", "test"] = "train"  # hands and poses of one never occur in another
+    split: Literal["train", "val", "test", "val_hard"] = "train"  # hands of one never occur in another
+    without: str = ""  # kinds of frames to leave out, with commas between; all: plain gestures alone
     frames: int = 20000  # number of frames, about 17 KB each
     seed: int = 0  # the same seed gives the same bytes, whatever the number of workers
     bank: str = ""  # file of hand shapes to draw from; empty: the bundled one; anny: that package
@@ -32,7 +34,7 @@ class SyntheticSettings:
     camera: Camera = NYU_CAMERA
     width: int = 640  # of a frame, pixels
     height: int = 480  # of a frame, pixels
-    sheet: Path | None = None  # also write a contact sheet, a PNG: 24 frames of the split with skeletons
+    sheet: Path | None = None  # also write contact sheets, PNG: 24 frames with skeletons, of each kind
 
     def resolved(self) -> "SyntheticSettings":
         """Check the settings.
@@ -48,7 +50,18 @@ class SyntheticSettings:
         if self.make_bank and self.bank in ("", "anny"):
             raise UserError("--make_bank writes a file: name it with --bank.")
         self.camera.check()
+        unknown = set(filter(None, self.without.split(","))) - {*KINDS, "all"}
+        if unknown:
+            raise UserError(f"--without {self.without}: kinds are {', '.join(KINDS)}, or all.")
+        if self.split == "val_hard" and not self.kinds:
+            raise UserError("val_hard has frames of each kind: leave some of them in.")
         return self
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of frames that are drawn."""
+        left_out = self.without.split(",")
+        return () if "all" in left_out else tuple(kind for kind in KINDS if kind not in left_out)
 
 
 def main(settings: SyntheticSettings) -> None:
@@ -65,7 +78,9 @@ def main(settings: SyntheticSettings) -> None:
         from dataloader.synthetic.writer import SplitSettings, write_split
 
         size, bank = (settings.height, settings.width), settings.bank or str(BUNDLED)
-        split = SplitSettings(settings.split, settings.frames, settings.seed, settings.camera, size, bank)
+        split = SplitSettings(
+            settings.split, settings.frames, settings.seed, settings.camera, size, bank, settings.kinds
+        )
         written = write_split(split, settings.out, settings.workers)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
@@ -78,10 +93,10 @@ def main(settings: SyntheticSettings) -> None:
     if not written:
         print(f"{folder} is complete: nothing to do")
     if settings.sheet:
-        from util.plots import save_contact_sheet
+        from util.plots import save_contact_sheets
 
-        save_contact_sheet(folder, settings.sheet)
-        print(f"contact sheet: {settings.sheet}")
+        for sheet in save_contact_sheets(folder, settings.sheet):
+            print(f"contact sheet: {sheet}")
 
 
 def make_bank(settings: SyntheticSettings) -> None:

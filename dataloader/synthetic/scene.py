@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dataloader.nyu import EVALUATED_JOINTS
+from dataloader.synthetic.background import sample_background
 from dataloader.synthetic.hand.forearm import Forearm, attach_forearm, sample_forearm
 from dataloader.synthetic.hand.landmarks import label_joints
 from dataloader.synthetic.hand.pose import sample_pose
@@ -15,16 +16,8 @@ from dataloader.synthetic.hand.skeleton import (
     pose_joints,
     rotation,
     skin,
-    unit,
 )
-from dataloader.synthetic.render import (
-    Size,
-    frame_rays,
-    nearest,
-    render_ellipsoid,
-    render_mesh,
-    render_plane,
-)
+from dataloader.synthetic.render import Size, nearest, render_mesh
 from dataloader.synthetic.sensor import SensorStyle, apply_sensor, sample_style
 from util.camera import Camera
 
@@ -32,8 +25,6 @@ _DEG = np.pi / 180
 _PARTLY_OUT = 0.05  # share of frames whose hand the frame's border cuts
 _MARGIN = 6  # px between hand and border otherwise
 _ARM_NEAREST = 180.0  # mm; a forearm that came nearer to the camera is cut shorter
-_BACKGROUNDS = ("none", "plane", "body")
-_BACKGROUND_SHARE = (0.5, 0.25, 0.25)
 # A centre estimator's error: standard deviation in mm, Student-t with this many degrees of freedom.
 _CENTER_ERROR, _CENTER_TAIL = 8.0, 8.0
 
@@ -100,10 +91,10 @@ def render_scene(
     """Render a given hand in a given pose, turned by `view` (3, 3); the rest is drawn."""
     sight = y_up(camera)
     hand = pose_hand(shape, angles, sample_forearm(rng, shape), view)
-    hand = hand.moved_to(_place(rng, hand.vertices[: hand.num_own] - hand.middle, sight, size))
+    hand = hand.moved_to(place_hand(rng, hand.vertices[: hand.num_own] - hand.middle, sight, size))
     own, arm = np.split(hand.vertices, [hand.num_own])  # views
-    arm[:] = _keep_off_lens(arm, own[shape.wrist_loop].mean(0))
-    background = _background(rng, own, sight, size)
+    arm[:] = keep_off_lens(arm, own[shape.wrist_loop].mean(0))
+    background = sample_background(rng, own, sight, size)
     return take_frame(rng, hand, background, camera, size, sample_style(rng))
 
 
@@ -172,11 +163,17 @@ def sample_view(rng: np.random.Generator) -> np.ndarray:
     return rotation(z, turn * _DEG) @ rotation(x, -tilt * _DEG) @ rotation(y, roll * _DEG)
 
 
-def _place(rng: np.random.Generator, hand: np.ndarray, camera: Camera, size: Size) -> np.ndarray:
-    """Where the middle of a hand (V, 3) goes (3,), mm: 400 to 1000 away, all of it in the frame, or most."""
+def place_hand(
+    rng: np.random.Generator, hand: np.ndarray, camera: Camera, size: Size, distance: float | None = None
+) -> np.ndarray:
+    """Where the middle of a hand (V, 3) goes (3,), mm: all of it in the frame, or most.
+
+    `distance` is where it fits in the frame, mm, else a little more; None: 400 to 1000.
+    """
     frame = np.array(size[::-1])
     focal = np.array([camera.fx, camera.flip * camera.fy])
-    distance = rng.uniform(400, 1000) if rng.random() < 0.5 else rng.uniform(600, 1000)
+    if distance is None:
+        distance = rng.uniform(400, 1000) if rng.random() < 0.5 else rng.uniform(600, 1000)
     partly_out, axis, far_side = rng.random() < _PARTLY_OUT, rng.integers(2), rng.random() < 0.5
     spot, cut = rng.random(2), rng.uniform(0.08, 0.35)
     while True:
@@ -200,37 +197,11 @@ def _place(rng: np.random.Generator, hand: np.ndarray, camera: Camera, size: Siz
     return middle
 
 
-def _keep_off_lens(arm: np.ndarray, wrist: np.ndarray) -> np.ndarray:
+def keep_off_lens(arm: np.ndarray, wrist: np.ndarray) -> np.ndarray:
     """Shrink a forearm (N, 3) towards the wrist so far that it stays clear of the camera."""
     reach = wrist[2] - arm[:, 2].min()
     allowed = wrist[2] - _ARM_NEAREST
     return arm if reach <= allowed else wrist + (arm - wrist) * max(allowed / reach, 0.2)
-
-
-def _background(rng: np.random.Generator, hand: np.ndarray, camera: Camera, size: Size) -> np.ndarray | None:
-    """Depth (H, W) of a table or wall, or of a torso and head, behind or beside the hand; or None."""
-    kind = rng.choice(_BACKGROUNDS, p=_BACKGROUND_SHARE)
-    if kind == "none":
-        return None
-    rays = frame_rays(camera, size, 2)  # smooth surfaces: half the resolution is enough
-    middle = hand.mean(0)
-    if kind == "plane":
-        # Anything from a wall behind to a table below; the hand rests on it or hangs before it.
-        normal = unit(np.array([rng.normal(0, 0.5), rng.normal(0.3, 0.6), -rng.uniform(0.25, 1)]))
-        gap = rng.uniform(2, 40) if rng.random() < 0.4 else rng.uniform(40, 400)
-        depth = render_plane(rays, normal, float((hand @ normal).min() - gap))
-        # Its end is inside the crop now and then; what is far beyond would only cost disk space.
-        reach = rng.uniform(120, 350)
-        for axis in range(3):
-            depth[np.abs(rays[..., axis] * depth - middle[axis]) > reach] = 0
-    else:
-        back = hand[:, 2].max() + rng.uniform(30, 450)
-        radii = np.array([rng.uniform(150, 230), rng.uniform(260, 360), rng.uniform(90, 150)])
-        torso = np.array([rng.normal(0, 180), middle[1] + rng.normal(-120, 130), back + radii[2]])
-        head = torso + np.array([rng.normal(0, 20), radii[1] + rng.uniform(40, 90), rng.normal(-20, 30)])
-        head_radii = np.array([78, 112, 95]) * rng.uniform(0.9, 1.1)
-        depth = nearest(render_ellipsoid(rays, torso, radii), render_ellipsoid(rays, head, head_radii))
-    return np.repeat(np.repeat(depth, 2, 0), 2, 1)[: size[0], : size[1]]
 
 
 def _estimated_center(rng: np.random.Generator, joints36: np.ndarray) -> np.ndarray:

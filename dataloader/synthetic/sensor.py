@@ -1,4 +1,4 @@
-"""What a structured-light sensor makes of a scene: from exact depth to the depth such a camera reports."""
+"""What a depth sensor makes of a scene: from exact depth to the depth that such a camera reports."""
 
 from typing import NamedTuple
 
@@ -21,6 +21,9 @@ class SensorStyle(NamedTuple):
     grain: pixels over which noise is alike: the size of the window in which the pattern is matched.
     steps: quantisation steps per pixel of disparity, for the Kinect's focal length times baseline.
     grazing: share of pixels lost on surfaces seen edge on. holes: expected number of lost blobs.
+    coarse: the scene's pixels over the sensor's, along an edge. nearest: mm, nothing nearer is reported.
+    Of time of flight: rounding: share by which corners are filled, as light takes detours in them;
+    noise_mm: of every pixel by itself, in place of the disparity's; 0 = structured light.
     """
 
     baseline: float
@@ -35,11 +38,17 @@ class SensorStyle(NamedTuple):
     steps: float
     grazing: float
     holes: float
+    coarse: float = 1.0
+    nearest: float = 250.0
+    rounding: float = 0.0
+    noise_mm: float = 0.0
 
 
 _KINECT_FOCAL = 588.03  # px; what SensorStyle's pixels are pixels of
 _KINECT_DISPARITY = 588.0 * 75.0  # px · mm
-_FAR, _NEAR = 4000, 250  # mm; beyond and before these nothing is reported
+_FAR = 4000  # mm; nothing beyond is reported
+_CORNER = 13  # px, over which light takes detours
+_CORNER_DEPTH = 40.0  # mm; deeper than this is another surface
 
 
 def sample_style(rng: np.random.Generator) -> SensorStyle:
@@ -75,6 +84,29 @@ def sample_style(rng: np.random.Generator) -> SensorStyle:
     )
 
 
+def sample_coarse_style(rng: np.random.Generator) -> SensorStyle:
+    """A sensor of 320×240 or 256×192 pixels, or of time of flight, or both."""
+    style = sample_style(rng)
+    coarse, flight = rng.random() < 0.65, rng.random() < 0.6
+    if coarse or not flight:
+        style = style._replace(coarse=float(rng.choice([2.0, 2.5])))
+    if not flight:
+        return style
+    return style._replace(
+        baseline=0.0,
+        inflate=0,
+        wave=float(rng.uniform(0, 0.4)),
+        jitter=float(rng.uniform(0, 0.3)),
+        block=(1, 1),
+        smooth=int(rng.choice([0, 3])),
+        flying=float(rng.uniform(0.2, 0.7)),
+        grazing=float(rng.uniform(0, 0.4)),
+        holes=0.0,
+        rounding=float(rng.uniform(0.2, 0.8)),
+        noise_mm=float(rng.uniform(0.5, 3)),
+    )
+
+
 def apply_sensor(
     rng: np.random.Generator, depth: np.ndarray, camera: Camera, style: SensorStyle
 ) -> np.ndarray:
@@ -86,6 +118,13 @@ def apply_sensor(
     Returns:
         (H, W) uint16 mm, 0 = no reading.
     """
+    if style.coarse > 1:
+        height, width = depth.shape
+        few = (round(width / style.coarse), round(height / style.coarse))
+        small = cv2.resize(depth, few, interpolation=cv2.INTER_NEAREST)
+        scaled = Camera(*(value / style.coarse for value in camera[:4]), camera.flip)
+        seen = apply_sensor(rng, small, scaled, style._replace(coarse=1.0))
+        return cv2.resize(seen, (width, height), interpolation=cv2.INTER_NEAREST)
     style = _for_focal(style, camera.fx)
     out = np.zeros(depth.shape, np.uint16)
     rows, columns = np.flatnonzero(depth.any(1)), np.flatnonzero(depth.any(0))
@@ -100,10 +139,15 @@ def apply_sensor(
     image = _displace(rng, image, style)
     if style.smooth:
         image = _smooth(image, style.smooth)
+    image = _round_corners(image, style.rounding)
     image = _edges(rng, image, style)
-    image = _disparity(rng, image, style)
+    if style.noise_mm:
+        noise = style.noise_mm * rng.standard_normal(image.shape, dtype=np.float32)
+        image = np.where(image > 0, image + noise, 0)
+    else:
+        image = _disparity(rng, image, style)
     image = _blobs(rng, image, style.holes)
-    out[window] = np.where((image >= _NEAR) & (image <= _FAR), np.rint(image), 0)
+    out[window] = np.where((image >= style.nearest) & (image <= _FAR), np.rint(image), 0)
     return out
 
 
@@ -171,6 +215,18 @@ def _smooth(depth: np.ndarray, size: int) -> np.ndarray:
     highest = cv2.dilate(depth, np.ones((size, size), np.uint8))
     flat = (lowest > 0) & (highest - lowest < 12 * size)
     return np.where(flat, local, depth)
+
+
+def _round_corners(depth: np.ndarray, share: float) -> np.ndarray:
+    """Fill concave places of one surface towards the mean around them."""
+    if not share:
+        return depth
+    window = (_CORNER, _CORNER)
+    measured = (depth > 0).astype(np.float32)
+    around = cv2.boxFilter(depth, -1, window) / np.maximum(cv2.boxFilter(measured, -1, window), 1e-6)
+    deeper = depth - around
+    corner = (depth > 0) & (deeper > 0) & (deeper < _CORNER_DEPTH)
+    return np.where(corner, depth - share * deeper, depth).astype(np.float32)
 
 
 def _edges(rng: np.random.Generator, depth: np.ndarray, style: SensorStyle) -> np.ndarray:

@@ -3,6 +3,7 @@
 out/{split}/depth_1_%07d.png          from 1; depth mm = green * 256 + blue
 out/{split}/joint_data.mat            joint_uvd, joint_xyz (3, N, 36, 3) float32; NaN but camera 0's 14
 out/{split}/joints21.npz              xyz (N, 21, 3) float32 mm: wrist, then each finger, base to tip
+out/{split}/kinds.txt                 the kinds of each frame, a line per frame, where there are any
 out/{split}/generator.json            what made it
 out/center_{split}_refined.txt        x y z in mm, a line per frame
 """
@@ -24,15 +25,18 @@ import torch
 from tqdm import tqdm
 
 from dataloader.base import init_worker
-from dataloader.nyu import FRAME_NAME
+from dataloader.nyu import FRAME_NAME, KINDS_FILE
 from dataloader.synthetic.hand.bank import BUNDLED, HandBank, Shapes
 from dataloader.synthetic.hand.skeleton import HandShape
+from dataloader.synthetic.kinds import PLAIN, draw_kinds
 from dataloader.synthetic.scene import Scene, sample_scene
+from dataloader.synthetic.variety import sample_varied_scene
 from util import UserError
 from util.camera import Camera
 from util.files import atomic_write, read_json, remove_leftovers, sha256, write_table
 
-SPLITS = ("train", "val", "test")
+SPLITS = ("train", "val", "test", "val_hard")
+HARD = SPLITS[3]  # every frame is of one kind, and of each kind as many
 _GENERATOR_VERSION = 1  # raise it when the same seed gives other frames
 _CHUNK = 40
 # Consecutive frames of one person: a new hand costs half as much time as a frame. Divides the chunk.
@@ -47,7 +51,7 @@ ANNY = "anny"  # in place of a bank's path: shapes are drawn from that package
 
 
 class SplitSettings(NamedTuple):
-    """What determines every byte of a split; `bank`: the hand shapes' file, or ANNY."""
+    """What determines every byte of a split; `bank`: file of hand shapes, or ANNY; `kinds`: see kinds.py."""
 
     split: str
     frames: int
@@ -55,12 +59,24 @@ class SplitSettings(NamedTuple):
     camera: Camera
     size: tuple[int, int]
     bank: str = str(BUNDLED)
+    kinds: tuple[str, ...] = ()
 
 
 def sample_frame(settings: SplitSettings, frame: int, person: HandShape) -> Scene:
     """Frame number `frame` (from 0) of a split, whatever was drawn before it."""
     rng = np.random.default_rng([settings.seed, SPLITS.index(settings.split), frame])
-    return sample_scene(rng, person, settings.camera, settings.size)
+    kinds = kinds_of(settings, frame)
+    if not kinds:
+        return sample_scene(rng, person, settings.camera, settings.size)
+    return sample_varied_scene(rng, person, settings.camera, settings.size, kinds)
+
+
+def kinds_of(settings: SplitSettings, frame: int) -> tuple[str, ...]:
+    """The kinds of a frame; their stream is none of the frames'."""
+    if settings.split == HARD:
+        return (settings.kinds[frame % len(settings.kinds)],)
+    rng = np.random.default_rng([settings.seed, SPLITS.index(settings.split), frame, 2])
+    return draw_kinds(rng, settings.kinds)
 
 
 def sample_person(shapes: Shapes, settings: SplitSettings, person: int) -> HandShape:
@@ -129,7 +145,7 @@ def _is_complete(settings: SplitSettings, folder: Path) -> bool:
     found = read_json(record_file)
     changes = "; ".join(
         f"{key} {found.get(key)}, now {value}"
-        for key, value in ({"bank": None} | _record_of(settings)).items()
+        for key, value in ({"bank": None, "kinds": None} | _record_of(settings)).items()
         if found.get(key) != value
     )
     if changes:
@@ -143,8 +159,10 @@ def _record_of(settings: SplitSettings) -> dict:
     """Settings as they are kept in generator.json."""
     plain = {"camera": settings.camera._asdict(), "size": list(settings.size)}
     record = {"version": _GENERATOR_VERSION} | settings._asdict() | plain
-    bank = record.pop("bank")  # by its content; a split drawn from anny names none
-    return record if bank == ANNY else record | {"bank": sha256(Path(bank))}
+    bank, kinds = record.pop("bank"), list(record.pop("kinds"))
+    # By its content. What was drawn from anny names no bank and what has no kinds none, as older splits.
+    record |= {} if bank == ANNY else {"bank": sha256(Path(bank))}
+    return record | ({"kinds": kinds} if kinds else {})
 
 
 def _write_record(settings: SplitSettings, folder: Path, complete: bool) -> None:
@@ -250,6 +268,10 @@ def _assemble(settings: SplitSettings, out: Path, folder: Path, chunks: int) -> 
     with atomic_write(folder / "joints21.npz") as unfinished:
         np.savez_compressed(unfinished, xyz=joints21.astype(np.float32))
     write_table(out / f"center_{settings.split}_refined.txt", center)
+    if settings.kinds:
+        lines = [" ".join(kinds_of(settings, i)) or PLAIN for i in range(settings.frames)]
+        with atomic_write(folder / KINDS_FILE) as unfinished:
+            unfinished.write_text("\n".join(lines) + "\n")
     _write_record(settings, folder, complete=True)
     shutil.rmtree(folder / _PARTS)
 

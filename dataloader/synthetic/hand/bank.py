@@ -20,7 +20,7 @@ BUNDLED = Path(__file__).with_name("bank.npz")
 _COMPONENTS = 60
 _NEIGHBORS = 8  # a drawn hand lies between a person and one of so many who are most alike
 # Of every ten people: whose hands a split draws from, so that none occurs in two.
-_SHARES = {"train": range(8), "val": range(8, 9), "test": range(9, 10)}
+_SHARES = {"train": range(8), "val": range(8, 9), "test": range(9, 10), "val_hard": range(8, 9)}
 
 
 class Shapes(Protocol):
@@ -35,7 +35,7 @@ class HandBank:
 
     Args:
         path: the file.
-        split: train, val or test.
+        split: train, val, test or val_hard, whose people are val's.
 
     Raises:
         FileNotFoundError, UserError: if the file is missing or no bank, or has nobody for the split.

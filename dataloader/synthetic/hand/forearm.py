@@ -14,6 +14,7 @@ class Forearm(NamedTuple):
 
     length: from wrist to the closed end. width, depth: half axes of its thick part.
     sleeve: thickness of cloth, 0 = bare. sleeve_start: distance from the wrist at which the cloth begins.
+    band: thickness of a cuff or watch, over `band_width` from `band_start`.
     """
 
     length: float
@@ -21,6 +22,9 @@ class Forearm(NamedTuple):
     depth: float
     sleeve: float
     sleeve_start: float
+    band: float = 0.0
+    band_start: float = 0.0
+    band_width: float = 30.0
 
 
 def sample_forearm(rng: np.random.Generator, shape: HandShape) -> Forearm:
@@ -56,6 +60,9 @@ def attach_forearm(
     x = wrist_x * (1 - blend) + arm.width * np.cos(angle) * blend
     z = wrist_z * (1 - blend) + arm.depth * np.sin(angle) * blend
     cloth = arm.sleeve * (distance > arm.sleeve_start)[:, None]
+    if arm.band:
+        on = (distance > arm.band_start) & (distance < arm.band_start + arm.band_width)
+        cloth = cloth + arm.band * on[:, None]
     x, z = x + cloth * np.cos(angle), z + cloth * np.sin(angle)
     center = edge.mean(0)
     # The loop is not level: its slant fades out over the first rings.

@@ -13,10 +13,10 @@ _DEG = np.pi / 180
 _FINGER_LOW, _FINGER_HIGH = np.array([-25, -4, -10]), np.array([92, 108, 78])
 _THUMB_LOW, _THUMB_HIGH = np.array([-15, -20]), np.array([58, 80])
 # Spread of straight fingers side by side, and at its widest (index, middle, ring, pinky), degrees.
-_SPREAD_CLOSED, _SPREAD_OPEN = np.array([5, 1, -4, -11]), np.array([24, 9, -9, -30])
+SPREAD_CLOSED, SPREAD_OPEN = np.array([5, 1, -4, -11]), np.array([24, 9, -9, -30])
 
 
-def _curl(rng: np.random.Generator, curl: np.ndarray, style: np.ndarray, noise: float) -> np.ndarray:
+def bend_fingers(rng: np.random.Generator, curl: np.ndarray, style: np.ndarray, noise: float) -> np.ndarray:
     """Finger flexion (K, 4, 3) in degrees from a curl (K, 4) of 0 (straight) to 1 (in the palm).
 
     style: (K, 1) or (K, 4), positive bends the MCP first (table top), negative the PIP (hook).
@@ -30,7 +30,8 @@ def _curl(rng: np.random.Generator, curl: np.ndarray, style: np.ndarray, noise: 
     return flex
 
 
-# A gesture draws curls (K, 4) of the fingers, as in _curl, and openings (K, 1): 0 = side by side, 1 = spread.
+# A gesture draws curls (K, 4) of the fingers, as in bend_fingers, and openings (K, 1): 0 = side by side, 1 =
+# spread.
 
 
 def _open(rng: np.random.Generator, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -84,7 +85,7 @@ _GESTURES: tuple[tuple[float, _Gesture], ...] = (
     (0.12, _pinch),
 )
 # Thumb postures as means and deviations of (spread, palmar, pronation, MCP, IP), degrees.
-_THUMB = np.array(
+THUMB = np.array(
     [
         [[76, 20, 0, 4, 4], [10, 12, 6, 9, 14]],  # stretched out to the side
         [[58, 32, 6, 10, 14], [10, 9, 7, 10, 14]],  # at rest
@@ -101,7 +102,7 @@ def _thumb(rng: np.random.Generator, gesture: _Gesture, k: int) -> np.ndarray:
     """(K, 5) thumb angles, degrees: spread, palmar, pronation, MCP, IP."""
     share = (0, 0.1, 0, 0.7, 0.2) if gesture is _pinch else _THUMB_SHARE.get(gesture, _THUMB_SHARE_ELSE)
     # One posture for all candidates, else the posture easiest to fit would crowd out the others.
-    mean, deviation = _THUMB[rng.choice(len(_THUMB), p=share)]
+    mean, deviation = THUMB[rng.choice(len(THUMB), p=share)]
     return rng.normal(mean, deviation, (k, 5))
 
 
@@ -109,12 +110,25 @@ def _candidates(rng: np.random.Generator, gesture: _Gesture, k: int) -> JointAng
     """K poses of one gesture (leading axis K), within the limits."""
     curl, opening = gesture(rng, k)
     style = np.clip(rng.normal(-0.12, 0.5, (1, 1)), -1, 1) * (1 - 0.8 * (gesture is _fist))
-    bend = _curl(rng, curl, style + rng.normal(0, 0.1, (k, 4)), 9 if gesture is _independent else 5)
+    bend = bend_fingers(rng, curl, style + rng.normal(0, 0.1, (k, 4)), 9 if gesture is _independent else 5)
+    spread = SPREAD_CLOSED + opening * (SPREAD_OPEN - SPREAD_CLOSED) + rng.normal(0, 3, (k, 4))
+    return assemble(rng, curl, bend, spread, _thumb(rng, gesture, k))
+
+
+def assemble(
+    rng: np.random.Generator, curl: np.ndarray, bend: np.ndarray, spread: np.ndarray, thumb: np.ndarray
+) -> JointAngles:
+    """Joint angles within the limits; all arguments in degrees, but for the curl.
+
+    Args:
+        curl: (K, 4) of the fingers, 0 = straight, 1 = in the palm: the palm cups with it.
+        bend: (K, 4, 3) flexion of the fingers. spread: (K, 4).
+        thumb: (K, 5) spread, palmar, pronation, MCP, IP.
+    """
+    k = len(curl)
     bend = np.clip(bend, _FINGER_LOW, _FINGER_HIGH)
     # A bent knuckle's ligaments are tight: it can hardly spread.
     loose = np.clip(1 - bend[..., 0] / 80, 0.1, 1)
-    spread = _SPREAD_CLOSED + opening * (_SPREAD_OPEN - _SPREAD_CLOSED) + rng.normal(0, 3, (k, 4))
-    thumb = _thumb(rng, gesture, k)
     flex = np.zeros((k, 5, 4))
     flex[:, 1:, 1:] = bend
     flex[:, 0, 2:] = np.clip(thumb[:, 3:], _THUMB_LOW, _THUMB_HIGH)
@@ -135,7 +149,16 @@ def sample_pose(rng: np.random.Generator, shape: HandShape) -> JointAngles:
     pinch the one whose finger tip is nearest the thumb's. Where none is free, others are drawn.
     """
     shares, gestures = zip(*_GESTURES, strict=True)
-    gesture = gestures[rng.choice(len(gestures), p=shares)]
+    return _sample(rng, shape, gestures[rng.choice(len(gestures), p=shares)])[0]
+
+
+def sample_pinch(rng: np.random.Generator, shape: HandShape) -> tuple[JointAngles, int]:
+    """Draw a hand whose thumb and another finger nearly meet; and that finger, 1 to 4."""
+    return _sample(rng, shape, _pinch)
+
+
+def _sample(rng: np.random.Generator, shape: HandShape, gesture: _Gesture) -> tuple[JointAngles, int]:
+    finger = 0
     for _ in range(_ROUNDS):
         candidates = _candidates(rng, gesture, _CANDIDATES)
         _, joints = pose_joints(shape, candidates)
@@ -148,7 +171,7 @@ def sample_pose(rng: np.random.Generator, shape: HandShape) -> JointAngles:
         best = int(np.argmin(cost))
         if depth[best] <= _TOLERANCE:
             break
-    return JointAngles(*(field[best] for field in candidates))
+    return JointAngles(*(field[best] for field in candidates)), int(finger)
 
 
 def overlap(shape: HandShape, joints: np.ndarray) -> np.ndarray:

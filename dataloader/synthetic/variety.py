@@ -1,0 +1,134 @@
+"""Frames beyond scene.py's: what real hands do, in the kinds of kinds.py."""
+
+import numpy as np
+from scipy.spatial import KDTree
+
+from dataloader.synthetic.background import sample_background, sample_person, sample_plane
+from dataloader.synthetic.hand.forearm import Forearm, sample_forearm
+from dataloader.synthetic.hand.pose import sample_pose
+from dataloader.synthetic.hand.signs import SIGNS, TOUCHING, sample_sign
+from dataloader.synthetic.hand.skeleton import HandShape, JointAngles
+from dataloader.synthetic.objects import Thing, mesh_of, sample_grasp
+from dataloader.synthetic.render import Size, nearest, render_mesh
+from dataloader.synthetic.scene import (
+    PosedHand,
+    Scene,
+    keep_off_lens,
+    mirrored_hand,
+    place_hand,
+    pose_hand,
+    sample_view,
+    take_frame,
+    y_up,
+)
+from dataloader.synthetic.sensor import sample_coarse_style, sample_style
+from util.camera import Camera
+
+_DEG = np.pi / 180
+_CLEAR = 7.0  # mm between two hands
+_HIDDEN = 0.4  # share of the joints that another hand covers at most
+
+
+def sample_varied_scene(
+    rng: np.random.Generator, shape: HandShape, camera: Camera, size: Size, kinds: tuple[str, ...]
+) -> Scene:
+    """Draw and render a frame of some kinds (at least one) for a given hand; see `scene.sample_scene`."""
+    sight = y_up(camera)
+    angles, thing = _sample_pose(rng, shape, kinds)
+    forearm = sample_forearm(rng, shape)
+    view = sample_view(rng)
+    posed = pose_hand(shape, angles, _dress(rng, forearm) if "sleeves" in kinds else forearm, view)
+    distance = None
+    if "range" in kinds:
+        distance = rng.uniform(250, 400) if rng.random() < 0.4 else rng.uniform(1000, 1500)
+    hand = posed.moved_to(
+        place_hand(rng, posed.vertices[: posed.num_own] - posed.middle, sight, size, distance)
+    )
+    own, arm = np.split(hand.vertices, [hand.num_own])  # views
+    arm[:] = keep_off_lens(arm, own[shape.wrist_loop].mean(0))
+    behind = _sample_behind(rng, own, sight, size, kinds)
+    if thing is not None:
+        vertices, faces = mesh_of(thing)
+        vertices = vertices @ view.T + hand.middle - posed.middle
+        behind = _join(behind, render_mesh(vertices, faces, sight, size))
+    if "hands" in kinds:
+        behind = _join(behind, _other_hand(rng, shape, hand, sight, size))
+    style = sample_coarse_style(rng) if "sensors" in kinds else sample_style(rng)
+    if "range" in kinds:
+        style = style._replace(nearest=150)
+    return take_frame(rng, hand, behind, camera, size, style)
+
+
+def _sample_pose(
+    rng: np.random.Generator, shape: HandShape, kinds: tuple[str, ...]
+) -> tuple[JointAngles, Thing | None]:
+    thing = None
+    if "objects" in kinds:
+        angles, thing = sample_grasp(rng, shape)
+    elif "signs" in kinds or "touching" in kinds:
+        angles = sample_sign(rng, shape, SIGNS if "signs" in kinds else TOUCHING)
+    else:
+        angles = sample_pose(rng, shape)
+    if "wrist" in kinds:
+        bent = rng.choice([-1, 1], 2) * rng.uniform([45, 12], [75, 28])
+        one = rng.random()  # flexed, deviated, or both
+        angles = angles._replace(wrist=bent * [one < 0.8, one > 0.4] * _DEG)
+    return angles, thing
+
+
+def _dress(rng: np.random.Generator, arm: Forearm) -> Forearm:
+    """A thick sleeve with a cuff, or a watch on a bare or covered arm."""
+    if rng.random() < 0.6:
+        sleeve, start = rng.uniform(8, 24), rng.uniform(0, 50)
+        return arm._replace(sleeve=sleeve, sleeve_start=start, band=rng.uniform(0, 9), band_start=start)
+    return arm._replace(
+        band=rng.uniform(6, 14), band_start=rng.uniform(12, 45), band_width=rng.uniform(20, 45)
+    )
+
+
+def _sample_behind(
+    rng: np.random.Generator, own: np.ndarray, camera: Camera, size: Size, kinds: tuple[str, ...]
+) -> np.ndarray | None:
+    if "surface" in kinds:
+        return sample_plane(rng, own, camera, size, gap=rng.uniform(0, 12))
+    if "person" in kinds:
+        face = rng.random() < 0.5
+        return sample_person(rng, own, camera, size, rng.uniform(5, 60), face)
+    return sample_background(rng, own, camera, size)
+
+
+def _other_hand(
+    rng: np.random.Generator, shape: HandShape, hand: PosedHand, camera: Camera, size: Size
+) -> np.ndarray | None:
+    """Depth (H, W) of the person's other hand, or another's right one, beside, before or behind; None where
+    none fits."""
+    other = pose_hand(shape, sample_pose(rng, shape), sample_forearm(rng, shape), sample_view(rng))
+    if rng.random() < 0.75:
+        other = mirrored_hand(other)
+    own = KDTree(hand.vertices)
+    aside = rng.uniform(0, 2 * np.pi)
+    way = np.array([np.cos(aside), np.sin(aside), 0.0]) * rng.uniform(40, 170)
+    way[2] = rng.uniform(-90, 130)
+    for _ in range(8):
+        moved = other.moved_to(hand.middle + way)
+        way = way * 1.2 + [0, 0, 15]
+        if moved.vertices[:, 2].min() < 150 or own.query(moved.vertices)[0].min() < _CLEAR:
+            continue
+        depth = render_mesh(moved.vertices, moved.faces, camera, size)
+        if _covered(hand.joints21, depth, camera) <= _HIDDEN:
+            return depth
+    return None
+
+
+def _covered(joint_xyz: np.ndarray, depth: np.ndarray, camera: Camera) -> float:
+    """Share of joints (J, 3) that a depth image (H, W) lies before; those outside it are not covered."""
+    u, v, d = camera.xyz_to_uvd(joint_xyz).T
+    inside = (u >= 0) & (u < depth.shape[1]) & (v >= 0) & (v < depth.shape[0])
+    before = depth[v[inside].astype(int), u[inside].astype(int)]
+    return float(((before > 0) & (before < d[inside])).sum() / len(joint_xyz))
+
+
+def _join(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return nearest(a, b)

@@ -1,0 +1,229 @@
+"""Kinds of synthetic frames: signs, held things, other hands, sensors; and errors by kind."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("embreex", reason="the synthetic hand needs requirements-synth.txt")
+
+from config import NYU_CAMERA
+from dataloader.nyu import KINDS_FILE, read_kinds
+from dataloader.synthetic.hand.pose import overlap
+from dataloader.synthetic.hand.signs import PRESSED, SIGNS, TOUCHING, finger_gaps, sample_sign
+from dataloader.synthetic.hand.skeleton import JointAngles, pose_joints
+from dataloader.synthetic.kinds import GROUPS, KINDS, draw_kinds
+from dataloader.synthetic.objects import Thing, distance_to, gaps_to, mesh_of, sample_grasp
+from dataloader.synthetic.sensor import SensorStyle, apply_sensor, sample_coarse_style
+from dataloader.synthetic.variety import sample_varied_scene
+from dataloader.synthetic.writer import SplitSettings, kinds_of, load_shapes, sample_frame, sample_person
+
+ALL = SplitSettings("train", 40, 0, NYU_CAMERA, (480, 640), kinds=KINDS)
+
+
+@pytest.fixture(scope="module")
+def people():
+    shapes = load_shapes()
+    return [shapes.sample_shape(np.random.default_rng(seed)) for seed in range(6)]
+
+
+def test_every_kind_has_its_share():
+    drawn = [draw_kinds(np.random.default_rng(i), KINDS) for i in range(4000)]
+    for group in GROUPS:
+        for kind, share in group.items():
+            assert np.mean([kind in frame for frame in drawn]) == pytest.approx(share, abs=0.02)
+        assert max(sum(kind in frame for kind in group) for frame in drawn) == 1
+
+
+def test_a_kind_left_out_changes_no_other_frame(people):
+    without = ALL._replace(kinds=tuple(kind for kind in KINDS if kind != "objects"))
+    for frame in range(60):
+        kinds = kinds_of(ALL, frame)
+        assert kinds_of(without, frame) == tuple(kind for kind in kinds if kind != "objects")
+    frame = next(i for i in range(60) if len(kinds_of(ALL, i)) == 1 and "objects" not in kinds_of(ALL, i))
+    one, other = (sample_frame(settings, frame, people[0]) for settings in (ALL, without))
+    np.testing.assert_array_equal(one.depth, other.depth)
+
+
+@pytest.mark.parametrize(
+    ("name", "sign"), [*SIGNS.items(), *((f"touching {name}", sign) for name, sign in TOUCHING.items())]
+)
+def test_signs_are_what_they_say(people, name, sign):
+    for seed, shape in enumerate(people[:3]):
+        angles = sample_sign(np.random.default_rng(seed), shape, {name: sign})
+        joints = pose_joints(shape, angles)[1]
+        depth = overlap(shape, joints[None])[0]
+        assert depth < 9
+        reach = np.linalg.norm(joints[1:, 4] - joints[1:, 1], axis=1)  # straight fingers are long
+        straight = np.array(sign.curl) < 0.1
+        assert reach[straight].min(initial=99) > reach[~straight].max(initial=0) - 15
+        if sign.crossed:
+            assert joints[1, 4, 0] < joints[2, 4, 0] + 3  # the index finger's tip is not on the thumb's side
+        elif sign.opening == PRESSED and straight.all():
+            gaps = finger_gaps(shape, joints)
+            assert np.abs(gaps).max() < 2.5  # mm: they touch
+
+
+THINGS = {
+    "box": Thing("box", np.zeros(3), np.eye(3), np.array([10.0, 20, 30])),
+    "cylinder": Thing("cylinder", np.zeros(3), np.eye(3), np.array([10.0, 10, 30])),
+    "ball": Thing("ball", np.zeros(3), np.eye(3), np.full(3, 10.0)),
+}
+
+
+@pytest.mark.parametrize("kind", THINGS)
+def test_a_things_distance_and_mesh_agree(kind):
+    turn = np.linalg.qr(np.random.default_rng(0).standard_normal((3, 3)))[0]
+    thing = THINGS[kind]._replace(center=np.array([1.0, 2, 3]), axes=turn)
+    assert distance_to(thing, thing.center) == pytest.approx(-10)
+    assert distance_to(thing, thing.center + 15 * turn[0]) == pytest.approx(5)
+    half = thing.half[2]
+    assert distance_to(thing, thing.center + (half + 7) * turn[2]) == pytest.approx(7)
+    for axes in (turn, turn * [[-1], [1], [1]]):  # of either handedness
+        vertices, faces = mesh_of(thing._replace(axes=axes))
+        on_surface = np.delete(vertices, [-1, -2], axis=0) if kind != "ball" else vertices
+        np.testing.assert_allclose(distance_to(thing._replace(axes=axes), on_surface), 0, atol=1e-9)
+        a, b, c = (vertices[faces[:, i]] - thing.center for i in range(3))
+        volume = (a * np.cross(b, c)).sum() / 6
+        exact = {"box": 8 * 10 * 20 * 30, "cylinder": np.pi * 100 * 60, "ball": np.pi * 4000 / 3}[kind]
+        assert volume == pytest.approx(exact, rel=0.06)  # outward, as the hand's
+
+
+def test_hands_hold_things_and_do_not_reach_into_them(people):
+    touching, deepest = 0, []
+    for seed in range(40):
+        shape = people[seed % len(people)]
+        angles, thing = sample_grasp(np.random.default_rng(seed), shape)
+        gaps = gaps_to(shape, JointAngles(*(field[None] for field in angles)), thing)[0]
+        touching += (np.abs(gaps) < 6).sum() >= 2
+        deepest.append(gaps.min())
+    assert touching >= 34
+    assert np.percentile(deepest, 10) > -6
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_can_be_rendered_and_is_labelled(people, kind):
+    for seed in range(3):
+        scene = sample_varied_scene(
+            np.random.default_rng(seed), people[seed], NYU_CAMERA, (480, 640), (kind,)
+        )
+        assert np.isfinite(scene.joints21).all()
+        assert (scene.depth > 0).sum() > 300
+        distance = scene.joints21[:, 2].mean()
+        if kind == "range":
+            assert distance < 480 or distance > 900
+        else:
+            assert 330 < distance < 1100
+
+
+def test_another_hand_hides_only_some_joints(people):
+    for seed in range(6):
+        scene = sample_varied_scene(
+            np.random.default_rng(seed), people[0], NYU_CAMERA, (480, 640), ("hands",)
+        )
+        u, v, d = NYU_CAMERA.xyz_to_uvd(scene.joints21).T
+        inside = (u >= 0) & (u < 640) & (v >= 0) & (v < 480)
+        front = scene.exact[v[inside].astype(int), u[inside].astype(int)]
+        assert ((front > 0) & (front < d[inside] - 45)).mean() < 0.6  # its own fingers hide some, too
+
+
+PLAIN_SENSOR = SensorStyle(0.0, 0, 0.0, 0.0, (1, 1), 0, 0.0, 0.0, 3, 40.0, 0.0, 0.0)
+
+
+def test_a_coarse_sensor_sees_blocks_of_pixels():
+    rows, columns = np.mgrid[:480, :640]
+    ball = np.where((rows - 240) ** 2 + (columns - 320) ** 2 < 8000, 500 + 0.2 * columns, 0).astype(
+        np.float32
+    )
+    seen = apply_sensor(np.random.default_rng(0), ball, NYU_CAMERA, PLAIN_SENSOR._replace(coarse=2.0))
+    assert seen.shape == ball.shape
+    np.testing.assert_array_equal(seen[::2, ::2], seen[1::2, 1::2])
+    both = (seen > 0) & (ball > 0)
+    assert both.sum() > 0.95 * (ball > 0).sum()
+    assert np.abs(seen[both] - ball[both]).max() < 3
+
+
+def test_time_of_flight_fills_corners_and_nothing_else():
+    columns = np.arange(640, dtype=np.float32)
+    corner = np.tile(600 - np.abs(columns - 320) * 0.5, (480, 1)).astype(np.float32)
+    style = PLAIN_SENSOR._replace(rounding=0.5, noise_mm=1e-6)
+    change = apply_sensor(np.random.default_rng(0), corner, NYU_CAMERA, style)[100] - corner[100]
+    assert change[320] < -0.5  # nearer than it is
+    assert np.abs(change[50:300]).max() <= 0.5  # rounded to mm
+    flat = np.full((480, 640), 700, np.float32)
+    assert (apply_sensor(np.random.default_rng(0), flat, NYU_CAMERA, style)[20:-20, 20:-20] == 700).all()
+
+
+def test_near_hands_are_seen_by_sensors_that_can():
+    near = np.full((480, 640), 200, np.float32)
+    assert not apply_sensor(np.random.default_rng(0), near, NYU_CAMERA, PLAIN_SENSOR).any()
+    seen = apply_sensor(np.random.default_rng(0), near, NYU_CAMERA, PLAIN_SENSOR._replace(nearest=150))
+    assert (seen > 0).all()
+    styles = [sample_coarse_style(np.random.default_rng(seed)) for seed in range(50)]
+    assert all(style.coarse > 1 or style.noise_mm for style in styles)
+
+
+def test_val_hard_is_scored_by_kind(tmp_path, run_script):
+    frames = 2 * len(KINDS)
+    common = ("--out", tmp_path / "synth", "--split", "val_hard", "--frames", frames, "--workers", "1")
+    ran = run_script("dataloader.synthetic", *common, "--sheet", tmp_path / "sheet.png")
+    assert ran.code == 0, ran.err
+    kinds = read_kinds(tmp_path / "synth" / "val_hard")
+    assert kinds == [(kind,) for kind in KINDS] * 2
+    for kind in KINDS:
+        assert cv2.imread(str(tmp_path / f"sheet_{kind}.png")).std() > 5
+    labels = np.load(tmp_path / "synth" / "val_hard" / "joints21.npz")["xyz"]
+    assert len(labels) == frames
+
+    from config import Config
+    from dataloader import read_labels
+
+    config = Config(dataset="synth", data_dir=str(tmp_path), split="val_hard").resolved()
+    true_uvd = NYU_CAMERA.xyz_to_uvd(read_labels(config))
+    true_uvd[3, :, 2] += 10  # an object
+    np.savetxt(tmp_path / "predictions.txt", true_uvd.reshape(frames, -1), fmt="%.3f")
+    arguments = ("--dataset", "synth", "--data_dir", tmp_path, "--split", "val_hard")
+    ran = run_script(
+        "test.py", *arguments, "--predictions", tmp_path / "predictions.txt", "--output_dir", tmp_path / "out"
+    )
+    assert ran.code == 0, ran.err
+    by_kind = json.loads((tmp_path / "out" / "metrics.json").read_text())["by_kind"]
+    assert {kind: score["frames"] for kind, score in by_kind.items()} == dict.fromkeys(KINDS, 2)
+    wrong = max(by_kind, key=lambda kind: by_kind[kind]["mpe_mm"])
+    assert wrong == KINDS[3]
+    assert f"{wrong:<12}     2 frames" in ran.out
+    (tmp_path / "synth" / "val_hard" / KINDS_FILE).write_text("objects\n")
+    ran = run_script("test.py", *arguments, "--predictions", tmp_path / "predictions.txt")
+    assert ran.code == 2
+    assert "kinds of 1 frames" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--without", "rings"), "kinds are touching, signs"),
+        (("--split", "val_hard", "--without", "all"), "leave some of them in"),
+    ],
+)
+def test_kinds_that_do_not_exist_are_one_sentence(tmp_path, run_script, arguments, sentence):
+    ran = run_script("dataloader.synthetic", "--out", tmp_path, *arguments)
+    assert ran.code == 2
+    assert sentence in ran.err
+    assert ran.err.count("\n") == 1
+
+
+def test_val_hard_is_for_rendered_hands(run_script):
+    ran = run_script("test.py", "--dataset", "nyu", "--split", "val_hard")
+    assert ran.code == 2
+    assert "nyu has no split val_hard" in ran.err
+
+
+def test_people_are_shared_by_val_and_val_hard_alone():
+    settings = [ALL._replace(split=split) for split in ("train", "val", "test", "val_hard")]
+    shapes = {each.split: load_shapes(split=each.split)._people for each in settings}
+    np.testing.assert_array_equal(shapes["val"], shapes["val_hard"])
+    for split in ("train", "test"):
+        assert not (shapes[split][:, None] == shapes["val"]).all(-1).any()
+    lengths = {each.split: sample_person(load_shapes(split=each.split), each, 0).length for each in settings}
+    assert len(set(lengths.values())) == 4
