@@ -7,8 +7,8 @@
 set -euo pipefail
 
 rm -rf data/synth/train
-python -m dataloader.synthetic --out data/synth --split train --frames 30000 --seed 0 --bank anny
-python -m dataloader.synthetic --out data/synth --split val --frames 600 --seed 0 --bank anny
+python -m dataloader.synthetic --out data/synth --split train --frames 30000 --seed 0 --bank anny --without all
+python -m dataloader.synthetic --out data/synth --split val --frames 600 --seed 0 --bank anny --without all
 
 run() { # folder, weights to start from, flags
     python train.py --dataset synth --net hourglass_1 --batch_size 16 --num_workers 1 --precision bf16 \

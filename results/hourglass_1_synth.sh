@@ -7,7 +7,7 @@ set -euo pipefail
 
 render() { # frames, seed
     rm -rf data/synth/train
-    python -m dataloader.synthetic --out data/synth --split train --frames "$1" --seed "$2" --bank anny
+    python -m dataloader.synthetic --out data/synth --split train --frames "$1" --seed "$2" --bank anny --without all
 }
 run() { # folder, weights to start from, flags
     python train.py --dataset synth --net hourglass_1 --cache --batch_size 16 --num_workers 1 --precision bf16 \
@@ -17,7 +17,7 @@ keep() { # folder, output: the weights alone, in fp16
     python -m util.deployment.export --net hourglass_1 --load_model "output/synth/$1/best.pth" --out "$2"
 }
 
-python -m dataloader.synthetic --out data/synth --split val --frames 600 --seed 0 --bank anny
+python -m dataloader.synthetic --out data/synth --split val --frames 600 --seed 0 --bank anny --without all
 
 # 1-3: crops of 64, 96, 128 pixels.
 render 30000 0

@@ -8,7 +8,7 @@ set -euo pipefail
 
 render() { # frames, seed
     rm -rf data/synth/train
-    python -m dataloader.synthetic --out data/synth --split train --frames "$1" --seed "$2" --bank anny
+    python -m dataloader.synthetic --out data/synth --split train --frames "$1" --seed "$2" --bank anny --without all
 }
 run() { # folder, weights to start from, flags
     python train.py --dataset synth --net resnet_18 --cache --batch_size 16 --num_workers 1 --dense_weight 1000 \
@@ -18,7 +18,7 @@ keep() { # folder, checkpoint, output, flags: the weights alone, in fp16
     python -m util.deployment.export --load_model "output/synth/$1/$2.pth" --out "$3" "${@:4}"
 }
 
-python -m dataloader.synthetic --out data/synth --split val --frames 600 --seed 0 --bank anny
+python -m dataloader.synthetic --out data/synth --split val --frames 600 --seed 0 --bank anny --without all
 
 # 1-3: the whole network, crops of 64, 96, 128 pixels.
 render 30000 0

@@ -17,6 +17,7 @@ from scipy.io import loadmat, savemat
 from config import NYU_CAMERA
 from dataloader.nyu import read_depth
 from dataloader.synthetic.hand.bank import BUNDLED
+from dataloader.synthetic.kinds import KINDS
 from tests.helpers.layout_folders import (
     spread_hands,
     write_hands17_folder,
@@ -37,7 +38,8 @@ FRAMES = 24  # of the bundled split that the commands see
 
 # Flags that make a command short: of two, the last counts.
 SHORTER = {
-    "train.py": "--max_epoch 1 --img_size 32 --batch_size 8 --num_workers 0 --bn_batches 1 --device cpu",
+    "train.py": "--max_epoch 1 --img_size 32 --batch_size 8 --num_workers 0 --bn_batches 1 --device cpu "
+    "--no_compile",
     "test.py": "--num_workers 0 --device cpu",
     "demo.py": "--frames 2 --device cpu",
     "dataloader.cache": "--workers 1",
@@ -149,7 +151,8 @@ def folder(tmp_path_factory):
         (root / "results" / path.name).symlink_to(path)
     write_bundled(root / "data" / "synth")
     for split in ("train", "val"):  # as the shortened command does
-        write_split(SplitSettings(split, 2, 0, NYU_CAMERA, (480, 640)), root / "data" / "synth", workers=1)
+        settings = SplitSettings(split, 2, 0, NYU_CAMERA, (480, 640), kinds=KINDS)
+        write_split(settings, root / "data" / "synth", workers=1)
     for split in ("train", "test"):
         write_sphere_hands(root / "data" / "nyu", split, 4, seed=2)
     write_icvl_folder(root / "data" / "icvl", spread_hands("icvl", 4, 0), spread_hands("icvl", 4, 1))

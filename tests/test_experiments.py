@@ -22,6 +22,7 @@ from tests.helpers.project import PROJECT
 from tests.helpers.sphere_hands import write_sphere_hands
 from util.experiments.catalog import EXPERIMENTS, ExperimentConfig
 from util.experiments.report import as_markdown, verdict
+from util.plots import draw_curves
 
 CENTER = np.array([20.0, -10, 700])
 CUBE = np.full(3, 300.0)
@@ -149,6 +150,15 @@ def test_differences_within_the_seeds_spread_are_undecided():
     table = as_markdown(records).splitlines()
     assert table[2] == "| a | 10.50 (10.00 to 11.00) | 4 |"
     assert table[3] == "| b | 20.50 (20.00 to 21.00), worse by 95% | 4 |"
+
+
+def test_curves_are_drawn_while_some_are_missing():
+    common = {"curve": "noise", "unit": "mm", "mpe_mm": 7.0}
+    records = [{"column": "a", "level": level, **common} for level in (0, 5)]
+    records += [{"column": "b", "level": 0, **common, "curve": "cube", "mpe_mm": 90.0}]
+    panels = draw_curves(records).axes
+    assert [len(line.get_xdata()) for axes in panels[:2] for line in axes.lines] == [2, 0, 0, 1]
+    assert panels[0].get_ylim()[1] < 20 < 90 < panels[1].get_ylim()[1]  # each has its own scale
 
 
 def run_tiny(run_script, folder, out, name, *more):

@@ -193,15 +193,16 @@ def draw_curves(records: list[dict[str, Any]]) -> Figure:
     """
     names, columns = (list(dict.fromkeys(record[key] for record in records)) for key in ("curve", "column"))
     figure = Figure(figsize=(14, 3.2 * -(-len(names) // 4)), layout="constrained")
-    panels = figure.subplots(-(-len(names) // 4), 4, sharey=True, squeeze=False).ravel()
+    panels = figure.subplots(-(-len(names) // 4), 4, squeeze=False).ravel()
     for axes, name in zip(panels, names, strict=False):
         axes.set_prop_cycle(CURVE_STYLES)
+        unit = next(record["unit"] for record in records if record["curve"] == name)
         for column in columns:
             some = [record for record in records if (record["curve"], record["column"]) == (name, column)]
             points = sorted((record["level"], record["mpe_mm"]) for record in some)
-            axes.plot(*np.transpose(points), marker="o", markersize=4, label=column)
-            axes.set_xlabel(f"{name} ({some[0]['unit']})")
-        axes.set_ylim(bottom=0)
+            levels, errors = zip(*points, strict=True) if points else ((), ())
+            axes.plot(levels, errors, marker="o", markersize=4, label=column)
+        axes.set(xlabel=f"{name} ({unit})", ylim=(0, None))
         axes.grid(alpha=0.3)
     for axes in panels[len(names) :]:
         axes.set_axis_off()
