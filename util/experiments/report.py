@@ -26,9 +26,11 @@ def verdict(errors: list[float], reference: list[float]) -> str:
 
 def as_markdown(records: list[dict[str, Any]]) -> str:
     """MPE in mm by row and column. Of seeds: mean, lowest and highest, and the verdict against the column's
-    first row. Other numbers where there is one column, or the same for all."""
+    first row. Then other numbers, means over the columns."""
     rows, columns = (list(dict.fromkeys(r[key] for r in records)) for key in ("row", "column"))
     extra = [key for key in records[0] if key not in LABELS]
+    if "seed" in records[0] and len(columns) > 1:
+        extra = []  # columns are networks, and these numbers are each one's own
     lines = [["", *columns, *extra]]
     for row in rows:
         line = [row]
