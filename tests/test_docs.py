@@ -12,12 +12,13 @@ import nbformat
 import numpy as np
 import pytest
 from nbclient import NotebookClient
-from scipy.io import loadmat, savemat
+from scipy.io import loadmat
 
 from config import NYU_CAMERA
 from dataloader.nyu import read_depth
 from dataloader.synthetic.hand.bank import BUNDLED
 from dataloader.synthetic.kinds import KINDS
+from tests.helpers.bundled import write_bundled
 from tests.helpers.layout_folders import (
     spread_hands,
     write_hands17_folder,
@@ -149,7 +150,7 @@ def folder(tmp_path_factory):
     (root / "results").mkdir()
     for path in (PROJECT / "results").glob("*.pth"):
         (root / "results" / path.name).symlink_to(path)
-    write_bundled(root / "data" / "synth")
+    write_bundled(root / "data" / "synth", FRAMES)
     for split in ("train", "val"):  # as the shortened command does
         settings = SplitSettings(split, 2, 0, NYU_CAMERA, (480, 640), kinds=KINDS)
         write_split(settings, root / "data" / "synth", workers=1)
@@ -163,24 +164,6 @@ def folder(tmp_path_factory):
     )
     write_files(root)
     return root
-
-
-def write_bundled(root):
-    """The first frames of the bundled split."""
-    source = PROJECT / "data" / "synth"
-    (root / "test").mkdir(parents=True)
-    for i in range(FRAMES):
-        name = f"depth_1_{i + 1:07d}.png"
-        shutil.copy(source / "test" / name, root / "test")
-    shutil.copy(source / "test" / "generator.json", root / "test")
-    labels = loadmat(source / "test" / "joint_data.mat")
-    savemat(
-        root / "test" / "joint_data.mat",
-        {name: labels[name][:, :FRAMES] for name in ("joint_uvd", "joint_xyz")},
-    )
-    np.savez(root / "test" / "joints21.npz", xyz=np.load(source / "test" / "joints21.npz")["xyz"][:FRAMES])
-    centers = (source / "center_test_refined.txt").read_text().splitlines()[:FRAMES]
-    (root / "center_test_refined.txt").write_text("\n".join(centers) + "\n")
 
 
 def write_files(root):

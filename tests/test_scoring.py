@@ -12,6 +12,7 @@ import torch
 
 from config import NYU_CAMERA
 from model import build_network
+from tests.helpers.bundled import write_bundled
 from tests.helpers.nyu_folder import ball_hand, open_hand, write_nyu_folder
 from tests.helpers.project import PROJECT, SHARED
 from util.checkpoint import ModelSpec, save_checkpoint
@@ -154,15 +155,19 @@ def test_another_networks_results_have_a_folder_of_their_own(hands, tmp_path, ru
 @pytest.mark.parametrize(("net", "asked"), [("resnet_18", ()), ("hourglass_1", ("--net", "hourglass_1"))])
 @pytest.mark.slow
 def test_the_shipped_weights_print_the_shipped_figures(net, asked, tmp_path, run_script):
-    ran = run_script("test.py", *asked, "--output_dir", tmp_path)
+    """The first 40 frames' joints are the shipped ones; all 400 shipped ones have the shipped error."""
+    shipped = PROJECT / "results" / f"{net}_synth"
+    write_bundled(tmp_path / "synth", 40)
+    ran = run_script("test.py", *asked, "--data_dir", tmp_path, "--output_dir", tmp_path / "out")
     assert ran.code == 0, ran.err
     assert f"{net}_synth.pth" in ran.out
-    found, shipped = (
-        json.loads((folder / "metrics.json").read_text())
-        for folder in (tmp_path, PROJECT / "results" / f"{net}_synth")
-    )
-    assert found["frames"] == shipped["frames"] == 400
-    assert found["mpe_mm"] == pytest.approx(shipped["mpe_mm"], abs=0.01)
+    found = np.loadtxt(tmp_path / "out" / "predictions.txt")
+    np.testing.assert_allclose(found, np.loadtxt(shipped / "predictions.txt")[:40], atol=0.05)
+    arguments = ("--predictions", shipped / "predictions.txt", "--output_dir", tmp_path / "all")
+    assert run_script("test.py", *arguments).code == 0
+    scores = [json.loads((each / "metrics.json").read_text()) for each in (shipped, tmp_path / "all")]
+    assert scores[0]["frames"] == scores[1]["frames"] == 400
+    assert scores[0]["mpe_mm"] == pytest.approx(scores[1]["mpe_mm"], abs=1e-3)
 
 
 def test_predictions_do_not_overwrite_those_they_are_compared_with(hands, tmp_path, run_script, monkeypatch):
