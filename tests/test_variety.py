@@ -151,6 +151,8 @@ def test_time_of_flight_fills_corners_and_nothing_else():
     change = apply_sensor(np.random.default_rng(0), corner, NYU_CAMERA, style)[100] - corner[100]
     assert change[320] < -0.5  # nearer than it is
     assert np.abs(change[50:300]).max() <= 0.5  # rounded to mm
+    lost = apply_sensor(np.random.default_rng(0), corner, NYU_CAMERA, style._replace(dropout=0.1))
+    assert np.mean(lost == 0) == pytest.approx(0.1, abs=0.01)
     flat = np.full((480, 640), 700, np.float32)
     assert (apply_sensor(np.random.default_rng(0), flat, NYU_CAMERA, style)[20:-20, 20:-20] == 700).all()
 

@@ -23,7 +23,8 @@ class SensorStyle(NamedTuple):
     grazing: share of pixels lost on surfaces seen edge on. holes: expected number of lost blobs.
     coarse: the scene's pixels over the sensor's, along an edge. nearest: mm, nothing nearer is reported.
     Of time of flight: rounding: share by which corners are filled, as light takes detours in them;
-    noise_mm: of every pixel by itself, in place of the disparity's; 0 = structured light.
+    noise_mm: of every pixel by itself, in place of the disparity's; 0 = structured light; dropout: share of
+    pixels lost by themselves.
     """
 
     baseline: float
@@ -42,6 +43,7 @@ class SensorStyle(NamedTuple):
     nearest: float = 250.0
     rounding: float = 0.0
     noise_mm: float = 0.0
+    dropout: float = 0.0
 
 
 _KINECT_FOCAL = 588.03  # px; what SensorStyle's pixels are pixels of
@@ -104,6 +106,7 @@ def sample_coarse_style(rng: np.random.Generator) -> SensorStyle:
         holes=0.0,
         rounding=float(rng.uniform(0.2, 0.8)),
         noise_mm=float(rng.uniform(0.5, 3)),
+        dropout=float(rng.uniform(0, 0.15) if rng.random() < 0.4 else 0),
     )
 
 
@@ -143,7 +146,8 @@ def apply_sensor(
     image = _edges(rng, image, style)
     if style.noise_mm:
         noise = style.noise_mm * rng.standard_normal(image.shape, dtype=np.float32)
-        image = np.where(image > 0, image + noise, 0)
+        measured = (image > 0) & (rng.random(image.shape, dtype=np.float32) >= style.dropout)
+        image = np.where(measured, image + noise, 0)
     else:
         image = _disparity(rng, image, style)
     image = _blobs(rng, image, style.holes)
