@@ -16,7 +16,7 @@ MODULES = ("config", "model", "dataloader", "util", "test", "train", "demo")
 # Found without being named; resnet_18's are three times as large.
 WEIGHTS = ("hourglass_1_synth.pth", "center_hourglass_1_synth.pth")
 BANK = "dataloader/synthetic/hand/bank.npz"  # of hand shapes
-EXTRAS = {"openvino": "deploy", "synth": "synth", "anny": "anny", "demo": "demo", "dev": "dev"}
+EXTRAS = {"openvino": "deploy", "synth": "synth", "anny": "anny synth", "demo": "demo", "dev": "dev"}
 IMPORT = re.compile(rf"^(\s*)(from|import) ({'|'.join(MODULES)})\b(?=[. ])", re.MULTILINE)
 COMMAND = re.compile(r"python -m (dataloader|util)\b")
 PACKAGE = '''"""AWR: adaptive weighting regression for 3D hand pose from a depth frame.
@@ -90,6 +90,9 @@ setup(
     packages=["awr"],
     package_dir={"awr": "util"},  # any folder that is there: BuildUnderOneName writes the files
     install_requires=requirements("requirements.txt"),
-    extras_require={extra: requirements(f"requirements-{name}.txt") for extra, name in EXTRAS.items()},
+    extras_require={
+        extra: [line for name in names.split() for line in requirements(f"requirements-{name}.txt")]
+        for extra, names in EXTRAS.items()
+    },
     cmdclass={"build_py": BuildUnderOneName},
 )

@@ -74,7 +74,8 @@ def main(config: Config) -> None:
         temporary.write_text(json.dumps(record, indent=1) + "\n")
     write_table(folder / "predictions.txt", joint_uvd.reshape(len(joint_uvd), -1))
     ending = config.figures
-    for stale in (folder / f"{name}.{other}" for name in FIGURES for other in ("png", "svg", "pdf", "md")):
+    figures = [folder / f"{name}.{other}" for name in FIGURES for other in ("png", "svg", "pdf")]
+    for stale in (*figures, folder / "comparison.md"):
         stale.unlink(missing_ok=True)
     plots.save_pck_curve(folder / f"pck.{ending}", rows)
     plots.save_success_curve(folder / f"success.{ending}", rows)

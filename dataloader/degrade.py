@@ -72,7 +72,7 @@ def scale_cubes(index: FrameIndex, level: float) -> FrameIndex:
 
 
 def scale_hands(index: FrameIndex, level: float) -> FrameIndex:
-    """Hands of `level` times the size, as far away again: the same pixels with `level` times the depth."""
+    """Hands of `level` times the size at `level` times the distance: the pixels stay, their depth grows."""
 
     def read_depth(path: Path) -> np.ndarray:
         return index.read_depth(path).astype(np.float32) * np.float32(level)

@@ -55,6 +55,9 @@ NOT_RUN = {
     "torchrun": "tests/test_distributed.py trains by several processes",
     "pytest": "these tests run already",
     "realsense": "it needs a camera",
+    "util.experiments": "tests/test_experiments.py runs each",
+    "--frames 1000 ": "it would replace a split; tests/test_synthetic.py draws from anny",
+    "--frames 100 ": "likewise",
     "make_bank": "tests/test_synthetic.py makes one",
     "--show": "it needs a display",
     "--serve": "tests/test_live_page.py opens the page",
@@ -203,6 +206,7 @@ def test_commands_run_as_printed(page, folder, run_script, monkeypatch):
 def test_recipes_run(recipe, folder, run_script, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results").symlink_to(folder / "results")
+    write_bundled(tmp_path / "data" / "synth", 2)
     for arguments in commands_of(recipe, tmp_path):
         run_command(arguments, run_script)
     assert (tmp_path / "output" / f"{recipe.stem}.pth").is_file()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -163,7 +164,7 @@ def test_curves_are_drawn_while_some_are_missing():
 
 def run_tiny(run_script, folder, out, name, *more):
     """An experiment at the smallest scale."""
-    tiny = ("--data_dir", folder, "--output_dir", out, "--img_size", "32", "--crops", "1", "--seeds", "1")
+    tiny = ("--data_dir", folder, "--output_dir", out, "--img_size", "32", "--crops", "16", "--seeds", "1")
     return run_script("util.experiments", name, *tiny, "--num_workers", "0", "--frames", "2", *more)
 
 
@@ -188,6 +189,22 @@ def test_aggregation_runs_and_a_second_call_does_nothing(folder, tmp_path, run_s
     assert stamps(tmp_path) == before
 
 
+def test_other_frames_are_measured_again_and_reported(folder, tmp_path, run_script):
+    data = tmp_path / "data"
+    shutil.copytree(folder, data)
+    out, arguments = tmp_path / "out", ("aggregation", "--nets", "hourglass_1")
+    tables = []
+    for seed in (2, 9, 2):  # as many frames each time
+        shutil.rmtree(data / "synth" / "test")
+        write_sphere_hands(data / "synth", "test", 3, seed)
+        ran = run_tiny(run_script, data, out, *arguments)
+        assert ran.code == 0, ran.err
+        tables.append((out / "aggregation" / "table.json").read_text())
+    assert "minutes left" not in ran.out  # measured already
+    assert tables[0] == tables[2] != tables[1]
+    assert tables[2] == (out / "aggregation" / "table.json").read_text()
+
+
 @pytest.mark.slow
 def test_robustness_runs(folder, tmp_path, run_script):
     ran = run_tiny(run_script, folder, tmp_path, "robustness", "--nets", "hourglass_1")
@@ -207,9 +224,9 @@ def test_every_experiment_trains_and_they_share_runs(folder, tmp_path, run_scrip
     different = {json.dumps(vars(variant), default=str) for variant in variants}
     assert len(runs) == len(different) < len(variants)
     assert not list((tmp_path / "runs").rglob("*.pth"))
-    shipped = run_tiny(run_script, folder, tmp_path, "supervision", "--start", "shipped")
+    shipped = run_tiny(run_script, folder, tmp_path, "downsample", "--start", "shipped")
     assert shipped.code == 0, shipped.err
-    assert len(list((tmp_path / "runs").glob("*.json"))) == len(runs) + len(EXPERIMENTS["supervision"][1])
+    assert len(list((tmp_path / "runs").glob("*.json"))) == len(runs) + len(EXPERIMENTS["downsample"][1])
 
 
 @pytest.mark.slow
@@ -217,7 +234,7 @@ def test_a_killed_experiment_goes_on_to_the_same_table(folder, tmp_path, run_scr
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert run_tiny(run_script, folder, whole, "downsample").code == 0
     command = [sys.executable, "-m", "util.experiments", "downsample", "--data_dir", folder]
-    command += ["--output_dir", killed, "--img_size", "32", "--crops", "1", "--seeds", "1"]
+    command += ["--output_dir", killed, "--img_size", "32", "--crops", "16", "--seeds", "1"]
     process = subprocess.Popen(
         [*map(str, command), "--num_workers", "0"],
         cwd=PROJECT,
@@ -250,6 +267,9 @@ def test_wrong_settings_are_one_sentence(folder, tmp_path, run_script):
         ("kernel", "--crops", "0"): "crops is 0",
         ("aggregation", "--nets", "resnet_50"): "resnet_50_synth.pth is missing",
         ("kernel", "--data_dir", str(tmp_path)): "is missing: split train",
+        ("kernel", "--data_dir", str(folder), "--crops", "15"): "less than two epochs of 8",
+        ("backbone", "--data_dir", str(folder), "--start", "shipped"): "resnet_50_synth.pth is missing",
+        ("kernel", "--dataset", "nyuu", "--scale", "full"): "There is no data set 'nyuu'",
     }.items():
         ran = run_script("util.experiments", *arguments, "--output_dir", tmp_path / "out")
         assert ran.code == 2

@@ -293,6 +293,7 @@ def test_a_damaged_bank_is_one_sentence(tmp_path, run_script):
         assert len(ran.err.splitlines()) == 1
     ran = run_script("dataloader.synthetic", "--make_bank", "20", "--bank", tmp_path / "other.npz")
     assert "exists: delete it" in ran.err
+    assert "ends with .npz" in run_script("dataloader.synthetic", "--make_bank", "20", "--bank", "x").err
     assert "name it with --bank" in run_script("dataloader.synthetic", "--make_bank", "20").err
 
 

@@ -1,5 +1,6 @@
 """Small files that everyone may use, and a room for each thing that a person does: training, inference,
-deployment, demo, benchmark. Rooms import downwards only; none but `benchmark` and `demo` imports another."""
+deployment, demo, benchmark, experiments. Rooms import downwards only; `demo` imports inference, experiments
+imports training, benchmark any, and no other room another."""
 
 
 class UserError(ValueError):

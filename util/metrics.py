@@ -61,13 +61,10 @@ def score(errors: np.ndarray) -> Metrics:
 
 
 def score_kinds(errors: np.ndarray, kinds: list[tuple[str, ...]]) -> dict[str, Metrics]:
-    """Metrics of the frames of each kind: (N, J) errors in mm, and the kinds of each frame.
-
-    Raises:
-        UserError: if they are not as many.
-    """
-    if kinds and len(kinds) != len(errors):
-        raise UserError(f"There are kinds of {len(kinds)} frames, and {len(errors)} frames.")
+    """Metrics of the frames of each kind: (N, J) errors in mm, and the kinds of each frame; none where these
+    are not as many, as some frames were left out."""
+    if len(kinds) != len(errors):
+        return {}
     names = dict.fromkeys(kind for frame in kinds for kind in frame)
     return {name: score(errors[[name in frame for frame in kinds]]) for name in names}
 

@@ -25,7 +25,7 @@ class CacheSettings:
 
     dataset: str = "synth"  # a row of config.DATASETS
     data_dir: str = "data"  # folder that holds the data sets, or the data set's own
-    split: Literal["train", "val", "test"] = "train"
+    split: Literal["train", "val", "test", "val_hard"] = "train"
     test_subject: int = 0  # msra: the fold
     img_size: int = 128  # edge of the crop, pixels
     cube: tuple[float, float, float] | None = None  # mm; None: the data set's

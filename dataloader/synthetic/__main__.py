@@ -22,7 +22,7 @@ class SyntheticSettings:
     """Settings of this command."""
 
     out: Path = Path("data/synth")  # folder of the data set; a split is a folder in it
-    split: Literal["train", "val", "test", "val_hard"] = "train"  # hands of one never occur in another
+    split: Literal["train", "val", "test", "val_hard"] = "train"  # only val and val_hard share hands
     without: str = ""  # kinds of frames to leave out, with commas between; all: plain gestures alone
     frames: int = 20000  # number of frames, about 17 KB each
     seed: int = 0  # the same seed gives the same bytes, whatever the number of workers
@@ -49,6 +49,8 @@ class SyntheticSettings:
         check_numbers(self, ("make_bank",), lambda value: value == 0 or value >= 20, "20 or more")
         if self.make_bank and self.bank in ("", "anny"):
             raise UserError("--make_bank writes a file: name it with --bank.")
+        if self.make_bank and Path(self.bank).suffix != ".npz":
+            raise UserError(f"--bank {self.bank}: the name of a bank ends with .npz.")
         self.camera.check()
         unknown = set(filter(None, self.without.split(","))) - {*KINDS, "all"}
         if unknown:

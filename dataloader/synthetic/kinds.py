@@ -20,6 +20,7 @@ GROUPS: tuple[dict[str, float], ...] = (
     {"sensors": 0.25},  # 320×240 or 256×192 pixels, or time of flight
 )
 KINDS = tuple(kind for group in GROUPS for kind in group)
+KINDS_VERSION = 1  # raise it when the same seed gives other frames of some kind
 PLAIN = "plain"  # a frame of no kind
 
 

@@ -122,12 +122,12 @@ def apply_sensor(
         (H, W) uint16 mm, 0 = no reading.
     """
     if style.coarse > 1:
-        height, width = depth.shape
-        few = (round(width / style.coarse), round(height / style.coarse))
-        small = cv2.resize(depth, few, interpolation=cv2.INTER_NEAREST)
+        # A pixel of the sensor sees one spot of its block; always the first would shift the hand.
+        rows, columns = (_coarse_pixels(rng, extent, style.coarse) for extent in depth.shape)
         scaled = Camera(*(value / style.coarse for value in camera[:4]), camera.flip)
+        small = np.ascontiguousarray(depth[np.ix_(rows[1], columns[1])])
         seen = apply_sensor(rng, small, scaled, style._replace(coarse=1.0))
-        return cv2.resize(seen, (width, height), interpolation=cv2.INTER_NEAREST)
+        return seen[np.ix_(rows[0], columns[0])]
     style = _for_focal(style, camera.fx)
     out = np.zeros(depth.shape, np.uint16)
     rows, columns = np.flatnonzero(depth.any(1)), np.flatnonzero(depth.any(0))
@@ -153,6 +153,14 @@ def apply_sensor(
     image = _blobs(rng, image, style.holes)
     out[window] = np.where((image >= style.nearest) & (image <= _FAR), np.rint(image), 0)
     return out
+
+
+def _coarse_pixels(rng: np.random.Generator, extent: int, coarse: float) -> tuple[np.ndarray, np.ndarray]:
+    """Along an edge: which sensor pixel shows each of the scene's, (extent,); and where in the scene each of
+    the sensor's looks, (few,)."""
+    shown_by = (np.arange(extent) / coarse).astype(int)
+    looks_at = np.floor(np.arange(shown_by[-1] + 1) * coarse + rng.uniform(0, coarse)).astype(int)
+    return shown_by, looks_at.clip(max=extent - 1)
 
 
 def _for_focal(style: SensorStyle, focal: float) -> SensorStyle:

@@ -26,6 +26,8 @@ from util.camera import Camera
 
 _DEG = np.pi / 180
 _CLEAR = 7.0  # mm between two hands
+_HANDS = 6  # drawn until one fits
+_CUBE, _PIXELS = 300.0, 300  # mm, of a crop; shown of the other hand in it at least
 _HIDDEN = 0.4  # share of the joints that another hand covers at most
 
 
@@ -100,24 +102,43 @@ def _sample_behind(
 def _other_hand(
     rng: np.random.Generator, shape: HandShape, hand: PosedHand, camera: Camera, size: Size
 ) -> np.ndarray | None:
-    """Depth (H, W) of the person's other hand, or another's right one, beside, before or behind; None where
-    none fits."""
+    """Depth (H, W) of the person's other hand, or another's right one, beside, before or behind; None in the
+    rare case that none fits."""
+    own = KDTree(hand.vertices)
+    for _ in range(_HANDS):
+        depth = _try_hand(rng, shape, hand, own, camera, size)
+        if depth is not None:
+            return depth
+    return None
+
+
+def _try_hand(
+    rng: np.random.Generator, shape: HandShape, hand: PosedHand, own: KDTree, camera: Camera, size: Size
+) -> np.ndarray | None:
     other = pose_hand(shape, sample_pose(rng, shape), sample_forearm(rng, shape), sample_view(rng))
     if rng.random() < 0.75:
         other = mirrored_hand(other)
-    own = KDTree(hand.vertices)
     aside = rng.uniform(0, 2 * np.pi)
     way = np.array([np.cos(aside), np.sin(aside), 0.0]) * rng.uniform(40, 170)
     way[2] = rng.uniform(-90, 130)
     for _ in range(8):
         moved = other.moved_to(hand.middle + way)
-        way = way * 1.2 + [0, 0, 15]
+        way = way * 1.15 + [0, 0, 12]
         if moved.vertices[:, 2].min() < 150 or own.query(moved.vertices)[0].min() < _CLEAR:
             continue
         depth = render_mesh(moved.vertices, moved.faces, camera, size)
-        if _covered(hand.joints21, depth, camera) <= _HIDDEN:
+        if _seen_near(depth, hand.middle, camera) and _covered(hand.joints21, depth, camera) <= _HIDDEN:
             return depth
     return None
+
+
+def _seen_near(depth: np.ndarray, middle: np.ndarray, camera: Camera) -> bool:
+    """Whether a depth image (H, W) shows something in a cube around a place (3,), as crops are."""
+    reach = np.array([_CUBE / 2, _CUBE / 2, 0])
+    u, v = np.sort([camera.xyz_to_uvd(middle + side * reach)[:2] for side in (-1, 1)], axis=0).T
+    (left, right), (top, bottom) = (np.clip(each, 0, 10**6).astype(int) for each in (u, v))
+    near = depth[top:bottom, left:right]
+    return bool((np.abs(near - middle[2]) < _CUBE / 2).sum() > _PIXELS)
 
 
 def _covered(joint_xyz: np.ndarray, depth: np.ndarray, camera: Camera) -> float:

@@ -28,7 +28,7 @@ from dataloader.base import init_worker
 from dataloader.nyu import FRAME_NAME, KINDS_FILE
 from dataloader.synthetic.hand.bank import BUNDLED, HandBank, Shapes
 from dataloader.synthetic.hand.skeleton import HandShape
-from dataloader.synthetic.kinds import PLAIN, draw_kinds
+from dataloader.synthetic.kinds import KINDS_VERSION, PLAIN, draw_kinds
 from dataloader.synthetic.scene import Scene, sample_scene
 from dataloader.synthetic.variety import sample_varied_scene
 from util import UserError
@@ -162,7 +162,7 @@ def _record_of(settings: SplitSettings) -> dict:
     bank, kinds = record.pop("bank"), list(record.pop("kinds"))
     # By its content. What was drawn from anny names no bank and what has no kinds none, as older splits.
     record |= {} if bank == ANNY else {"bank": sha256(Path(bank))}
-    return record | ({"kinds": kinds} if kinds else {})
+    return record | ({"kinds": kinds, "kinds_version": KINDS_VERSION} if kinds else {})
 
 
 def _write_record(settings: SplitSettings, folder: Path, complete: bool) -> None:

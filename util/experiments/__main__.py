@@ -17,7 +17,7 @@ def main(config: ExperimentConfig) -> None:
         print(listing(config))
         return
     # Here, so that --help does not wait for PyTorch.
-    from util.experiments.report import write_report
+    from util.experiments.report import is_reported, write_report
     from util.experiments.scoring import scoring_cases
     from util.experiments.training import training_cases
     from util.files import atomic_write, locked_folder, read_json
@@ -39,8 +39,10 @@ def main(config: ExperimentConfig) -> None:
                 slowness = (time.monotonic() - began) / case.seconds
                 with atomic_write(file) as temporary:
                     temporary.write_text(json.dumps(measured, indent=1) + "\n")
+                for checkpoint in (runs / case.name).glob("*.pth"):
+                    checkpoint.unlink()
             records += [case.labels | record for record in read_json(file)["records"]]
-            if missing or (case is cases[-1] and not (folder / "figure.png").is_file()):
+            if missing or (case is cases[-1] and not is_reported(folder, records)):
                 write_report(folder, records)
     print((folder / "table.md").read_text() + f"Written to {folder}/")
 

@@ -51,9 +51,15 @@ def as_markdown(records: list[dict[str, Any]]) -> str:
 
 
 def write_report(folder: Path, records: list[dict[str, Any]]) -> None:
-    """table.json, table.md and figure.png."""
-    texts = {"table.json": json.dumps(records, indent=1) + "\n", "table.md": as_markdown(records)}
+    """figure.png, table.md and, last, table.json."""
+    save_figure((draw_curves if "curve" in records[0] else draw_bars)(records), folder / "figure.png")
+    texts = {"table.md": as_markdown(records), "table.json": json.dumps(records, indent=1) + "\n"}
     for name, text in texts.items():
         with atomic_write(folder / name) as temporary:
             temporary.write_text(text)
-    save_figure((draw_curves if "curve" in records[0] else draw_bars)(records), folder / "figure.png")
+
+
+def is_reported(folder: Path, records: list[dict[str, Any]]) -> bool:
+    """Whether the report there is of these records."""
+    path = folder / "table.json"
+    return path.is_file() and json.loads(path.read_text()) == records

@@ -1,5 +1,6 @@
 """Experiments that train nothing: the shipped networks on a test split, in many ways."""
 
+import hashlib
 import time
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from config import Config
-from dataloader import build_dataset
+from dataloader import build_dataset, read_labels
 from dataloader.base import HandDataset
 from dataloader.degrade import CURVES, degrade
 from dataloader.index import select
@@ -35,14 +36,25 @@ def scoring_cases(config: ExperimentConfig) -> list[Case]:
         for part in CURVES if robust else dict.fromkeys([config.dataset, *nyu]):
             dataset = config.dataset if robust else part
             c = Config(dataset, config.data_dir, net=net, load_model=str(weights), device=config.device)
-            settings = {"net": net, "part": part, "dataset": dataset, "weights": sha256(weights)}
+            data = hashlib.sha256(read_labels(c.resolved()).tobytes()).hexdigest()
+            settings = {
+                "net": net,
+                "part": part,
+                "dataset": dataset,
+                "weights": sha256(weights),
+                "labels": data,
+            }
             passes = config.frames * (len(CURVES[part].levels) if robust else 2)
-            seconds = passes * GFLOPS.get(net, 10.0) / GFLOPS_A_SECOND[pick_device(config.device).type]
+            device = pick_device(config.device).type
+            settings["device"] = device
+            seconds = passes * GFLOPS.get(net, 10.0) / GFLOPS_A_SECOND.get(device, GFLOPS_A_SECOND["cpu"])
             if robust:
-                labels, settings = {"column": net}, settings | {"frames": config.frames}
+                labels = {"column": net}
+                settings |= {"frames": config.frames, "levels": CURVES[part].levels}
                 measure = partial(score_curve, c.resolved(), part, config.frames)
             else:
                 labels, measure = {"column": f"{net}, {part}"}, partial(score_votes, c.resolved())
+                settings["ways"] = list(AGGREGATIONS)
             cases.append(Case(labels, settings, seconds, measure))
     return cases
 
@@ -54,6 +66,8 @@ def score_votes(config: Config, _: Path) -> list[dict[str, Any]]:
 
     def predict(image: Tensor) -> Tensor:
         dense, joints = network(image)[-1], []
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # else the first way waits for the network
         for name, aggregate in AGGREGATIONS.items():
             began = time.perf_counter()
             joints.append(aggregate(votes_of(dense, image, kernel_size)).cpu())

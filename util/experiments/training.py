@@ -13,14 +13,17 @@ import torch
 
 from config import Config
 from dataloader import build_dataset, read_labels
+from util import UserError
 from util.checkpoint import RESULTS, load_network, save_checkpoint, spec_from_config, with_new_heads
 from util.device import pick_device
 from util.experiments.catalog import EXPERIMENTS, ExperimentConfig, training_seconds
+from util.files import require_file, sha256
 from util.training.distributed import Processes
 from util.training.engine import evaluate
 from util.training.trainer import train
 
-ELSEWHERE = ("data_dir", "device", "num_workers", "output_dir", "resume", "load_model")  # change no number
+# Settings that change no number, or that a case tells in another way.
+ELSEWHERE = ("data_dir", "device", "num_workers", "output_dir", "resume", "load_model")
 
 
 class Case(NamedTuple):
@@ -41,21 +44,33 @@ class Case(NamedTuple):
 
 def training_cases(config: ExperimentConfig) -> list[Case]:
     """Every variant with the first seed, then with the next: what is stopped early is of use."""
-    frames = len(read_labels(config.run_config({"split": "train"})))
+    labels = [read_labels(config.run_config({"split": split})) for split in ("train", "test")]
+    frames, data = len(labels[0]), [hashlib.sha256(part.tobytes()).hexdigest() for part in labels]
+    if config.crops and config.crops < 2 * frames:
+        raise UserError(f"--crops {config.crops} is less than two epochs of {frames} training frames.")
     device, cases = pick_device(config.device).type, []
     for seed in range(config.seeds):
         for (row, column), changes in EXPERIMENTS[config.name][1].items():
             c = config.run_config(changes, seed, frames)
             settings = {key: value for key, value in asdict(c).items() if key not in ELSEWHERE}
-            settings |= {"start": config.start, "training_frames": frames}
+            settings |= {"start": start_weights(config.start, c.net), "labels": data, "device": device}
             seconds = training_seconds(c, c.max_epoch * frames, device)
-            labels = {"row": row, "column": column, "seed": seed}
-            cases.append(Case(labels, settings, seconds, partial(train_and_score, c, config.start)))
+            case = {"row": row, "column": column, "seed": seed}
+            cases.append(Case(case, settings, seconds, partial(train_and_score, c, config.start)))
     return cases
 
 
+def start_weights(start: str, net: str) -> str:
+    """What tells the weights that a run starts from: random, or the hash of the shipped ones."""
+    if start == "random":
+        return start
+    path = RESULTS / f"{net}_synth.pth"
+    require_file(path, f"the weights of {net}, which --start shipped starts from")
+    return sha256(path)
+
+
 def train_and_score(config: Config, start: str, folder: Path) -> list[dict[str, Any]]:
-    """Train in a folder, and score the last weights on the test split; the checkpoints are deleted then."""
+    """Train in a folder, and score the last weights on the test split."""
     if start == "shipped":
         path, spec = folder / "start.pth", spec_from_config(config)
         if not path.is_file():
@@ -63,13 +78,15 @@ def train_and_score(config: Config, start: str, folder: Path) -> list[dict[str, 
             folder.mkdir(exist_ok=True)
             save_checkpoint(path, with_new_heads(trained, config), spec)
         config = replace(config, load_model=str(path))
-    state = train(replace(config, output_dir=str(folder), resume=True), Processes(pick_device(config.device)))
+    processes = Processes(pick_device(config.device))
+    try:
+        state = train(replace(config, output_dir=str(folder), resume=True), processes)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("The same command goes on.") from None
     metrics = evaluate(state, build_dataset(replace(config, split="test"))).metrics
-    for checkpoint in folder.glob("*.pth"):
-        checkpoint.unlink()
     parameters = sum(weight.numel() for weight in state.network.parameters()) / 1e6
     numbers = {"mpe_mm": metrics.mpe_mm, "median_mm": metrics.median_mm, "million parameters": parameters}
-    return [numbers | {"ms a crop": milliseconds(state.scored, config.img_size, state.processes.device)}]
+    return [numbers | {"ms a crop": milliseconds(state.scored, config.img_size, processes.device)}]
 
 
 @torch.inference_mode()

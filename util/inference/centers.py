@@ -135,7 +135,7 @@ class CenterSettings:
 
     dataset: str = "synth"  # a row of config.DATASETS
     data_dir: str = "data"  # folder that holds the data sets, or the data set's own
-    split: Literal["train", "val", "test"] = "test"
+    split: Literal["train", "val", "test", "val_hard"] = "test"
     test_subject: int = 0  # msra: the fold
     method: Literal["labels", "depth", "refined"] = "depth"  # labels: mean of the joints, an oracle
     load_model: str = str(CENTER_CHECKPOINT)  # refined: what `train.py --target center` trained

@@ -19,7 +19,7 @@ from util.files import atomic_write, require_file
 BUNDLED = Path(__file__).with_name("bank.npz")
 _COMPONENTS = 60
 _NEIGHBORS = 8  # a drawn hand lies between a person and one of so many who are most alike
-# Of every ten people: whose hands a split draws from, so that none occurs in two.
+# Of every ten people: whose hands a split draws from. Only val and val_hard share some.
 _SHARES = {"train": range(8), "val": range(8, 9), "test": range(9, 10), "val_hard": range(8, 9)}
 
 

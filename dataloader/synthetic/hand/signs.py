@@ -89,7 +89,7 @@ def sample_sign(rng: np.random.Generator, shape: HandShape, signs: dict[str, Sig
         if sign.pinch:
             cost = cost + np.linalg.norm(joints[:, 0, 4] - joints[:, sign.pinch, 4], axis=-1)
         i = int(np.argmin(cost))
-        if cost[i] < least:
+        if cost[i] < least or depth[i] <= _TOLERANCE:
             best, least = JointAngles(*(field[i] for field in candidates)), cost[i]
         if depth[i] <= _TOLERANCE:
             break
