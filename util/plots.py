@@ -30,6 +30,7 @@ TRUTH_COLOR = "#ffffff"
 CURVE_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 CURVE_STYLES = cycler(color=CURVE_COLORS * 4) + cycler(linestyle=("-", "--", "-.", ":") * 7)
 BAR_HATCHES = ("", "//", "..", "xx")
+LOG_FROM = 8  # largest error over smallest, above which bars have a logarithmic axis
 DEPTH_COLORS = "gray_r"
 DARK = "#202020"
 
@@ -174,14 +175,18 @@ def draw_bars(records: list[dict[str, Any]]) -> Figure:
         means = [np.mean(errors[row]) if errors[row] else 0 for row in rows]
         bars = axes.barh(places, means, height, color=CURVE_COLORS[i % len(CURVE_COLORS)], label=column)
         axes.bar_label(bars, [f"{mean:.2f}" if mean else "" for mean in means], padding=8, fontsize=8)
-        for place, row in zip(places, rows, strict=True):
+        for place, row in zip(places, rows, strict=True) if "seed" in records[0] else ():
             axes.plot(errors[row], [place] * len(errors[row]), ".", color="black", markersize=5)
     axes.set_yticks(range(len(rows)), rows)
+    axes.margins(x=0.1, y=0.02)
     axes.invert_yaxis()
-    axes.margins(x=0.1)
-    axes.set_xlabel("mean error on the test split (mm); dots: seeds")
+    dots = "; dots: seeds" if "seed" in records[0] else ""
+    every = [record["mpe_mm"] for record in records]
+    if max(every) > LOG_FROM * min(every):
+        axes.set(xscale="log", xlim=(min(every) / 2, 2 * max(every)))
+    axes.set_xlabel(f"mean error on the test split (mm){dots}")
     if len(columns) > 1:
-        axes.legend(fontsize=8)
+        figure.legend(fontsize=8, loc="outside upper center", ncols=len(columns))
     return figure
 
 
