@@ -40,7 +40,7 @@ FRAMES = 24  # of the bundled split that the commands see
 # Flags that make a command short: of two, the last counts.
 SHORTER = {
     "train.py": "--max_epoch 1 --img_size 32 --batch_size 8 --num_workers 0 --bn_batches 1 --device cpu "
-    "--no_compile",
+    "--no_compile --ema 0",
     "test.py": "--num_workers 0 --device cpu",
     "demo.py": "--frames 2 --device cpu",
     "dataloader.cache": "--workers 1",
