@@ -111,6 +111,7 @@ def test_every_output_is_written_and_reproducible(hands, tmp_path, run_script):
     assert first.code == 0, first.err
     assert "MPE (mm)" in first.out
     assert "wrist radial" in first.out
+    assert "frames: " in first.err  # the progress bar
     for picture in PICTURES:
         assert cv2.imread(str(tmp_path / "a" / picture)).shape[0] > 100
     assert sorted(file.name for file in (tmp_path / "a").iterdir()) == sorted(

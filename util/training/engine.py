@@ -240,7 +240,7 @@ def predict_frames(
         loader: batches of a HandDataset.
         device: where `predict` takes its crops.
         precision: for the error's sentence.
-        show_bar: show a progress bar, where the output is a terminal.
+        show_bar: show a progress bar.
 
     Returns:
         (N, J, 3) float64 full-frame uvd: pixels and mm.
@@ -249,7 +249,7 @@ def predict_frames(
         UserError: if a joint comes out as not a number, naming the frame.
     """
     batches = []
-    for batch in tqdm(loader, desc="frames", unit="batch", leave=False, disable=None if show_bar else True):
+    for batch in tqdm(loader, desc="frames", unit="batch", leave=False, disable=not show_bar):
         sample = to_device(batch, device)
         center_z, cube_z = sample.center_xyz[:, 2], sample.cube[:, 2]
         joint_uvd = predict(sample.image)
