@@ -12,7 +12,7 @@ from config import NYU_CAMERA
 from dataloader.nyu import KINDS_FILE, read_kinds
 from dataloader.synthetic.hand.pose import overlap
 from dataloader.synthetic.hand.signs import PRESSED, SIGNS, TOUCHING, finger_gaps, sample_sign
-from dataloader.synthetic.hand.skeleton import JointAngles, pose_joints
+from dataloader.synthetic.hand.skeleton import pose_joints
 from dataloader.synthetic.kinds import GROUPS, KINDS, draw_kinds
 from dataloader.synthetic.objects import Thing, distance_to, gaps_to, mesh_of, sample_grasp
 from dataloader.synthetic.sensor import SensorStyle, apply_sensor, sample_coarse_style
@@ -95,7 +95,7 @@ def test_hands_hold_things_and_do_not_reach_into_them(people):
     for seed in range(40):
         shape = people[seed % len(people)]
         angles, thing = sample_grasp(np.random.default_rng(seed), shape)
-        gaps = gaps_to(shape, JointAngles(*(field[None] for field in angles)), thing)[0]
+        gaps = gaps_to(shape, angles, thing)
         touching += (np.abs(gaps) < 6).sum() >= 2
         deepest.append(gaps.min())
     assert touching >= 34

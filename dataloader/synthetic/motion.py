@@ -14,7 +14,7 @@ from dataloader.synthetic.hand.bank import Shapes
 from dataloader.synthetic.hand.forearm import sample_forearm
 from dataloader.synthetic.hand.pose import sample_pose
 from dataloader.synthetic.hand.skeleton import JointAngles, rotation
-from dataloader.synthetic.render import Size, frame_rays, nearest, render_ellipsoid, render_mesh
+from dataloader.synthetic.render import Size, covered, frame_rays, nearest, render_ellipsoid, render_mesh
 from dataloader.synthetic.scene import PosedHand, mirrored_hand, pose_hand, take_frame, y_up
 from dataloader.synthetic.sensor import SensorStyle
 from util.camera import Camera
@@ -175,7 +175,7 @@ class TwoMovingHands:
         mirror = np.array([1.0, -camera.flip, 1.0])
         joint_xyz = np.stack([hand.joints36[list(EVALUATED_JOINTS)] * mirror for hand in hands])
         visible = [
-            _inside(joints, camera, size) and _covered(joints, camera, other) <= 1 / 3
+            _inside(joints, camera, size) and covered(joints, other, camera) <= 1 / 3
             for joints, other in zip(joint_xyz, (behind, in_front), strict=True)
         ]
         return TwoHandsFrame(scene.depth, joint_xyz, np.array(visible))
@@ -185,13 +185,6 @@ def _inside(joint_xyz: np.ndarray, camera: Camera, size: Size) -> bool:
     """Whether all joints (J, 3) project into the frame."""
     uv = camera.xyz_to_uvd(joint_xyz)[:, :2]
     return bool(((uv >= 0) & (uv < size[::-1])).all())
-
-
-def _covered(joint_xyz: np.ndarray, camera: Camera, other: np.ndarray) -> float:
-    """The share of joints (J, 3), all within the frame, that another thing's depth (H, W) lies before."""
-    u, v, d = camera.xyz_to_uvd(joint_xyz).T
-    before = other[v.astype(int), u.astype(int)]
-    return float(((before > 0) & (before < d)).mean())
 
 
 def _render_body(camera: Camera, size: Size) -> np.ndarray:

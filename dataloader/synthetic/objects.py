@@ -8,12 +8,13 @@ from typing import NamedTuple
 import numpy as np
 
 from dataloader.synthetic.hand.pose import (
-    SPREAD_CLOSED,
-    SPREAD_OPEN,
     THUMB,
+    THUMB_OPPOSED,
     assemble,
     bend_fingers,
+    bone_points,
     sample_pinch,
+    spread_fingers,
 )
 from dataloader.synthetic.hand.skeleton import HandShape, JointAngles, pose_joints, unit
 
@@ -25,7 +26,6 @@ _PALM = 13.0  # mm from the metacarpals to the palm's skin
 _GIVE = 2.0  # mm; flesh gives where it presses
 _SLIMMEST = 2.0  # mm, half
 _ALONG = np.linspace(0.25, 1, 4)  # where a bone's spheres lie
-_OPPOSED = 3  # of pose.THUMB
 
 
 class Thing(NamedTuple):
@@ -91,7 +91,7 @@ def mesh_of(thing: Thing) -> tuple[np.ndarray, np.ndarray]:
 def sample_grasp(rng: np.random.Generator, shape: HandShape) -> tuple[JointAngles, Thing]:
     """Draw a thing and a hand that holds it: in the palm, or between thumb and a finger."""
     angles, thing = _pinched(rng, shape) if rng.random() < 0.4 else _in_the_palm(rng, shape)
-    inside = -gaps_to(shape, JointAngles(*(field[None] for field in angles)), thing).min()
+    inside = -gaps_to(shape, angles, thing).min()
     # Slimmer by as much as it would reach into a finger.
     return angles, thing._replace(half=np.maximum(thing.half - max(inside - _GIVE, 0), _SLIMMEST))
 
@@ -117,9 +117,8 @@ def _in_the_palm(rng: np.random.Generator, shape: HandShape) -> tuple[JointAngle
     curl = np.repeat(np.linspace(0, 1.05, _STEPS)[:, None], 4, axis=1)
     style = np.full((1, 1), rng.uniform(-0.35, 0.15))
     bend = bend_fingers(rng, curl, style, 0)
-    opening = rng.uniform(0, 0.5)
-    spread = np.tile(SPREAD_CLOSED + opening * (SPREAD_OPEN - SPREAD_CLOSED), (_STEPS, 1))
-    still = np.tile(THUMB[_OPPOSED, 0], (_STEPS, 1))
+    spread = np.tile(spread_fingers(rng.uniform(0, 0.5)), (_STEPS, 1))
+    still = np.tile(THUMB[THUMB_OPPOSED, 0], (_STEPS, 1))
     steps = assemble(rng, curl, bend, spread, still)
     gaps = gaps_to(shape, steps, thing)  # (steps, 5)
     free = np.logical_and.accumulate(gaps[:, 1:] > -_GIVE, axis=0).sum(axis=0)
@@ -138,7 +137,7 @@ def _best_thumb(
     spread: np.ndarray,
 ) -> JointAngles:
     """The hand whose thumb lies nearest to the thing without being in it; fingers as given (1, 4, ...)."""
-    mean, deviation = THUMB[_OPPOSED if rng.random() < 0.7 else rng.integers(len(THUMB))]
+    mean, deviation = THUMB[THUMB_OPPOSED if rng.random() < 0.7 else rng.integers(len(THUMB))]
     thumbs = rng.normal(mean, 1.6 * deviation, (_THUMBS, 5))
     repeated = [np.repeat(each, _THUMBS, axis=0) for each in (curl, bend, spread)]
     hands = assemble(rng, *repeated, thumbs)
@@ -164,7 +163,6 @@ def _pinched(rng: np.random.Generator, shape: HandShape) -> tuple[JointAngles, T
     half = np.array([room, room, rng.uniform(40, 95) if kind == "cylinder" else rng.uniform(8, 45)])
     if kind == "ball":
         half[2] = room
-    hand = JointAngles(*(field[None] for field in angles))
     things = []
     for _ in range(_TURNS):
         other = rng.normal(size=3)
@@ -172,12 +170,10 @@ def _pinched(rng: np.random.Generator, shape: HandShape) -> tuple[JointAngles, T
         shift = rng.uniform(-0.6, 0.6) * half[2] * long if kind == "cylinder" else 0
         axes = np.stack([across, np.cross(long, across), long])
         things.append(Thing(kind, (thumb + tip) / 2 + shift, axes, half))
-    return angles, max(things, key=lambda thing: min(gaps_to(shape, hand, thing).min(), 0))
+    return angles, max(things, key=lambda thing: min(gaps_to(shape, angles, thing).min(), 0))
 
 
 def gaps_to(shape: HandShape, hands: JointAngles, thing: Thing) -> np.ndarray:
-    """Least distance (K, 5) of each finger's skin from a thing, below 0 inside; bones are rows of spheres."""
-    joints = pose_joints(shape, hands)[1]
-    start, end = joints[:, :, 1:4, None], joints[:, :, 2:5, None]
-    spheres = start + (end - start) * _ALONG[:, None]  # (K, 5, 3, S, 3)
+    """Least distance (..., 5) of each finger's skin from a thing, below 0 inside. Bones are spheres."""
+    spheres = bone_points(pose_joints(shape, hands)[1], _ALONG)  # (..., 5, 3, S, 3)
     return (distance_to(thing, spheres) - 0.92 * shape.radii[:, :, None]).min((-2, -1))

@@ -73,3 +73,11 @@ def render_ellipsoid(rays: np.ndarray, center: np.ndarray, radii: np.ndarray) ->
 def nearest(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The nearer surface of two depth images, where 0 means none."""
     return np.where((a > 0) & ((a < b) | (b == 0)), a, b)
+
+
+def covered(joint_xyz: np.ndarray, depth: np.ndarray, camera: Camera) -> float:
+    """Share of joints (J, 3) that a depth image (H, W) lies before; those outside it are not covered."""
+    u, v, d = camera.xyz_to_uvd(joint_xyz).T
+    inside = (u >= 0) & (u < depth.shape[1]) & (v >= 0) & (v < depth.shape[0])
+    before = depth[v[inside].astype(int), u[inside].astype(int)]
+    return float(((before > 0) & (before < d[inside])).sum() / len(joint_xyz))

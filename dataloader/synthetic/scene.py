@@ -90,10 +90,8 @@ def render_scene(
 ) -> Scene:
     """Render a given hand in a given pose, turned by `view` (3, 3); the rest is drawn."""
     sight = y_up(camera)
-    hand = pose_hand(shape, angles, sample_forearm(rng, shape), view)
-    hand = hand.moved_to(place_hand(rng, hand.vertices[: hand.num_own] - hand.middle, sight, size))
-    own, arm = np.split(hand.vertices, [hand.num_own])  # views
-    arm[:] = keep_off_lens(arm, own[shape.wrist_loop].mean(0))
+    hand = put_in_frame(rng, pose_hand(shape, angles, sample_forearm(rng, shape), view), shape, sight, size)
+    own = hand.vertices[: hand.num_own]
     background = sample_background(rng, own, sight, size)
     return take_frame(rng, hand, background, camera, size, sample_style(rng))
 
@@ -163,7 +161,23 @@ def sample_view(rng: np.random.Generator) -> np.ndarray:
     return rotation(z, turn * _DEG) @ rotation(x, -tilt * _DEG) @ rotation(y, roll * _DEG)
 
 
-def place_hand(
+def put_in_frame(
+    rng: np.random.Generator,
+    posed: PosedHand,
+    shape: HandShape,
+    camera: Camera,
+    size: Size,
+    distance: float | None = None,
+) -> PosedHand:
+    """A posed hand in its place, its forearm clear of the camera; `distance` in mm, None: drawn."""
+    own = posed.vertices[: posed.num_own]
+    hand = posed.moved_to(_place(rng, own - posed.middle, camera, size, distance))
+    own, arm = np.split(hand.vertices, [hand.num_own])  # views
+    arm[:] = _keep_off_lens(arm, own[shape.wrist_loop].mean(0))
+    return hand
+
+
+def _place(
     rng: np.random.Generator, hand: np.ndarray, camera: Camera, size: Size, distance: float | None = None
 ) -> np.ndarray:
     """Where the middle of a hand (V, 3) goes (3,), mm: all of it in the frame, or most.
@@ -197,7 +211,7 @@ def place_hand(
     return middle
 
 
-def keep_off_lens(arm: np.ndarray, wrist: np.ndarray) -> np.ndarray:
+def _keep_off_lens(arm: np.ndarray, wrist: np.ndarray) -> np.ndarray:
     """Shrink a forearm (N, 3) towards the wrist so far that it stays clear of the camera."""
     reach = wrist[2] - arm[:, 2].min()
     allowed = wrist[2] - _ARM_NEAREST

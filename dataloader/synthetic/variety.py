@@ -1,5 +1,7 @@
 """Frames beyond scene.py's: what real hands do, in the kinds of kinds.py."""
 
+from functools import reduce
+
 import numpy as np
 from scipy.spatial import KDTree
 
@@ -9,14 +11,13 @@ from dataloader.synthetic.hand.pose import sample_pose
 from dataloader.synthetic.hand.signs import SIGNS, TOUCHING, sample_sign
 from dataloader.synthetic.hand.skeleton import HandShape, JointAngles
 from dataloader.synthetic.objects import Thing, mesh_of, sample_grasp
-from dataloader.synthetic.render import Size, nearest, render_mesh
+from dataloader.synthetic.render import Size, covered, nearest, render_mesh
 from dataloader.synthetic.scene import (
     PosedHand,
     Scene,
-    keep_off_lens,
     mirrored_hand,
-    place_hand,
     pose_hand,
+    put_in_frame,
     sample_view,
     take_frame,
     y_up,
@@ -43,22 +44,18 @@ def sample_varied_scene(
     distance = None
     if "range" in kinds:
         distance = rng.uniform(250, 400) if rng.random() < 0.4 else rng.uniform(1000, 1500)
-    hand = posed.moved_to(
-        place_hand(rng, posed.vertices[: posed.num_own] - posed.middle, sight, size, distance)
-    )
-    own, arm = np.split(hand.vertices, [hand.num_own])  # views
-    arm[:] = keep_off_lens(arm, own[shape.wrist_loop].mean(0))
-    behind = _sample_behind(rng, own, sight, size, kinds)
+    hand = put_in_frame(rng, posed, shape, sight, size, distance)
+    others = [_sample_behind(rng, hand.vertices[: hand.num_own], sight, size, kinds)]
     if thing is not None:
         vertices, faces = mesh_of(thing)
-        vertices = vertices @ view.T + hand.middle - posed.middle
-        behind = _join(behind, render_mesh(vertices, faces, sight, size))
+        others.append(render_mesh(vertices @ view.T + hand.middle - posed.middle, faces, sight, size))
     if "hands" in kinds:
-        behind = _join(behind, _other_hand(rng, shape, hand, sight, size))
+        others.append(_other_hand(rng, shape, hand, sight, size))
+    others = [depth for depth in others if depth is not None]
     style = sample_coarse_style(rng) if "sensors" in kinds else sample_style(rng)
     if "range" in kinds:
         style = style._replace(nearest=150)
-    return take_frame(rng, hand, behind, camera, size, style)
+    return take_frame(rng, hand, reduce(nearest, others) if others else None, camera, size, style)
 
 
 def _sample_pose(
@@ -127,7 +124,7 @@ def _try_hand(
         if moved.vertices[:, 2].min() < 150 or own.query(moved.vertices)[0].min() < _CLEAR:
             continue
         depth = render_mesh(moved.vertices, moved.faces, camera, size)
-        if _seen_near(depth, hand.middle, camera) and _covered(hand.joints21, depth, camera) <= _HIDDEN:
+        if _seen_near(depth, hand.middle, camera) and covered(hand.joints21, depth, camera) <= _HIDDEN:
             return depth
     return None
 
@@ -139,17 +136,3 @@ def _seen_near(depth: np.ndarray, middle: np.ndarray, camera: Camera) -> bool:
     (left, right), (top, bottom) = (np.clip(each, 0, 10**6).astype(int) for each in (u, v))
     near = depth[top:bottom, left:right]
     return bool((np.abs(near - middle[2]) < _CUBE / 2).sum() > _PIXELS)
-
-
-def _covered(joint_xyz: np.ndarray, depth: np.ndarray, camera: Camera) -> float:
-    """Share of joints (J, 3) that a depth image (H, W) lies before; those outside it are not covered."""
-    u, v, d = camera.xyz_to_uvd(joint_xyz).T
-    inside = (u >= 0) & (u < depth.shape[1]) & (v >= 0) & (v < depth.shape[0])
-    before = depth[v[inside].astype(int), u[inside].astype(int)]
-    return float(((before > 0) & (before < d[inside])).sum() / len(joint_xyz))
-
-
-def _join(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
-    if a is None or b is None:
-        return b if a is None else a
-    return nearest(a, b)

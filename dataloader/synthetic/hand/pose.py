@@ -13,7 +13,7 @@ _DEG = np.pi / 180
 _FINGER_LOW, _FINGER_HIGH = np.array([-25, -4, -10]), np.array([92, 108, 78])
 _THUMB_LOW, _THUMB_HIGH = np.array([-15, -20]), np.array([58, 80])
 # Spread of straight fingers side by side, and at its widest (index, middle, ring, pinky), degrees.
-SPREAD_CLOSED, SPREAD_OPEN = np.array([5, 1, -4, -11]), np.array([24, 9, -9, -30])
+_SPREAD_CLOSED, _SPREAD_OPEN = np.array([5, 1, -4, -11]), np.array([24, 9, -9, -30])
 
 
 def bend_fingers(rng: np.random.Generator, curl: np.ndarray, style: np.ndarray, noise: float) -> np.ndarray:
@@ -94,6 +94,7 @@ THUMB = np.array(
         [[32, 50, 32, 40, 35], [8, 9, 10, 10, 20]],  # across the palm or the folded fingers
     ]
 )
+THUMB_OUT, THUMB_REST, THUMB_ALONG, THUMB_OPPOSED, THUMB_ACROSS = range(len(THUMB))
 _THUMB_SHARE = {_open: (0.5, 0.25, 0.15, 0.05, 0.05), _fist: (0.15, 0.15, 0.25, 0.15, 0.3)}
 _THUMB_SHARE_ELSE = (0.22, 0.25, 0.18, 0.2, 0.15)
 
@@ -111,7 +112,7 @@ def _candidates(rng: np.random.Generator, gesture: _Gesture, k: int) -> JointAng
     curl, opening = gesture(rng, k)
     style = np.clip(rng.normal(-0.12, 0.5, (1, 1)), -1, 1) * (1 - 0.8 * (gesture is _fist))
     bend = bend_fingers(rng, curl, style + rng.normal(0, 0.1, (k, 4)), 9 if gesture is _independent else 5)
-    spread = SPREAD_CLOSED + opening * (SPREAD_OPEN - SPREAD_CLOSED) + rng.normal(0, 3, (k, 4))
+    spread = spread_fingers(opening) + rng.normal(0, 3, (k, 4))
     return assemble(rng, curl, bend, spread, _thumb(rng, gesture, k))
 
 
@@ -180,8 +181,7 @@ def overlap(shape: HandShape, joints: np.ndarray) -> np.ndarray:
     Bones are rows of spheres. Args: joints (K, 5, 5, 3). Returns: (K,).
     """
     steps = np.array([0.15, 0.5, 0.85])
-    start, end = joints[:, :, 1:4, None], joints[:, :, 2:5, None]
-    fingers = (start + (end - start) * steps[:, None]).reshape(len(joints), 5, 9, 3)
+    fingers = bone_points(joints, steps).reshape(len(joints), 5, 9, 3)
     # The last sphere must not stand out of the finger's end.
     radius = np.repeat(shape.radii * 0.92, 3, axis=1)
     worst = np.zeros(len(joints))
@@ -199,6 +199,17 @@ def overlap(shape: HandShape, joints: np.ndarray) -> np.ndarray:
         depth = _depth(fingers[:, finger, skip:], radius[finger, skip:], palm, palm_radius)
         worst = np.maximum(worst, depth)
     return worst
+
+
+def bone_points(joints: np.ndarray, along: np.ndarray) -> np.ndarray:
+    """Points (..., 5, 3, S, 3) at the shares `along` (S,) of each finger's bones; joints (..., 5, 5, 3)."""
+    start, end = joints[..., 1:4, None, :], joints[..., 2:5, None, :]
+    return start + (end - start) * along[:, None]
+
+
+def spread_fingers(opening: np.ndarray | float) -> np.ndarray:
+    """Spread (..., 4) of the fingers in degrees for an opening (..., 1): 0 = side by side, 1 = widest."""
+    return _SPREAD_CLOSED + opening * (_SPREAD_OPEN - _SPREAD_CLOSED)
 
 
 def _depth(a: np.ndarray, radius_a: np.ndarray, b: np.ndarray, radius_b: np.ndarray) -> np.ndarray:

@@ -9,12 +9,17 @@ from typing import NamedTuple
 import numpy as np
 
 from dataloader.synthetic.hand.pose import (
-    SPREAD_CLOSED,
-    SPREAD_OPEN,
     THUMB,
+    THUMB_ACROSS,
+    THUMB_ALONG,
+    THUMB_OPPOSED,
+    THUMB_OUT,
+    THUMB_REST,
     assemble,
     bend_fingers,
+    bone_points,
     overlap,
+    spread_fingers,
 )
 from dataloader.synthetic.hand.skeleton import HandShape, JointAngles, pose_joints
 
@@ -23,7 +28,6 @@ _TOLERANCE = 3.5  # mm; flesh gives
 _PRESS = 0.7  # mm by which fingers that press on each other give
 _REACH = 70.0  # mm from the knuckle to where fingers touch
 PRESSED = -1.0
-_OUT, _REST, _ALONG, _OPPOSED, _ACROSS = range(len(THUMB))
 
 
 class Sign(NamedTuple):
@@ -41,38 +45,38 @@ class Sign(NamedTuple):
 
 # American one-handed alphabet, without signs that differ only in how the hand is turned, and numbers.
 SIGNS = {
-    "a": Sign((0.95, 0.95, 0.95, 0.95), 0, _ALONG),
-    "b": Sign((0, 0, 0, 0), PRESSED, _ACROSS),
-    "c": Sign((0.42, 0.42, 0.42, 0.42), PRESSED, _OPPOSED, -0.2),
-    "d": Sign((0, 0.62, 0.66, 0.7), 0, _OPPOSED, pinch=2),
-    "e": Sign((0.75, 0.75, 0.75, 0.75), 0, _ACROSS, -0.7),
-    "f": Sign((0.55, 0.05, 0.03, 0.03), 0.8, _OPPOSED, pinch=1),
-    "i": Sign((0.95, 0.95, 0.95, 0.02), 0.1, _ACROSS),
-    "k": Sign((0.02, 0.12, 0.95, 0.95), 0.5, _ALONG),
-    "l": Sign((0, 0.95, 0.95, 0.95), 0.1, _OUT),
-    "m": Sign((0.8, 0.8, 0.8, 0.95), 0, _ACROSS, 0.3),
-    "o": Sign((0.58, 0.58, 0.6, 0.62), PRESSED, _OPPOSED, pinch=1),
-    "r": Sign((0.03, 0.03, 0.95, 0.95), 0, _ACROSS, crossed=True),
-    "s": Sign((1, 1, 1, 1), 0, _ACROSS),
-    "u": Sign((0.01, 0.01, 0.95, 0.95), PRESSED, _ACROSS),
-    "v": Sign((0.01, 0.01, 0.95, 0.95), 0.9, _ACROSS),
-    "w": Sign((0.01, 0.01, 0.01, 0.9), 0.7, _ACROSS),
-    "x": Sign((0.45, 0.95, 0.95, 0.95), 0, _ACROSS, -0.8),
-    "y": Sign((0.95, 0.95, 0.95, 0.02), 0.9, _OUT),
-    "three": Sign((0.02, 0.02, 0.95, 0.95), 0.8, _OUT),
-    "four": Sign((0.02, 0.02, 0.02, 0.02), 0.8, _ACROSS),
-    "five": Sign((0.02, 0.02, 0.02, 0.02), 1, _OUT),
-    "thumb up": Sign((0.95, 0.95, 0.95, 0.95), 0, _OUT),
+    "a": Sign((0.95, 0.95, 0.95, 0.95), 0, THUMB_ALONG),
+    "b": Sign((0, 0, 0, 0), PRESSED, THUMB_ACROSS),
+    "c": Sign((0.42, 0.42, 0.42, 0.42), PRESSED, THUMB_OPPOSED, -0.2),
+    "d": Sign((0, 0.62, 0.66, 0.7), 0, THUMB_OPPOSED, pinch=2),
+    "e": Sign((0.75, 0.75, 0.75, 0.75), 0, THUMB_ACROSS, -0.7),
+    "f": Sign((0.55, 0.05, 0.03, 0.03), 0.8, THUMB_OPPOSED, pinch=1),
+    "i": Sign((0.95, 0.95, 0.95, 0.02), 0.1, THUMB_ACROSS),
+    "k": Sign((0.02, 0.12, 0.95, 0.95), 0.5, THUMB_ALONG),
+    "l": Sign((0, 0.95, 0.95, 0.95), 0.1, THUMB_OUT),
+    "m": Sign((0.8, 0.8, 0.8, 0.95), 0, THUMB_ACROSS, 0.3),
+    "o": Sign((0.58, 0.58, 0.6, 0.62), PRESSED, THUMB_OPPOSED, pinch=1),
+    "r": Sign((0.03, 0.03, 0.95, 0.95), 0, THUMB_ACROSS, crossed=True),
+    "s": Sign((1, 1, 1, 1), 0, THUMB_ACROSS),
+    "u": Sign((0.01, 0.01, 0.95, 0.95), PRESSED, THUMB_ACROSS),
+    "v": Sign((0.01, 0.01, 0.95, 0.95), 0.9, THUMB_ACROSS),
+    "w": Sign((0.01, 0.01, 0.01, 0.9), 0.7, THUMB_ACROSS),
+    "x": Sign((0.45, 0.95, 0.95, 0.95), 0, THUMB_ACROSS, -0.8),
+    "y": Sign((0.95, 0.95, 0.95, 0.02), 0.9, THUMB_OUT),
+    "three": Sign((0.02, 0.02, 0.95, 0.95), 0.8, THUMB_OUT),
+    "four": Sign((0.02, 0.02, 0.02, 0.02), 0.8, THUMB_ACROSS),
+    "five": Sign((0.02, 0.02, 0.02, 0.02), 1, THUMB_OUT),
+    "thumb up": Sign((0.95, 0.95, 0.95, 0.95), 0, THUMB_OUT),
 }
 # Fingers side by side: all four, or some of them with the others folded; and two that cross.
 TOUCHING = {
-    "flat": Sign((0.02, 0.02, 0.02, 0.02), PRESSED, _ALONG),
-    "flat, thumb out": Sign((0.04, 0.04, 0.04, 0.04), PRESSED, _OUT),
-    "cupped": Sign((0.2, 0.22, 0.24, 0.26), PRESSED, _REST),
-    "bent": Sign((0.35, 0.35, 0.35, 0.35), PRESSED, _REST, 0.6),
-    "two": Sign((0.02, 0.02, 0.9, 0.9), PRESSED, _REST),
-    "three": Sign((0.02, 0.02, 0.02, 0.9), PRESSED, _ACROSS),
-    "last three": Sign((0.6, 0.05, 0.05, 0.05), PRESSED, _OPPOSED),
+    "flat": Sign((0.02, 0.02, 0.02, 0.02), PRESSED, THUMB_ALONG),
+    "flat, thumb out": Sign((0.04, 0.04, 0.04, 0.04), PRESSED, THUMB_OUT),
+    "cupped": Sign((0.2, 0.22, 0.24, 0.26), PRESSED, THUMB_REST),
+    "bent": Sign((0.35, 0.35, 0.35, 0.35), PRESSED, THUMB_REST, 0.6),
+    "two": Sign((0.02, 0.02, 0.9, 0.9), PRESSED, THUMB_REST),
+    "three": Sign((0.02, 0.02, 0.02, 0.9), PRESSED, THUMB_ACROSS),
+    "last three": Sign((0.6, 0.05, 0.05, 0.05), PRESSED, THUMB_OPPOSED),
     "crossed": SIGNS["r"],
 }
 
@@ -110,8 +114,7 @@ def _press(shape: HandShape, angles: JointAngles, sign: Sign) -> JointAngles:
 def finger_gaps(shape: HandShape, joints: np.ndarray) -> np.ndarray:
     """Least distance (3,), mm, between neighbouring fingers' skins beyond their knuckles, below 0 inside; for
     one pose's joints (5, 5, 3). Bones are rows of spheres."""
-    along = np.linspace(0, 1, 6)[:, None]
-    bones = joints[1:, 2:4, None] + along * np.diff(joints[1:, 2:], axis=1)[:, :, None]  # (4, 2, 6, 3)
+    bones = bone_points(joints, np.linspace(0, 1, 6))[1:, 1:]  # (4, 2, 6, 3)
     points, radius = bones.reshape(4, -1, 3), np.repeat(shape.radii[1:, 1:], 6, axis=1)
     apart = np.linalg.norm(points[:-1, :, None] - points[1:, None], axis=-1)
     return (apart - radius[:-1, :, None] - radius[1:, None]).min((1, 2))
@@ -122,8 +125,7 @@ def _candidates(rng: np.random.Generator, sign: Sign, k: int) -> JointAngles:
     # Fingers that lie side by side also bend alike.
     curl = np.clip(sign.curl + rng.normal(0, 0.03, (k, 1)) + rng.normal(0, 0.02, (k, 4)), 0, 1.1)
     bend = bend_fingers(rng, curl, sign.style + rng.normal(0, 0.08, (k, 1)), 3)
-    opening = max(sign.opening, 0)
-    spread = SPREAD_CLOSED + opening * (SPREAD_OPEN - SPREAD_CLOSED) + rng.normal(0, 1.2, (k, 4))
+    spread = spread_fingers(max(sign.opening, 0)) + rng.normal(0, 1.2, (k, 4))
     if sign.crossed:
         spread[:, :2] = rng.normal([-11, 13], 1.5, (k, 2))
         over = rng.normal(14, 3, k)
