@@ -65,9 +65,8 @@ class ExperimentConfig:
     scale: Literal["small", "full"] = "small"  # 64-pixel crops; or 128 and the data set's epochs, for a GPU
     crops: int | None = None  # that a run trains with; None: 60,000, at full scale the data set's epochs
     img_size: int | None = None  # edge of the crops, pixels; None: the scale's
-    start: Literal["random", "shipped"] = (
-        "random"  # shipped: the weights in results/, but for the last layers
-    )
+    # Weights of a run; shipped: those in results/, but for the last layers.
+    start: Literal["random", "shipped"] = "random"
     seeds: int = 2  # runs of each variant that is trained
     frames: int = 400  # of the test split, at most, that robustness scores
     nets: str = "resnet_18,hourglass_1"  # whose shipped weights aggregation and robustness score
@@ -97,10 +96,14 @@ class ExperimentConfig:
         return replace(base, max_epoch=epochs, dense_epochs=dense_epochs).resolved()
 
 
+def forward_seconds(net: str, crops: float, device: str) -> float:
+    """Roughly how long a network takes for crops of 128 pixels."""
+    return GFLOPS.get(net, 10.0) * crops / GFLOPS_A_SECOND.get(device, GFLOPS_A_SECOND["cpu"])
+
+
 def training_seconds(config: Config, crops: int, device: str) -> float:
     """Roughly how long a run takes; finer or coarser dense maps cost more or less than this says."""
-    rate = GFLOPS_A_SECOND.get(device, GFLOPS_A_SECOND["cpu"])
-    return 3 * GFLOPS[config.net] * (config.img_size / 128) ** 2 * crops / rate
+    return forward_seconds(config.net, 3 * crops * (config.img_size / 128) ** 2, device)
 
 
 def listing(config: ExperimentConfig) -> str:

@@ -1,6 +1,5 @@
 """Experiments that train nothing: the shipped networks on a test split, in many ways."""
 
-import hashlib
 import time
 from functools import partial
 from pathlib import Path
@@ -17,11 +16,11 @@ from dataloader.degrade import CURVES, degrade
 from dataloader.index import select
 from model.aggregation import AGGREGATIONS, votes_of
 from model.awr import dense_to_joints
-from util.checkpoint import RESULTS, load_or_init_network
+from util.checkpoint import load_or_init_network
 from util.device import pick_device
-from util.experiments.catalog import GFLOPS, GFLOPS_A_SECOND, ExperimentConfig
-from util.experiments.training import Case
-from util.files import require_file, sha256
+from util.experiments.catalog import ExperimentConfig, forward_seconds
+from util.experiments.training import Case, hash_labels, shipped_file
+from util.files import sha256
 from util.metrics import joint_errors, score
 from util.training.engine import make_loader, predict_frames
 
@@ -29,33 +28,25 @@ from util.training.engine import make_loader, predict_frames
 def scoring_cases(config: ExperimentConfig) -> list[Case]:
     """Each network with each of CURVES; or each network on `dataset`, and on NYU where it lies beside it."""
     robust, cases = config.name == "robustness", []
-    nyu = ["nyu"] if Path(config.data_dir, "nyu", "test").is_dir() else []
+    nyu = ["nyu"] if Path(config.data_dir, "nyu", "test").is_dir() and not robust else []
+    device = pick_device(config.device).type
     for net in config.nets.split(","):
-        weights = RESULTS / f"{net}_synth.pth"
-        require_file(weights, f"the weights of {net}, which --nets names")
-        for part in CURVES if robust else dict.fromkeys([config.dataset, *nyu]):
-            dataset = config.dataset if robust else part
+        weights = shipped_file(net)
+        for dataset in dict.fromkeys([config.dataset, *nyu]):
             c = Config(dataset, config.data_dir, net=net, load_model=str(weights), device=config.device)
-            data = hashlib.sha256(read_labels(c.resolved()).tobytes()).hexdigest()
-            settings = {
-                "net": net,
-                "part": part,
-                "dataset": dataset,
-                "weights": sha256(weights),
-                "labels": data,
-            }
-            passes = config.frames * (len(CURVES[part].levels) if robust else 2)
-            device = pick_device(config.device).type
-            settings["device"] = device
-            seconds = passes * GFLOPS.get(net, 10.0) / GFLOPS_A_SECOND.get(device, GFLOPS_A_SECOND["cpu"])
-            if robust:
-                labels = {"column": net}
-                settings |= {"frames": config.frames, "levels": CURVES[part].levels}
-                measure = partial(score_curve, c.resolved(), part, config.frames)
-            else:
-                labels, measure = {"column": f"{net}, {part}"}, partial(score_votes, c.resolved())
-                settings["ways"] = list(AGGREGATIONS)
-            cases.append(Case(labels, settings, seconds, measure))
+            c = c.resolved()
+            settings = {"net": net, "dataset": dataset, "weights": sha256(weights), "device": device}
+            settings |= {"labels": hash_labels(read_labels(c))}
+            if not robust:
+                ways = {"part": dataset, "ways": list(AGGREGATIONS)}
+                seconds, measure = forward_seconds(net, 2 * config.frames, device), partial(score_votes, c)
+                cases.append(Case({"column": f"{net}, {dataset}"}, settings | ways, seconds, measure))
+                continue
+            for name, curve in CURVES.items():
+                part = {"part": name, "frames": config.frames, "levels": curve.levels}
+                seconds = forward_seconds(net, len(curve.levels) * config.frames, device)
+                measure = partial(score_curve, c, name, config.frames)
+                cases.append(Case({"column": net}, settings | part, seconds, measure))
     return cases
 
 

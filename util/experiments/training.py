@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from config import Config
@@ -44,8 +45,8 @@ class Case(NamedTuple):
 
 def training_cases(config: ExperimentConfig) -> list[Case]:
     """Every variant with the first seed, then with the next: what is stopped early is of use."""
-    labels = [read_labels(config.run_config({"split": split})) for split in ("train", "test")]
-    frames, data = len(labels[0]), [hashlib.sha256(part.tobytes()).hexdigest() for part in labels]
+    joints = [read_labels(config.run_config({"split": split})) for split in ("train", "test")]
+    frames, data = len(joints[0]), [hash_labels(joint_xyz) for joint_xyz in joints]
     if config.crops and config.crops < 2 * frames:
         raise UserError(f"--crops {config.crops} is less than two epochs of {frames} training frames.")
     device, cases = pick_device(config.device).type, []
@@ -53,20 +54,24 @@ def training_cases(config: ExperimentConfig) -> list[Case]:
         for (row, column), changes in EXPERIMENTS[config.name][1].items():
             c = config.run_config(changes, seed, frames)
             settings = {key: value for key, value in asdict(c).items() if key not in ELSEWHERE}
-            settings |= {"start": start_weights(config.start, c.net), "labels": data, "device": device}
+            start = sha256(shipped_file(c.net)) if config.start == "shipped" else config.start
+            settings |= {"start": start, "labels": data, "device": device}
             seconds = training_seconds(c, c.max_epoch * frames, device)
             case = {"row": row, "column": column, "seed": seed}
             cases.append(Case(case, settings, seconds, partial(train_and_score, c, config.start)))
     return cases
 
 
-def start_weights(start: str, net: str) -> str:
-    """What tells the weights that a run starts from: random, or the hash of the shipped ones."""
-    if start == "random":
-        return start
+def hash_labels(joint_xyz: np.ndarray) -> str:
+    """What tells a split's frames apart from others': the hash of their joints (N, J, 3)."""
+    return hashlib.sha256(joint_xyz.tobytes()).hexdigest()
+
+
+def shipped_file(net: str) -> Path:
+    """The weights of a network that come with the project; FileNotFoundError where there are none."""
     path = RESULTS / f"{net}_synth.pth"
-    require_file(path, f"the weights of {net}, which --start shipped starts from")
-    return sha256(path)
+    require_file(path, f"the weights of {net} that come with the project")
+    return path
 
 
 def train_and_score(config: Config, start: str, folder: Path) -> list[dict[str, Any]]:
@@ -74,7 +79,7 @@ def train_and_score(config: Config, start: str, folder: Path) -> list[dict[str, 
     if start == "shipped":
         path, spec = folder / "start.pth", spec_from_config(config)
         if not path.is_file():
-            trained, _ = load_network(RESULTS / f"{config.net}_synth.pth", spec)
+            trained, _ = load_network(shipped_file(config.net), spec)
             folder.mkdir(exist_ok=True)
             save_checkpoint(path, with_new_heads(trained, config), spec)
         config = replace(config, load_model=str(path))
