@@ -508,6 +508,7 @@ def test_why_there_is_no_hand(blob, hand, tmp_path):
     assert reason(unsure, hand).startswith("low confidence: 0.")
 
 
+@pytest.mark.slow
 def test_more_confident_joints_are_nearer(trained):
     """Calibration on the bundled test split: the mean error falls from quarter to quarter of confidence."""
     dataset = build_dataset(Config(dataset="synth", data_dir=str(PROJECT / "data")).resolved())
