@@ -18,6 +18,7 @@ GROUPS: tuple[dict[str, float], ...] = (
     {"wrist": 0.12},  # bent far
     {"range": 0.15},  # 250 to 400 mm, or 1,000 to 1,500 mm
     {"sensors": 0.25},  # 320×240 or 256×192 pixels, or time of flight
+    {"leaning": 0.5},  # the four fingers lean to one side together
 )
 KINDS = tuple(kind for group in GROUPS for kind in group)
 KINDS_VERSION = 1  # raise it when the same seed gives other frames of some kind

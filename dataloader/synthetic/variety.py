@@ -7,7 +7,7 @@ from scipy.spatial import KDTree
 
 from dataloader.synthetic.background import sample_background, sample_person, sample_plane
 from dataloader.synthetic.hand.forearm import Forearm, sample_forearm
-from dataloader.synthetic.hand.pose import sample_pose
+from dataloader.synthetic.hand.pose import lean_fingers, sample_pose
 from dataloader.synthetic.hand.signs import SIGNS, TOUCHING, sample_sign
 from dataloader.synthetic.hand.skeleton import HandShape, JointAngles
 from dataloader.synthetic.objects import Thing, mesh_of, sample_grasp
@@ -68,6 +68,8 @@ def _sample_pose(
         angles = sample_sign(rng, shape, SIGNS if "signs" in kinds else TOUCHING)
     else:
         angles = sample_pose(rng, shape)
+    if "leaning" in kinds and thing is None:  # fingers on an object fit it
+        angles = lean_fingers(rng, shape, angles)
     if "wrist" in kinds:
         bent = rng.choice([-1, 1], 2) * rng.uniform([45, 12], [75, 28])
         one = rng.random()  # flexed, deviated, or both

