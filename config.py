@@ -25,7 +25,7 @@ class DataSettings:
     center_noise: float | None = None  # mm an axis, spread of crops; None: 0, for target center CENTER_NOISE
     batch_size: int = 32  # frames a step
     num_workers: int = 2  # processes that prepare samples beside the network; 0: none
-    output_dir: str | None = None  # where results go; None: output/<dataset>/<net>
+    output_dir: str | None = None  # None: output/<dataset>/<net>; test.py: beside the checkpoint
 
 
 @dataclass
