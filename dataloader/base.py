@@ -51,6 +51,21 @@ class FrameIndex(NamedTuple):
         return not np.isnan(self.joint_xyz[:1]).any()
 
 
+def read_sized(
+    read_depth: Callable[[Path], np.ndarray], path: Path, frame_size: tuple[int, int]
+) -> np.ndarray:
+    """A frame's depth (H, W) in mm.
+
+    Raises:
+        UserError: if it is damaged, or of another size than its data set's camera gives.
+    """
+    depth = read_depth(path)
+    if depth.shape != frame_size:
+        (height, width), (rows, columns) = depth.shape, frame_size
+        raise UserError(f"{path} has {width}×{height} pixels, its data set's camera {columns}×{rows}.")
+    return depth
+
+
 def make_sample(
     depth: np.ndarray,
     camera: Camera,
@@ -186,10 +201,7 @@ class HandDataset(Dataset):
         return cut, True
 
     def _cut_frame(self, path: Path, center_xyz: np.ndarray, cube: np.ndarray) -> np.ndarray:
-        depth = self.index.read_depth(path)
-        if depth.shape != self.frame_size:
-            (height, width), (rows, columns) = depth.shape, self.frame_size
-            raise UserError(f"{path} has {width}×{height} pixels, its data set's camera {columns}×{rows}.")
+        depth = read_sized(self.index.read_depth, path, self.frame_size)
         try:
             return cut_window(depth, self.camera, center_xyz, cube, self.img_size)
         except UserError as error:

@@ -249,13 +249,13 @@ def test_the_command_writes_centres_that_the_loader_reads(written, method, tmp_p
 def test_every_batch_has_its_centres_where_bars_are_switched_off(written, monkeypatch):
     config = Config(dataset="icvl", data_dir=str(written)).resolved()
     frames, camera = find_frames(config), config.info.camera
-    expected = find_centers(frames, camera, DEPTH_RANGE)
+    expected = find_centers(frames, camera, config.info.frame_size, DEPTH_RANGE)
     monkeypatch.setattr("util.inference.centers.BATCH_SIZE", 3)  # of 4 frames
     monkeypatch.setattr(
         "util.inference.centers.tqdm", partial(tqdm, disable=True)
     )  # what TQDM_DISABLE=1 does
     assert np.isfinite(expected).all()
-    np.testing.assert_array_equal(find_centers(frames, camera, DEPTH_RANGE), expected)
+    np.testing.assert_array_equal(find_centers(frames, camera, config.info.frame_size, DEPTH_RANGE), expected)
 
 
 def test_damaged_frames_get_no_centre_and_cost_the_others_nothing(written, tmp_path, run_script):
@@ -272,6 +272,18 @@ def test_damaged_frames_get_no_centre_and_cost_the_others_nothing(written, tmp_p
     before = out.read_bytes()
     assert run_script("util.inference.centers", *flags, 1, "--json", tmp_path).code == 2  # it is a folder
     assert out.read_bytes() == before
+
+
+def test_frames_that_cannot_be_used_get_no_centre(written):
+    config = Config(dataset="icvl", data_dir=str(written)).resolved()
+    frames, (height, width) = find_frames(config), config.info.frame_size
+    found = find_centers(frames, config.info.camera, (height, width), DEPTH_RANGE)
+    of_another_size = find_centers(frames, config.info.camera, (2 * height, 2 * width), DEPTH_RANGE)
+    assert np.isnan(of_another_size).all()
+    absent = frames._replace(frame_path=lambda i: frames.frame_path(i) if i else written / "absent.png")
+    centers = find_centers(absent, config.info.camera, (height, width), DEPTH_RANGE)
+    assert np.isnan(centers[0]).all()
+    np.testing.assert_array_equal(centers[1:], found[1:])
 
 
 def test_the_command_without_labels(written, tmp_path, run_script):

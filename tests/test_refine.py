@@ -178,7 +178,9 @@ def test_the_shipped_network_finds_the_centres_of_the_bundled_frames(shipped):
         joint_xyz=frames.joint_xyz[::10], frame_path=lambda i: frames.frame_path(10 * i)
     )
     rough, refined = (
-        center_errors(find_centers(every_tenth, NYU_CAMERA, DEPTH_RANGE, network), every_tenth.joint_xyz)
+        center_errors(
+            find_centers(every_tenth, NYU_CAMERA, (480, 640), DEPTH_RANGE, network), every_tenth.joint_xyz
+        )
         for network in (None, shipped)
     )
     assert refined.median_mm < 9 < rough.median_mm

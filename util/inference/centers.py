@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from config import Config, check_numbers
 from dataloader import find_frames
-from dataloader.base import init_worker
+from dataloader.base import init_worker, read_sized
 from dataloader.index import Frames
 from util import UserError
 from util.camera import Camera
@@ -77,12 +77,20 @@ class RoughCenters(Dataset):
     """Item i: depth of frame i (H, W), its centre (3,) mm, NaN where no hand is found, and what is wrong.
 
     Args:
-        frames, camera, depth_range: as for `find_centers`.
+        frames, camera, frame_size, depth_range: as for `find_centers`.
         keep_depth: whether the depth is needed after that; None takes its place, also in a damaged frame.
     """
 
-    def __init__(self, frames: Frames, camera: Camera, depth_range: tuple[float, float], keep_depth: bool):
-        self.frames, self.camera, self.depth_range, self.keep_depth = frames, camera, depth_range, keep_depth
+    def __init__(
+        self,
+        frames: Frames,
+        camera: Camera,
+        frame_size: tuple[int, int],
+        depth_range: tuple[float, float],
+        keep_depth: bool,
+    ):
+        self.frames, self.camera, self.frame_size = frames, camera, frame_size
+        self.depth_range, self.keep_depth = depth_range, keep_depth
 
     def __len__(self) -> int:
         return len(self.frames.joint_xyz)
@@ -90,8 +98,8 @@ class RoughCenters(Dataset):
     def __getitem__(self, i: int) -> tuple[np.ndarray | None, np.ndarray, str]:
         center = np.full(3, np.nan)
         try:
-            depth = self.frames.read_depth(self.frames.frame_path(i))
-        except UserError as error:  # damaged; the others' centres are wanted all the same
+            depth = read_sized(self.frames.read_depth, self.frames.frame_path(i), self.frame_size)
+        except (UserError, FileNotFoundError) as error:  # the others' centres are wanted all the same
             return None, center, str(error)
         with suppress(UserError):  # counted and written as invalid
             center = center_from_depth(depth, self.camera, self.depth_range)
@@ -101,6 +109,7 @@ class RoughCenters(Dataset):
 def find_centers(
     frames: Frames,
     camera: Camera,
+    frame_size: tuple[int, int],
     depth_range: tuple[float, float],
     center_network: CenterNetwork | None = None,
     workers: int = 1,
@@ -108,9 +117,9 @@ def find_centers(
     """Centre of every frame from its depth, refined if a network is given, by `workers` processes.
 
     Returns:
-        (N, 3) mm, NaN where no hand is found or the frame is damaged, which is printed.
+        (N, 3) mm, NaN where no hand is found or the frame is missing or damaged, which is printed.
     """
-    rough = RoughCenters(frames, camera, depth_range, keep_depth=center_network is not None)
+    rough = RoughCenters(frames, camera, frame_size, depth_range, keep_depth=center_network is not None)
     workers = workers if workers > 1 else 0
     loader = DataLoader(rough, BATCH_SIZE, num_workers=workers, collate_fn=list, worker_init_fn=init_worker)
     centers: list[np.ndarray] = []
@@ -179,8 +188,10 @@ def main(settings: CenterSettings) -> None:
         if oracle:
             centers = centers_from_labels(frames.joint_xyz)
         else:
-            camera = config.info.camera
-            centers = find_centers(frames, camera, settings.depth_range, center_network, settings.workers)
+            camera, size = config.info.camera, config.info.frame_size
+            centers = find_centers(
+                frames, camera, size, settings.depth_range, center_network, settings.workers
+            )
         about = {
             "dataset": config.dataset,
             "split": config.split,
