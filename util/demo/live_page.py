@@ -110,6 +110,16 @@ def is_local(name: str) -> bool:
         return False
 
 
+def places_of(hands: Sequence[HandPose], places: int) -> dict[int, HandPose]:
+    """Each of at most so many hands in a place: its identity's, or where another hand is, a free one."""
+    taken: dict[int, HandPose] = {}
+    for hand in hands:
+        own = hand.identity % places
+        free = next(place for place in range(places) if place not in taken)
+        taken[free if own in taken else own] = hand
+    return taken
+
+
 class LivePage:
     """What the page shows, and what its controls ask for.
 
@@ -254,7 +264,7 @@ class LivePage:
     def _show(self) -> None:
         middle = np.mean([hand.center_xyz for hand in self.hands], axis=0) if self.hands else np.zeros(3)
         shown = 0
-        by_place = {hand.identity % len(self.nodes): hand for hand in self.hands}
+        by_place = places_of(self.hands, len(self.nodes))
         joints = [hand.joints_xyz for hand in self.hands]
         frames = without_others(self.depth_mm, self.source.camera, joints, self.predictor.cube)
         own = {hand.identity: frame for hand, frame in zip(self.hands, frames, strict=True)}
