@@ -23,6 +23,8 @@ from dataloader.synthetic.hand.skeleton import JointAngles, pose_joints, skin
 from dataloader.synthetic.scene import render_scene, sample_scene
 from dataloader.synthetic.writer import SplitSettings, sample_frame, sample_person, write_split
 from tests.helpers.project import PROJECT
+from util import UserError
+from util.files import locked_folder
 
 SLOTS = list(EVALUATED_JOINTS)
 TEST = SplitSettings("test", 41, 3, NYU_CAMERA, (480, 640))  # one frame more than a chunk
@@ -192,6 +194,11 @@ def test_an_interrupted_run_is_completed(written, tmp_path, monkeypatch):
     assert write_split(TEST, tmp_path, workers=1)
     assert files_of(tmp_path) == files_of(written)
     assert not write_split(TEST, tmp_path, workers=1)
+
+
+def test_two_renderers_do_not_write_one_split(tmp_path):
+    with locked_folder(tmp_path / "test"), pytest.raises(UserError, match="Another run writes into"):
+        write_split(TEST, tmp_path, workers=1)
 
 
 def test_nyu_loader_reads_it(written):

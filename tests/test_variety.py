@@ -222,6 +222,7 @@ def test_val_hard_is_scored_by_kind(tmp_path, run_script):
     [
         (("--without", "rings"), "kinds are touching, signs"),
         (("--split", "val_hard", "--without", "all"), "leave some of them in"),
+        (("--sheet", "kinds.gif"), "a contact sheet ends with .png"),
     ],
 )
 def test_kinds_that_do_not_exist_are_one_sentence(tmp_path, run_script, arguments, sentence):

@@ -121,7 +121,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"Another run writes into {folder}: wait until it ends, or choose another --output_dir."
+                f"Another run writes into {folder}: wait until it ends, or choose another folder."
             ) from None
         yield
     finally:

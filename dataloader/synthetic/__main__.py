@@ -52,6 +52,8 @@ class SyntheticSettings:
         if self.make_bank and Path(self.bank).suffix != ".npz":
             raise UserError(f"--bank {self.bank}: the name of a bank ends with .npz.")
         self.camera.check()
+        if self.sheet and self.sheet.suffix.lower() != ".png":
+            raise UserError(f"--sheet {self.sheet}: the name of a contact sheet ends with .png.")
         unknown = set(filter(None, self.without.split(","))) - {*KINDS, "all"}
         if unknown:
             raise UserError(f"--without {self.without}: kinds are {', '.join(KINDS)}, or all.")

@@ -147,7 +147,7 @@ class MovingHand:
 
 
 class TwoMovingHands:
-    """Both hands of a person, which cross again and again; arguments as for `MovingHand`."""
+    """A right and a left hand, of two shapes, which cross again and again; arguments as for `MovingHand`."""
 
     def __init__(
         self,

@@ -33,10 +33,10 @@ from dataloader.synthetic.scene import Scene, sample_scene
 from dataloader.synthetic.variety import sample_varied_scene
 from util import UserError
 from util.camera import Camera
-from util.files import atomic_write, read_json, remove_leftovers, sha256, write_table
+from util.files import atomic_write, locked_folder, read_json, remove_leftovers, sha256, write_table
 
 SPLITS = ("train", "val", "test", "val_hard")
-HARD = SPLITS[3]  # every frame is of one kind, and of each kind as many
+HARD = SPLITS[3]  # every frame is of one kind, all in turn
 _GENERATOR_VERSION = 1  # raise it when the same seed gives other frames
 _CHUNK = 40
 # Consecutive frames of one person: a new hand costs half as much time as a frame. Divides the chunk.
@@ -93,24 +93,26 @@ def write_split(settings: SplitSettings, out: Path, workers: int) -> bool:
         whether anything had to be written.
 
     Raises:
-        UserError: the split was begun with other settings, or the disk is too small.
+        UserError: the split was begun with other settings, another process writes it, or the disk is too
+            small.
     """
     folder = out / settings.split
     if _is_complete(settings, folder):
         return False
-    remove_leftovers(folder)
     chunks = range(-(-settings.frames // _CHUNK))
     todo = [chunk for chunk in chunks if not _part_file(folder, chunk).exists()]
     frames = sum(len(_frames_of(settings, chunk)) for chunk in todo)
     _check_disk(out, frames, settings.size)
     shapes = load_shapes(settings.bank, settings.split)  # before the first file: it may be missing
-    (folder / _PARTS).mkdir(parents=True, exist_ok=True)
-    _write_record(settings, folder, complete=False)
     start = time.perf_counter()
-    with tqdm(total=settings.frames, initial=settings.frames - frames, unit="frame") as bar:
-        for written in _write_chunks(_tasks(shapes, settings, folder, todo), min(workers, len(todo))):
-            bar.update(written)
-    _assemble(settings, out, folder, len(chunks))
+    with locked_folder(folder):
+        remove_leftovers(folder)
+        _write_record(settings, folder, complete=False)
+        (folder / _PARTS).mkdir(exist_ok=True)
+        with tqdm(total=settings.frames, initial=settings.frames - frames, unit="frame") as bar:
+            for written in _write_chunks(_tasks(shapes, settings, folder, todo), min(workers, len(todo))):
+                bar.update(written)
+        _assemble(settings, out, folder, len(chunks))
     seconds = time.perf_counter() - start
     print(f"{frames} frames in {seconds:.0f} s, {frames / seconds:.1f} frames/s")
     return True

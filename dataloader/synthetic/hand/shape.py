@@ -69,9 +69,7 @@ class HandModel:
         chains[0, 1] = chains[0, 2] + _THUMB_PIVOT * (chains[0, 1] - chains[0, 2])
         ends = np.stack([_finger_end(vertices, self._weights, chains, finger) for finger in range(5)])
         joints = np.concatenate([chains, ends[:, None]], 1)
-        middle = joints[2]
-        length = np.linalg.norm(middle[1]) + np.linalg.norm(np.diff(middle[1:], axis=0), axis=1).sum()
-        scale = across * target / length
+        scale = across * target / _hand_length(joints)
         length_factor = _BONE_LENGTH * rng.normal(1, 0.035, (5, 1)) * rng.normal(1, 0.025, (5, 3))
         thickness = rng.normal(1.02, 0.05) * rng.normal(1, 0.035, (5, 1)) * np.ones((5, 3))
         vertices, joints = _reshape_fingers(
@@ -158,11 +156,14 @@ def finish_shape(
             own = vertices[weights[:, 1 + 4 * finger + i] > 0.6] - joints[finger, i]
             along = own @ directions[finger, i]
             radii[finger, i - 1] = np.linalg.norm(own - along[:, None] * directions[finger, i], axis=1).mean()
+    length = _hand_length(joints)
+    return HandShape(vertices, faces, weights, joints, hinges, rest_flex, rest_spread, radii, loop, length)
+
+
+def _hand_length(joints: np.ndarray) -> float:
+    """From the wrist, the origin, along the middle finger's joints (5, 5, 3) to its end, mm."""
     middle = joints[2]
-    length = np.linalg.norm(middle[1]) + np.linalg.norm(np.diff(middle[1:], axis=0), axis=1).sum()
-    return HandShape(
-        vertices, faces, weights, joints, hinges, rest_flex, rest_spread, radii, loop, float(length)
-    )
+    return float(np.linalg.norm(middle[1]) + np.linalg.norm(np.diff(middle[1:], axis=0), axis=1).sum())
 
 
 def _hinge(vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray, finger: int) -> np.ndarray:
