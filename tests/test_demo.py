@@ -4,13 +4,14 @@ import itertools
 import json
 import re
 import threading
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from config import DATASETS, NYU_CAMERA
+from config import DATASETS, NYU_CAMERA, Config
 from tests.helpers.blob_network import CAMERA, blob_predictor, stand_in
 from tests.helpers.nyu_folder import ball_hand, open_hand
 from tests.helpers.project import PROJECT, need_synthetic_hand
@@ -21,6 +22,7 @@ from util.demo.ahead import read_ahead
 from util.demo.overlay import MAX_POINTS, cube_points, draw_panel, joint_colors, weight_sheet
 from util.demo.poses import same_scene
 from util.demo.sources import Source
+from util.demo.stream import weights_of
 from util.inference.predictor import HandPosePredictor
 from util.inference.tracker import HandTracker
 
@@ -271,6 +273,8 @@ ERRORS = {
     ),
     "range": (("--json", "a", "--depth_range", "900", "300"), "the nearest depth comes first"),
     "net": (("--json", "a", "--net", "vit"), "There is no network 'vit'"),
+    "no weights": (("--json", "a", "--net", "resnet_50"), "No weights of resnet_50 for synth come with"),
+    "no focal length": (("--json", "a", "--camera", "0,0,320,240"), "fx and fy are above 0"),
     "camera": (("--json", "a", "--camera", "webcam"), "--camera 'webcam'"),
     "source": (("--json", "a", "--source", "absent.png"), "absent.png is missing"),
 }
@@ -290,6 +294,11 @@ def test_errors_are_a_sentence(demo, name, tmp_path, monkeypatch):
     assert last.endswith(".")
     assert "Traceback" not in ran.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("net", ["resnet_18", "hourglass_1"])
+def test_a_network_brings_its_weights(net):
+    assert Path(weights_of(Config(net=net).resolved())).name == f"{net}_synth.pth"
 
 
 def test_a_missing_checkpoint_is_a_sentence(run_script, stack, tmp_path):

@@ -25,6 +25,7 @@ from tests.helpers.project import PROJECT
 from util import UserError
 from util.cli import _sentence
 from util.demo.sources import read_frame
+from util.demo.stream import NoHand
 from util.files import read_table
 from util.points import doubt_format, parse_format, read_centers, read_predictions
 
@@ -163,7 +164,7 @@ def test_several_bad_frames_are_counted(run_script, frames, tmp_path):
         cut(frames / f"{number:03d}.png")
     ran = demo(run_script, frames, "--json", tmp_path / "a.jsonl")
     assert ran.code == 2
-    assert "2 of 4 frames could not be read; the first:" in ran.err
+    assert "2 of 4 frames could not be used; the first:" in ran.err
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/sys"), reason="there is no folder that takes no files")
@@ -436,6 +437,21 @@ def test_no_hand_comes_with_a_reason(run_script, tmp_path, depths, scale, dtype,
     assert ran.code == 0, ran.err
     assert "A hand in 0 of 2 frames" in ran.out
     assert reason in ran.out.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("median", "scale", "unit_known", "advice"),
+    [
+        (600, 0.1, False, "if they are millimetres, pass --depth_scale 1 "),  # --camera d405
+        (600, 0.125, False, "if they are millimetres, pass --depth_scale 1 "),
+        (6000, 1.0, False, "if they are tenths of a millimetre, as of a D405, pass --depth_scale 0.1 "),
+        (3000, 1.0, True, "come nearer, or pass another --depth_range"),  # a RealSense before a wall
+    ],
+)
+def test_the_unit_advised_is_not_the_present_one(median, scale, unit_known, advice):
+    nothing = NoHand((100, 1500), scale, unit_known)
+    nothing.look_at(np.full((4, 4), median * (1 if scale == 1 else 0.1 / scale), np.float32))
+    assert advice in nothing.reason()
 
 
 # Kinds of files.

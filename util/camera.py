@@ -111,7 +111,9 @@ def parse_camera(text: str) -> DepthCamera | Camera:
     except ValueError:
         names = ", ".join(CAMERAS)
         raise UserError(f"--camera {text!r} is neither one of {names} nor fx,fy,cx,cy in pixels.") from None
-    return Camera(fx, fy, cx, cy)
+    camera = Camera(fx, fy, cx, cy)
+    camera.check()
+    return camera
 
 
 def scale_camera(known: DepthCamera, frame_size: tuple[int, int]) -> Camera:

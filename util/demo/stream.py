@@ -16,7 +16,7 @@ from tqdm import tqdm
 from config import Config
 from util import UserError
 from util.camera import NO_READING, parse_camera, to_millimetres
-from util.checkpoint import spec_from_config
+from util.checkpoint import shipped_weights, spec_from_config
 from util.demo import recording
 from util.demo.ahead import ReadFrame, read_ahead
 from util.demo.live_page import serve
@@ -32,6 +32,7 @@ DELAYS = 10_000  # of the last frames, for their median
 LOOKED_AT = 30  # frames without a hand, to say why
 # mm a unit that a camera or a file may have, tried in this order where no reading is near.
 UNITS = (
+    (1.0, "millimetres"),
     (1000.0, "metres"),
     (10.0, "centimetres"),
     (0.1, "tenths of a millimetre, as of a D405"),
@@ -64,13 +65,14 @@ def run_demo(settings: DemoSettings) -> None:
 
 def load_predictor(settings: DemoSettings, source: Source) -> HandPosePredictor:
     """The network that the settings name, run by what suits the source."""
-    length, backend = min(filter(None, (source.length, settings.frames)), default=None), settings.backend
+    length, backend = frames_to_come(source, settings), settings.backend
     # Other engines give no weight maps, and take 10 s to start, which a few frames do not make up for.
     if backend == "auto" and (settings.weights or settings.serve or (length or SHORT) < SHORT):
         backend = "torch"
-    assumed = spec_from_config(Config(net=settings.net, dataset=settings.dataset).resolved())
+    config = Config(net=settings.net, dataset=settings.dataset).resolved()
+    assumed = spec_from_config(config)
     predictor = HandPosePredictor(
-        settings.load_model or DEFAULT_CHECKPOINT,
+        settings.load_model or weights_of(config),
         settings.device,
         settings.precision,
         min_confidence=settings.min_confidence,
@@ -88,6 +90,27 @@ def load_predictor(settings: DemoSettings, source: Source) -> HandPosePredictor:
     elif predictor.precision not in (settings.precision, "int8"):
         print(f"{settings.precision} is not faster on this {predictor.device}: using {predictor.precision}.")
     return predictor
+
+
+def weights_of(config: Config) -> str | Path:
+    """The weights that come with the project for a network and a data set.
+
+    Raises:
+        UserError: where there are none.
+    """
+    if (config.net, config.dataset) == (DemoSettings.net, DemoSettings.dataset):
+        return DEFAULT_CHECKPOINT
+    path = shipped_weights(config)
+    if not path:
+        raise UserError(
+            f"No weights of {config.net} for {config.dataset} come with the project: pass --load_model."
+        )
+    return path
+
+
+def frames_to_come(source: Source, settings: DemoSettings) -> int | None:
+    """How many frames will be read; None where nobody knows."""
+    return min(filter(None, (source.length, settings.frames)), default=None)
 
 
 class Seen(NamedTuple):
@@ -112,7 +135,7 @@ def run_stream(source: Source, predictor: HandPosePredictor, settings: DemoSetti
     Reading, network and drawing run side by side, each in its own thread.
     """
     poser = Poser(source, predictor, settings)
-    length = min(filter(None, (source.length, settings.frames)), default=None)
+    length = frames_to_come(source, settings)
     if settings.save.endswith(".png") and not 0 < (length or 0) <= recording.SHEET_PICTURES:
         raise UserError(f"A sheet holds {recording.SHEET_PICTURES} frames: pass --frames, or --save a film.")
     run = _Run(source, predictor, settings)
@@ -148,7 +171,8 @@ class _Run:
         self.output = Output(None, None, None)
         self.done = self.with_hand = 0
         self.failures: list[str] = []
-        self.nothing = NoHand(settings.depth_range)
+        known = {"realsense", "synthetic"} & set(settings.source)
+        self.nothing = NoHand(settings.depth_range, source.depth_scale, bool(known))
         self.delays: deque[float] = deque(maxlen=DELAYS)  # seconds from read to drawn
         self._waiting: deque[Future] = deque()
         self.closed = False  # the window, by a person
@@ -157,7 +181,7 @@ class _Run:
     def failed(
         self, frame: ReadFrame, error: Exception, drawer: ThreadPoolExecutor, length: int | None
     ) -> bool:
-        """Note a frame that could not be read; False where that ends the stream."""
+        """Note a frame that could not be used; False where that ends the stream."""
         if not isinstance(error, UserError | OSError):
             raise error
         self.failures.append(str(error))
@@ -200,7 +224,7 @@ class _Run:
         (i, depth, moment, _), hands, reason = seen
         self.done, self.with_hand = self.done + 1, self.with_hand + bool(hands)
         if not self.with_hand:
-            self.nothing.look_at(depth, self.source.depth_scale)
+            self.nothing.look_at(depth)
         elapsed = time.perf_counter() - self._started
         seconds, label = moment - self._started if self.source.live else None, self.source.label(i)
         pictures, lines, show = self.output
@@ -238,7 +262,7 @@ class _Run:
             raise UserError(self.failures[0])
         if self.failures:
             share = f"{len(self.failures)} of {self.done + len(self.failures)}"
-            raise UserError(f"{share} frames could not be read; the first: {self.failures[0]}")
+            raise UserError(f"{share} frames could not be used; the first: {self.failures[0]}")
 
 
 @dataclass
@@ -247,18 +271,22 @@ class NoHand:
 
     Args:
         depth_range: in which a hand is searched, mm.
+        depth_scale: mm a unit that the frames were taken to have.
+        unit_known: whether that is the camera's own, and cannot be wrong.
     """
 
     depth_range: tuple[float, float]
+    depth_scale: float
+    unit_known: bool = False
     frames: int = 0
     within: float = 0.0  # share of the readings within the range, summed over frames
     medians: list[float] = field(default_factory=list)  # of each frame's readings, mm
     stretched: bool = False  # whether frames use all of their 16 bits
 
-    def look_at(self, depth: np.ndarray, depth_scale: float) -> None:
+    def look_at(self, depth: np.ndarray) -> None:
         """Note a frame (H, W) in its own unit; the first frames are enough."""
         measured = depth[np.isfinite(depth) & (depth > 0) & (depth != NO_READING)]
-        readings = measured.astype(np.float64) * depth_scale
+        readings = measured.astype(np.float64) * self.depth_scale
         if self.frames >= LOOKED_AT or not readings.size:
             return
         near, far = self.depth_range
@@ -279,8 +307,10 @@ class NoHand:
         )
         if share >= 0.01:
             return f"{found}: hold the hand nearer than everything else, or lower --min_confidence."
+        if self.unit_known:
+            return f"{found}: come nearer, or pass another --depth_range."
         for scale, unit in UNITS:
-            if near <= median * scale <= far:
+            if near <= median / self.depth_scale * scale <= far:
                 return f"{found}: if they are {unit}, pass --depth_scale {scale:g} (mm a unit)."
         if self.stretched:
             return f"{found}: frames that were stretched to all of 16 bits have lost their unit."
