@@ -19,7 +19,7 @@ class Scene(NamedTuple):
     """One frame.
 
     `depth` (H, W) float32 mm, 0 where nothing was measured; `camera`; `center_xyz` (3,), `joint_xyz`
-    (J, 3) and `wrist_xyz` (3,) mm, the last NaN where the labels have no wrist; `rng`: of this frame.
+    (J, 3) and `wrist_xyz` (3,) mm; `rng`: of this frame.
     """
 
     depth: np.ndarray
@@ -121,7 +121,7 @@ def degrade(
     def read_depth(path: Path) -> np.ndarray:
         i, depth = number[path], index.read_depth(path).astype(np.float32)
         joint_xyz, rng = index.joint_xyz[i], np.random.default_rng((1, i))
-        wrist_xyz = joint_xyz[wrist].mean(axis=0) if wrist else np.full(3, np.nan)
+        wrist_xyz = joint_xyz[wrist].mean(axis=0)
         return curve.change_frame(Scene(depth, camera, index.center_xyz[i], joint_xyz, wrist_xyz, rng), level)
 
     return index._replace(read_depth=read_depth)

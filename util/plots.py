@@ -173,10 +173,14 @@ def draw_bars(records: list[dict[str, Any]]) -> Figure:
         errors = {row: [r["mpe_mm"] for r in some if r["row"] == row] for row in rows}
         places = [y + (i - (len(columns) - 1) / 2) * height for y in range(len(rows))]
         means = [np.mean(errors[row]) if errors[row] else 0 for row in rows]
-        bars = axes.barh(places, means, height, color=CURVE_COLORS[i % len(CURVE_COLORS)], label=column)
-        axes.bar_label(bars, [f"{mean:.2f}" if mean else "" for mean in means], padding=8, fontsize=8)
-        for place, row in zip(places, rows, strict=True) if "seed" in records[0] else ():
-            axes.plot(errors[row], [place] * len(errors[row]), ".", color="black", markersize=5)
+        axes.barh(places, means, height, color=CURVE_COLORS[i % len(CURVE_COLORS)], label=column)
+        for place, row, mean in zip(places, rows, means, strict=True):
+            if not errors[row]:
+                continue
+            if "seed" in records[0]:
+                axes.plot(errors[row], [place] * len(errors[row]), ".", color="black", markersize=5)
+            end = (max(errors[row]), place)  # right of the bar and of its dots
+            axes.annotate(f"{mean:.2f}", end, (8, 0), textcoords="offset points", va="center", fontsize=8)
     axes.set_yticks(range(len(rows)), rows)
     axes.margins(x=0.1, y=0.02)
     axes.invert_yaxis()

@@ -28,6 +28,8 @@ EXPERIMENTS: dict[str, tuple[str, dict[tuple[str, str], dict[str, Any]]]] = {
         {
             ("both", "resnet_18"): {},
             ("dense maps alone", "resnet_18"): {"coord_weight": 0.0},
+            # At 1 half of its gradients are close to Adam's epsilon.
+            ("dense maps alone, weight 1000", "resnet_18"): {"coord_weight": 0.0, "dense_weight": 1000.0},
             ("joints alone", "resnet_18"): {"dense_weight": 0.0},
             ("dense maps first, then both", "resnet_18"): {"dense_epochs": FIRST_HALF},
         },
@@ -63,7 +65,8 @@ class ExperimentConfig:
     name: Positional[str] = ""  # of the experiment: see --list
     list: bool = False  # say what each experiment asks and costs, and end
     scale: Literal["small", "full"] = "small"  # 64-pixel crops; or 128 and the data set's epochs, for a GPU
-    crops: int | None = None  # that a run trains with; None: 60,000, at full scale the data set's epochs
+    # That a run trains with, rounded to whole epochs; None: 60,000, at full scale the data set's epochs.
+    crops: int | None = None
     img_size: int | None = None  # edge of the crops, pixels; None: the scale's
     # Weights of a run; shipped: those in results/, but for the last layers.
     start: Literal["random", "shipped"] = "random"
@@ -84,12 +87,17 @@ class ExperimentConfig:
         check_numbers(self, ("crops", "seeds", "frames"), lambda value: 1 <= value < inf, "at least 1")
         return self
 
+    @property
+    def crops_of_run(self) -> int | None:
+        """How many crops a run trains with; None: the data set's epochs."""
+        return self.crops or (SMALL_CROPS if self.scale == "small" else None)
+
     def run_config(self, changes: dict[str, Any], seed: int = 0, frames: int = SMALL_CROPS) -> Config:
         """The settings of one run on a training split of so many frames; errors as of `Config.resolved`."""
         shared = {field.name for field in fields(Config)} & vars(self).keys() - {"img_size"}
         base = Config(**{name: getattr(self, name) for name in shared}, seed=seed, **SCALES[self.scale])
         base = replace(base, cache=True, img_size=self.img_size or base.img_size, **changes)
-        crops = self.crops or (SMALL_CROPS if self.scale == "small" else None)
+        crops = self.crops_of_run
         # Two at least, so that the first can have the dense term alone.
         epochs = max(2, round(crops / frames)) if crops else find_dataset(self.dataset).max_epoch
         dense_epochs = epochs // 2 if base.dense_epochs == FIRST_HALF else base.dense_epochs
@@ -107,8 +115,9 @@ def training_seconds(config: Config, crops: int, device: str) -> float:
 
 
 def listing(config: ExperimentConfig) -> str:
-    """A line for each experiment: its runs, their hours on two cores and on a GPU, and what it asks."""
-    crops = config.crops or (SMALL_CROPS if config.scale == "small" else NYU_CROPS)
+    """A line for each experiment: its runs, their hours on two cores and on a GPU, and what it asks; at full
+    scale the hours of NYU."""
+    crops = config.crops_of_run or NYU_CROPS
     lines = [f"{'experiment':12}{'runs':>6}{'two cores':>14}{'one H100':>14}  question"]
     for name, (question, variants) in EXPERIMENTS.items():
         runs = [config.run_config(changes) for changes in variants.values()] * config.seeds

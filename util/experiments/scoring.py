@@ -1,6 +1,7 @@
 """Experiments that train nothing: the shipped networks on a test split, in many ways."""
 
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from config import Config
-from dataloader import build_dataset, read_labels
+from dataloader import build_dataset, build_index
 from dataloader.base import HandDataset
 from dataloader.degrade import CURVES, degrade
 from dataloader.index import select
 from model.aggregation import AGGREGATIONS, votes_of
 from model.awr import dense_to_joints
-from util.checkpoint import load_or_init_network
+from util.checkpoint import ModelSpec, load_or_init_network
 from util.device import pick_device
 from util.experiments.catalog import ExperimentConfig, forward_seconds
-from util.experiments.training import Case, hash_labels, shipped_file
+from util.experiments.training import Case, hash_index, shipped_file
 from util.files import sha256
 from util.metrics import joint_errors, score
 from util.training.engine import make_loader, predict_frames
@@ -34,12 +35,13 @@ def scoring_cases(config: ExperimentConfig) -> list[Case]:
         weights = shipped_file(net)
         for dataset in dict.fromkeys([config.dataset, *nyu]):
             c = Config(dataset, config.data_dir, net=net, load_model=str(weights), device=config.device)
-            c = c.resolved()
+            index = build_index(c := c.resolved())
             settings = {"net": net, "dataset": dataset, "weights": sha256(weights), "device": device}
-            settings |= {"labels": hash_labels(read_labels(c))}
+            settings |= {"labels": hash_index(index)}
             if not robust:
                 ways = {"part": dataset, "ways": list(AGGREGATIONS)}
-                seconds, measure = forward_seconds(net, 2 * config.frames, device), partial(score_votes, c)
+                seconds = forward_seconds(net, 2 * len(index.joint_xyz), device)
+                measure = partial(score_votes, c)
                 cases.append(Case({"column": f"{net}, {dataset}"}, settings | ways, seconds, measure))
                 continue
             for name, curve in CURVES.items():
@@ -52,8 +54,8 @@ def scoring_cases(config: ExperimentConfig) -> list[Case]:
 
 def score_votes(config: Config, _: Path) -> list[dict[str, Any]]:
     """Every way to combine the votes of one network, from the same dense maps: a record each."""
-    network, kernel_size, device = _network(config)
-    dataset, seconds = build_dataset(config), dict.fromkeys(AGGREGATIONS, 0.0)
+    network, spec, dataset, device = _network_and_frames(config)
+    seconds = dict.fromkeys(AGGREGATIONS, 0.0)
 
     def predict(image: Tensor) -> Tensor:
         dense, joints = network(image)[-1], []
@@ -61,7 +63,7 @@ def score_votes(config: Config, _: Path) -> list[dict[str, Any]]:
             torch.cuda.synchronize(device)  # else the first way waits for the network
         for name, aggregate in AGGREGATIONS.items():
             began = time.perf_counter()
-            joints.append(aggregate(votes_of(dense, image, kernel_size)).cpu())
+            joints.append(aggregate(votes_of(dense, image, spec.kernel_size)).cpu())
             seconds[name] += time.perf_counter() - began
         return torch.cat(joints, dim=1).to(device)
 
@@ -74,23 +76,24 @@ def score_votes(config: Config, _: Path) -> list[dict[str, Any]]:
 
 def score_curve(config: Config, name: str, frames: int, _: Path) -> list[dict[str, Any]]:
     """One network at every level of one thing, on at most so many frames of the split: a record each."""
-    network, kernel_size, device = _network(config)
-    curve, whole, records = CURVES[name], build_dataset(config), []
+    network, spec, whole, device = _network_and_frames(config)
+    curve, records = CURVES[name], []
     picked = np.linspace(0, len(whole) - 1, min(frames, len(whole))).astype(int)
     for level in curve.levels:
         index = degrade(select(whole.index, picked), whole.camera, curve, level, config.info.joint_names)
         dataset = HandDataset(index, whole.camera, whole.frame_size, whole.img_size)
         loader = make_loader(dataset, config.batch_size, 0, device)
-        uvd = predict_frames(lambda i: dense_to_joints(network(i)[-1], i, kernel_size), loader, device)
+        uvd = predict_frames(lambda i: dense_to_joints(network(i)[-1], i, spec.kernel_size), loader, device)
         labels = {"row": f"{name} {level:g} {curve.unit}", "curve": name, "level": level, "unit": curve.unit}
         records.append(labels | _errors(uvd, dataset))
     return records
 
 
-def _network(config: Config) -> tuple[nn.Module, float, torch.device]:
+def _network_and_frames(config: Config) -> tuple[nn.Module, ModelSpec, HandDataset, torch.device]:
     device = pick_device(config.device)
     network, spec = load_or_init_network(config)
-    return network.eval().to(device), spec.kernel_size, device
+    dataset = build_dataset(replace(config, img_size=spec.img_size, cube=spec.cube or config.cube))
+    return network.eval().to(device), spec, dataset, device
 
 
 def _errors(joint_uvd: np.ndarray, dataset: HandDataset) -> dict[str, float]:

@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from config import Config
-from dataloader import build_dataset, read_labels
+from dataloader import build_dataset, build_index
+from dataloader.base import FrameIndex
 from util import UserError
 from util.checkpoint import RESULTS, load_network, save_checkpoint, spec_from_config, with_new_heads
 from util.device import pick_device
@@ -45,10 +45,11 @@ class Case(NamedTuple):
 
 def training_cases(config: ExperimentConfig) -> list[Case]:
     """Every variant with the first seed, then with the next: what is stopped early is of use."""
-    joints = [read_labels(config.run_config({"split": split})) for split in ("train", "test")]
-    frames, data = len(joints[0]), [hash_labels(joint_xyz) for joint_xyz in joints]
-    if config.crops and config.crops < 2 * frames:
-        raise UserError(f"--crops {config.crops} is less than two epochs of {frames} training frames.")
+    splits = [build_index(config.run_config({"split": split})) for split in ("train", "test")]
+    frames, data = len(splits[0].joint_xyz), [hash_index(index) for index in splits]
+    crops = config.crops_of_run
+    if crops and crops < 2 * frames:
+        raise UserError(f"--crops {crops} is less than two epochs of {frames} training frames.")
     device, cases = pick_device(config.device).type, []
     for seed in range(config.seeds):
         for (row, column), changes in EXPERIMENTS[config.name][1].items():
@@ -62,9 +63,9 @@ def training_cases(config: ExperimentConfig) -> list[Case]:
     return cases
 
 
-def hash_labels(joint_xyz: np.ndarray) -> str:
-    """What tells a split's frames apart from others': the hash of their joints (N, J, 3)."""
-    return hashlib.sha256(joint_xyz.tobytes()).hexdigest()
+def hash_index(index: FrameIndex) -> str:
+    """What tells a split's crops apart from others': the hash of its frames' joints and centres."""
+    return hashlib.sha256(index.joint_xyz.tobytes() + index.center_xyz.tobytes()).hexdigest()
 
 
 def shipped_file(net: str) -> Path:
