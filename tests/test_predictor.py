@@ -513,7 +513,7 @@ def test_more_confident_joints_are_nearer(trained):
     """Calibration on the bundled test split: the mean error falls from quarter to quarter of confidence."""
     dataset = build_dataset(Config(dataset="synth", data_dir=str(PROJECT / "data")).resolved())
     errors, confidence = [], []
-    picked = range(0, len(dataset), 4)
+    picked = range(0, len(dataset), 6)
     for i in picked:
         depth = dataset.index.read_depth(dataset.index.frame_path(i))
         pose = trained.predict(depth, NYU_CAMERA, dataset.index.center_xyz[i])
