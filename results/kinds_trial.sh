@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What the kinds of synthetic frames are worth, at a small scale: the shipped weights, trained further on plain frames
-# and as long on all kinds, each scored on plain frames and by kind. An hour of two cores.
+# and as long on all kinds, each scored on plain frames and by kind. Half an hour of two cores.
 #
 # Run it from the project's folder. Stopped, it goes on where it was.
 set -euo pipefail

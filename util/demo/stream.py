@@ -99,7 +99,7 @@ def weights_of(config: Config) -> str | Path:
         UserError: where there are none.
     """
     if (config.net, config.dataset) == (DemoSettings.net, DemoSettings.dataset):
-        return DEFAULT_CHECKPOINT
+        return DEFAULT_CHECKPOINT  # not always that network's: an installed package holds one file
     path = shipped_weights(config)
     if not path:
         raise UserError(

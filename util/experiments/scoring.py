@@ -35,7 +35,8 @@ def scoring_cases(config: ExperimentConfig) -> list[Case]:
         weights = shipped_file(net)
         for dataset in dict.fromkeys([config.dataset, *nyu]):
             c = Config(dataset, config.data_dir, net=net, load_model=str(weights), device=config.device)
-            index = build_index(c := c.resolved())
+            c = c.resolved()
+            index = build_index(c)
             settings = {"net": net, "dataset": dataset, "weights": sha256(weights), "device": device}
             settings |= {"labels": hash_index(index)}
             if not robust:
