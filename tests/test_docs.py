@@ -36,7 +36,7 @@ PAGES = [README, PROJECT / "data" / "README.md", PROJECT / "results" / "README.m
 PAGES += sorted((PROJECT / "docs").glob("*.md"))
 RECIPES = sorted((PROJECT / "results").glob("*.sh"))
 # What a recipe without weights writes instead.
-TRIALS = {"kinds_trial": "kinds/resnet_18_kinds_0/val_hard/metrics.json"}
+TRIALS = {"kinds_trial": "kinds/resnet_18_1/val_hard/metrics.json"}
 FRAMES = 24  # of the bundled split that the commands see
 
 # Flags that make a command short: of two, the last counts.
@@ -208,7 +208,7 @@ def test_commands_run_as_printed(page, folder, run_script, monkeypatch):
 def test_recipes_run(recipe, folder, run_script, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results").symlink_to(folder / "results")
-    monkeypatch.setenv("SEEDS", "0")
+    monkeypatch.setenv("RUNS", "1 12")
     write_bundled(tmp_path / "data" / "synth", 2)
     for arguments in commands_of(recipe, tmp_path):
         run_command(arguments, run_script)
