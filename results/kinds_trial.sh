@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What each kind of synthetic frames is worth, at a small scale. Weights that are used to small crops, from plain frames,
-# are trained further in twelve runs. Each kind is in six of them, so that its effect is a mean of six runs less a mean
-# of six (a Plackett-Burman design). An hour of two cores.
+# What each kind of synthetic frames is worth, at a small scale. The shipped weights, first adapted to small crops of
+# plain frames, are trained further in twelve runs. Each kind is in six of them; its effect is the mean of these less the
+# mean of the others (a Plackett-Burman design). An hour of two cores.
 #
 # Run it from the project's folder. Stopped, it goes on where it was.
 set -euo pipefail
