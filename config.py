@@ -313,7 +313,7 @@ class NetworkInfo(NamedTuple):
 # confidence than `min_confidence`, 1 of 20 to 30 less than `reacquire_below`.
 NETWORKS = {
     "resnet": NetworkInfo("model.resnet_deconv:build", 1.0, 0.58, 0.64),
-    "hourglass": NetworkInfo("model.hourglass:build", 0.4, 0.3, 0.4),
+    "hourglass": NetworkInfo("model.hourglass:build", 0.4, 0.32, 0.4),
 }
 
 
