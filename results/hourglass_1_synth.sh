@@ -56,8 +56,8 @@ keep hourglass_1_128c output/hourglass_1_128c.pth
 # as they were.
 render val 200 0 --without all
 render train 40000 20 --without leaning
-run hourglass_1_128d output/hourglass_1_128c.pth --augment_para 10 0.1 15 --img_size 128 --scheduler cosine --lr 3e-4 \
-    --warmup_epochs 0.04 --coord_weight 400 --max_epoch 1
+run hourglass_1_128d output/hourglass_1_128c.pth --augment_para 10 0.1 15 $late --max_epoch 1 --lr 3e-4 \
+    --warmup_epochs 0.04
 keep hourglass_1_128d output/hourglass_1_128d.pth
 mix output/hourglass_1_128c.pth output/hourglass_1_128d.pth 0.4 output/hourglass_1_mixed.pth
 python -m util.deployment.export --net hourglass_1 --load_model output/hourglass_1_mixed.pth --out output/hourglass_1_synth.pth
