@@ -13,8 +13,8 @@ run() { # folder, weights to start from, flags
     python train.py --dataset synth --net hourglass_1 --cache --batch_size 16 --num_workers 1 --precision bf16 \
         --dense_weight 1000 --clip_grad 3 --output_dir "output/synth/$1" --load_model "$2" "${@:3}"
 }
-keep() { # folder, output: the weights alone, in fp16
-    python -m util.deployment.export --net hourglass_1 --load_model "output/synth/$1/best.pth" --out "$2"
+keep() { # checkpoint, output: the weights alone, in fp16
+    python -m util.deployment.export --net hourglass_1 --load_model "$1" --out "$2"
 }
 mix() { # weights, other weights, share of these, output: weights between both
     python - <<END
@@ -40,17 +40,17 @@ run hourglass_1_64 results/center_hourglass_1_synth.pth $early --img_size 64 --m
 run hourglass_1_96 output/synth/hourglass_1_64/last.pth $early --img_size 96 --max_epoch 1 --step 99 --lr 4e-4 \
     --warmup_epochs 0.02 --coord_weight 200
 run hourglass_1_128 output/synth/hourglass_1_96/last.pth $early $late --max_epoch 1
-keep hourglass_1_128 output/hourglass_1_128.pth
+keep output/synth/hourglass_1_128/best.pth output/hourglass_1_128.pth
 
 # 4: new frames.
 render train 64000 1 $plain
 run hourglass_1_128b output/hourglass_1_128.pth --seed 1 --augment_para 10 0.1 30 $late --max_epoch 1
-keep hourglass_1_128b output/hourglass_1_128b.pth
+keep output/synth/hourglass_1_128b/best.pth output/hourglass_1_128b.pth
 
 # 5: new frames, less rotation: the frames are rotated already.
 render train 56000 2 $plain
 run hourglass_1_128c output/hourglass_1_128b.pth --seed 2 --augment_para 10 0.1 15 $late --max_epoch 2
-keep hourglass_1_128c output/hourglass_1_128c.pth
+keep output/synth/hourglass_1_128c/best.pth output/hourglass_1_128c.pth
 
 # 6: every kind of frame but `leaning`, hands from the bundled bank. Two fifths of the way there, plain frames are as good
 # as they were.
@@ -58,6 +58,6 @@ render val 200 0 --without all
 render train 40000 20 --without leaning
 run hourglass_1_128d output/hourglass_1_128c.pth --augment_para 10 0.1 15 $late --max_epoch 1 --lr 3e-4 \
     --warmup_epochs 0.04
-keep hourglass_1_128d output/hourglass_1_128d.pth
+keep output/synth/hourglass_1_128d/best.pth output/hourglass_1_128d.pth
 mix output/hourglass_1_128c.pth output/hourglass_1_128d.pth 0.4 output/hourglass_1_mixed.pth
-python -m util.deployment.export --net hourglass_1 --load_model output/hourglass_1_mixed.pth --out output/hourglass_1_synth.pth
+keep output/hourglass_1_mixed.pth output/hourglass_1_synth.pth
