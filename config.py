@@ -23,6 +23,7 @@ class DataSettings:
     cube: tuple[float, float, float] | None = None  # edges of the cropped volume, mm; None: the data set's
     centers_format: str = "xyz"  # of files of centres: xyz or uvd; x-yz: other sign of y; xyz_m: metres
     center_noise: float | None = None  # mm an axis, spread of crops; None: 0, for target center CENTER_NOISE
+    sensor: float = 0.0  # 0 to 1, strength of a camera's faults put into crops, train.py's and test.py's
     batch_size: int = 32  # frames a step
     num_workers: int = 2  # processes that prepare samples beside the network; 0: none
     output_dir: str | None = None  # None: output/<dataset>/<net>; test.py: beside the checkpoint
@@ -61,6 +62,8 @@ class TrainingSettings:
     """How train.py trains."""
 
     augment_para: tuple[float, float, float] = (10.0, 0.1, 180.0)  # translation mm, scale, rotation degrees
+    # linear mixes neighbouring depths, as the released code does; nearest does not; both: half of the crops
+    rotation: Literal["linear", "nearest", "both"] = "linear"
     cache: bool = False  # keep what crops are made from on disk: only the first epoch decodes frames
     max_epoch: int | None = None  # None: the data set's
     lr: float = 1e-3  # Adam's usual rate; also the released recipe's
@@ -106,6 +109,8 @@ class Config(TrainingSettings, ScoringSettings, NetworkSettings, DataSettings):
         check_numbers(self, AT_LEAST_ONE, lambda value: 1 <= value < inf, "at least 1")
         check_numbers(self, POSITIVE, lambda value: 0 < value < inf, "positive and finite")
         check_numbers(self, NOT_NEGATIVE, lambda value: 0 <= value < inf, "0 or more, and finite")
+        if not 0 <= self.sensor <= 1:
+            raise UserError(f"sensor is {self.sensor}: the strength of a camera's faults lies from 0 to 1.")
         if self.ema >= 1:
             raise UserError(f"ema is {self.ema}: a decay lies in [0, 1).")
         if not 1 <= self.img_size <= MAX_IMG_SIZE or self.img_size % 32:

@@ -123,6 +123,8 @@ def _dataset(
         config.seed,
         cache,
         config.center_noise,
+        config.rotation,
+        config.sensor,
     )
 
 

@@ -1,7 +1,7 @@
 """The augmentations of training (docs/spec.md §3): translate, scale, rotate, none. Functions on arrays."""
 
 import sys
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -24,16 +24,20 @@ if int(cv2.__version__.partition(".")[0]) < 5:
 class Augmentation(NamedTuple):
     """What was drawn for one sample: one of the three, the others None.
 
-    `translate_mm` (3,) mm in xyz; `scale` factor of the cube; `rotate_deg` in-plane angle, degrees.
+    `translate_mm` (3,) mm in xyz; `scale` factor of the cube; `rotate_deg` in-plane angle, degrees;
+    `blend`: whether a rotation mixes neighbouring depths.
     """
 
     translate_mm: np.ndarray | None = None
     scale: float | None = None
     rotate_deg: float | None = None
+    blend: bool = True
 
 
 def draw_augmentation(
-    rng: np.random.Generator, strength: tuple[float, float, float] = (10.0, 0.1, 180.0)
+    rng: np.random.Generator,
+    strength: tuple[float, float, float] = (10.0, 0.1, 180.0),
+    rotation: Literal["linear", "nearest", "both"] = "linear",
 ) -> Augmentation:
     """Draw one of {translate, scale, rotate, none}, each with probability 1/4.
 
@@ -41,6 +45,8 @@ def draw_augmentation(
         rng: the only source of randomness.
         strength: standard deviation of the translation in mm, of the scale, and the largest rotation
             in degrees.
+        rotation: linear blends neighbouring depths, as the released code does; nearest does not; both: one
+            in two each.
     """
     translate_mm, scale, rotate_deg = strength
     match rng.integers(4):
@@ -49,7 +55,9 @@ def draw_augmentation(
         case 1:
             return Augmentation(scale=abs(1.0 + scale * rng.standard_normal()))
         case 2:
-            return Augmentation(rotate_deg=rng.uniform(-rotate_deg, rotate_deg))
+            degrees = rng.uniform(-rotate_deg, rotate_deg)
+            blend = rotation == "linear" or (rotation == "both" and rng.random() < 0.5)
+            return Augmentation(rotate_deg=degrees, blend=blend)
         case _:
             return Augmentation()
 
@@ -73,7 +81,7 @@ def apply_augmentation(
     if drawn.scale is not None:
         return recrop(crop, camera, crop.center_xyz, crop.cube * drawn.scale), joint_uvd
     if drawn.rotate_deg is not None:
-        return rotate(crop, joint_uvd, camera, drawn.rotate_deg)
+        return rotate(crop, joint_uvd, camera, drawn.rotate_deg, drawn.blend)
     return crop, joint_uvd
 
 
@@ -95,12 +103,19 @@ def recrop(crop: Crop, camera: Camera, center_xyz: np.ndarray, cube: np.ndarray)
     return Crop(limit_depth(image, center_xyz[2], cube[2]), center_xyz, cube, M)
 
 
-def rotate(crop: Crop, joint_uvd: np.ndarray, camera: Camera, degrees: float) -> tuple[Crop, np.ndarray]:
-    """Rotate the crop about its middle and the joints about the centre's pixel; M stays."""
+def rotate(
+    crop: Crop, joint_uvd: np.ndarray, camera: Camera, degrees: float, blend: bool = True
+) -> tuple[Crop, np.ndarray]:
+    """Rotate the crop about its middle and the joints about the centre's pixel; M stays.
+
+    `blend`: as released, neighbours are mixed, also the hand with what was not measured: about 15 % of a
+    turned hand's pixels then lie on a false near face (docs/spec.md §3).
+    """
     size = crop.image.shape[0]
     # OpenCV counts angles the other way round: its y axis points down.
     turn = cv2.getRotationMatrix2D((size // 2, size // 2), -degrees, 1.0)
-    image = cv2.warpAffine(crop.image, turn, (size, size), flags=cv2.INTER_LINEAR)
+    flags = cv2.INTER_LINEAR if blend else cv2.INTER_NEAREST
+    image = cv2.warpAffine(crop.image, turn, (size, size), flags=flags)
 
     center_uv = camera.xyz_to_uvd(crop.center_xyz)[:2]
     cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))

@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch.utils.data import Dataset
 from dataloader.augment import Augmentation, apply_augmentation, draw_augmentation
 from dataloader.cache.crop_cache import CropCache
 from dataloader.crop import Crop, crop_hand, cut_window, finish_crop, network_input
+from dataloader.faults import add_faults
 from util import UserError
 from util.camera import Camera, uvd_to_crop
 
@@ -94,14 +96,20 @@ def make_sample(
 
 
 def sample_from_crop(
-    crop: Crop, camera: Camera, joint_xyz: np.ndarray, augmentation: Augmentation | None = None
+    crop: Crop,
+    camera: Camera,
+    joint_xyz: np.ndarray,
+    augmentation: Augmentation | None = None,
+    change: Callable[[Crop], Crop] | None = None,
 ) -> Sample:
-    """The second half of `make_sample`: augment and normalise a crop."""
+    """The second half of `make_sample`: augment a crop, `change` its image, and normalise it."""
     farthest = crop.image.max()
     joint_uvd = camera.xyz_to_uvd(np.asarray(joint_xyz, np.float64))
     if augmentation is not None:
         crop, joint_uvd = apply_augmentation(augmentation, crop, joint_uvd, camera)
         joint_xyz = camera.uvd_to_xyz(joint_uvd)
+    if change is not None:
+        crop = change(crop)
     arrays = Sample(
         image=network_input(crop, farthest),
         joint_xyz=(joint_xyz - crop.center_xyz) / (crop.cube / 2),
@@ -125,6 +133,8 @@ class HandDataset(Dataset):
         seed: of the augmentation and the noise.
         cache: what frames are cut to, kept on disk; None: every frame is decoded each time.
         center_noise: mm, standard deviation along each axis of where a crop lies around its centre.
+        rotation: how a rotation reads its pixels: linear, nearest or both.
+        sensor: strength of a camera's faults, 0 to 1.
     """
 
     def __init__(
@@ -137,6 +147,8 @@ class HandDataset(Dataset):
         seed: int = 0,
         cache: CropCache | None = None,
         center_noise: float = 0.0,
+        rotation: Literal["linear", "nearest", "both"] = "linear",
+        sensor: float = 0.0,
     ):
         self.index = index
         self.camera = camera
@@ -146,6 +158,8 @@ class HandDataset(Dataset):
         self.seed = seed
         self.cache = cache
         self.center_noise = center_noise
+        self.rotation: Literal["linear", "nearest", "both"] = rotation
+        self.sensor = sensor
         # Shared memory: workers that outlive an epoch see the next one's number.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -164,17 +178,18 @@ class HandDataset(Dataset):
                 frames, or its crop window misses it.
             FileNotFoundError: if the frame is not there.
         """
+        # A stream of its own per sample and epoch: the draw depends neither on the worker
+        # that happens to make it nor on what was drawn before (docs/spec.md §11).
+        rng = np.random.default_rng((self.seed, int(self._epoch), i))
         augmentation = None
         if self.augment_strength is not None:
-            # A stream of its own per sample and epoch: the draw depends neither on the worker
-            # that happens to make it nor on what was drawn before (docs/spec.md §11).
-            rng = np.random.default_rng((self.seed, int(self._epoch), i))
-            augmentation = draw_augmentation(rng, self.augment_strength)
+            augmentation = draw_augmentation(rng, self.augment_strength, self.rotation)
+        change = partial(add_faults, rng=rng, strength=self.sensor) if self.sensor else None
         center_xyz = self._center(i)
         cut, _ = self._cut(i, center_xyz)
         try:
             crop = finish_crop(cut, self.camera, center_xyz, self.index.cube[i])
-            return sample_from_crop(crop, self.camera, self.index.joint_xyz[i], augmentation)
+            return sample_from_crop(crop, self.camera, self.index.joint_xyz[i], augmentation, change)
         except UserError as error:
             raise UserError(f"{self.index.frame_path(i)}: {error}.") from error
 
