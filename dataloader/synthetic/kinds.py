@@ -19,9 +19,14 @@ GROUPS: tuple[dict[str, float], ...] = (
     {"range": 0.15},  # 250 to 400 mm, or 1,000 to 1,500 mm
     {"sensors": 0.25},  # 320×240 or 256×192 pixels, or time of flight
     {"leaning": 0.5},  # the four fingers lean to one side together
+    {"sizes": 0.5},  # hands of 0.85 to 1.25 times the size
+    {"reaching": 0.5},  # the index finger is not folded
 )
 KINDS = tuple(kind for group in GROUPS for kind in group)
-KINDS_VERSION = 1  # raise it when the same seed gives other frames of some kind
+PLAIN_SHARE = (
+    0.33  # of frames get none of the groups but the last two: with those drawn so, plain ones are 2 in 5
+)
+KINDS_VERSION = 2  # raise it when the same seed gives other frames of some kind
 PLAIN = "plain"  # a frame of no kind
 
 
@@ -32,4 +37,6 @@ def draw_kinds(rng: np.random.Generator, allowed: tuple[str, ...]) -> tuple[str,
         names, shares = list(group), np.cumsum(list(group.values()))
         i = int(np.searchsorted(shares, rng.random(), side="right"))
         drawn += names[i : i + 1]
+    if rng.random() < PLAIN_SHARE:
+        drawn = [kind for kind in drawn if kind in ("sizes", "reaching")]
     return tuple(kind for kind in drawn if kind in allowed)

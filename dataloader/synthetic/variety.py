@@ -9,7 +9,7 @@ from dataloader.synthetic.background import sample_background, sample_person, sa
 from dataloader.synthetic.hand.forearm import Forearm, sample_forearm
 from dataloader.synthetic.hand.pose import lean_fingers, sample_pose
 from dataloader.synthetic.hand.signs import SIGNS, TOUCHING, sample_sign
-from dataloader.synthetic.hand.skeleton import HandShape, JointAngles
+from dataloader.synthetic.hand.skeleton import HandShape, JointAngles, pose_joints, scaled
 from dataloader.synthetic.objects import Thing, mesh_of, sample_grasp
 from dataloader.synthetic.render import Size, covered, nearest, render_mesh
 from dataloader.synthetic.scene import (
@@ -28,6 +28,11 @@ from util.camera import Camera
 _DEG = np.pi / 180
 _CLEAR = 7.0  # mm between two hands
 _HANDS = 6  # drawn until one fits
+_SIZES = (0.85, 1.25)  # NYU's first test subject has 159 mm from wrist to middle PIP, the bank's median 136
+_REACH, _POSES = (
+    0.66,
+    8,
+)  # of the hand's length: 1.8 times as far as the palm's centre; drawn until one reaches
 _CUBE, _PIXELS = 300.0, 300  # mm, of a crop; shown of the other hand in it at least
 _HIDDEN = 0.4  # share of the joints that another hand covers at most
 
@@ -37,6 +42,8 @@ def sample_varied_scene(
 ) -> Scene:
     """Draw and render a frame of some kinds (at least one) for a given hand; see `scene.sample_scene`."""
     sight = y_up(camera)
+    if "sizes" in kinds:
+        shape = scaled(shape, rng.uniform(*_SIZES))
     angles, thing = _sample_pose(rng, shape, kinds)
     forearm = sample_forearm(rng, shape)
     view = sample_view(rng)
@@ -66,6 +73,8 @@ def _sample_pose(
         angles, thing = sample_grasp(rng, shape)
     elif "signs" in kinds or "touching" in kinds:
         angles = sample_sign(rng, shape, SIGNS if "signs" in kinds else TOUCHING)
+    elif "reaching" in kinds:
+        angles = _sample_reaching(rng, shape)
     else:
         angles = sample_pose(rng, shape)
     if "leaning" in kinds and thing is None:  # fingers on an object fit it
@@ -75,6 +84,16 @@ def _sample_pose(
         one = rng.random()  # flexed, deviated, or both
         angles = angles._replace(wrist=bent * [one < 0.8, one > 0.4] * _DEG)
     return angles, thing
+
+
+def _sample_reaching(rng: np.random.Generator, shape: HandShape) -> JointAngles:
+    """A pose whose index finger reaches as far from the wrist as in nearly all of NYU's frames."""
+    for _ in range(_POSES):
+        angles = sample_pose(rng, shape)
+        tip = pose_joints(shape, angles)[1][1, 4]
+        if np.linalg.norm(tip) >= _REACH * shape.length:
+            break
+    return angles
 
 
 def _dress(rng: np.random.Generator, arm: Forearm) -> Forearm:

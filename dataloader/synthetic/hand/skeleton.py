@@ -10,7 +10,7 @@ metacarpal moves, so its chain starts with a bone that never does. Bone `1 + 4 *
 chain; bone 0 is the palm.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -58,6 +58,12 @@ class HandShape:
     radii: np.ndarray
     wrist_loop: np.ndarray
     length: float
+
+
+def scaled(shape: HandShape, factor: float) -> HandShape:
+    """The same hand, larger or smaller."""
+    lengths = {name: factor * getattr(shape, name) for name in ("vertices", "joints", "radii", "length")}
+    return replace(shape, **lengths)
 
 
 def rotation(axis: np.ndarray, angle: np.ndarray) -> np.ndarray:
