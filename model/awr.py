@@ -9,6 +9,8 @@ B frames, J joints, F the edge of the dense maps, S the edge of the crop, a mult
 are normalised: u, v and d of the crop in [-1, 1], background at d = 1.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -54,34 +56,59 @@ def dense_to_joints(dense: Tensor, image: Tensor, kernel_size: float) -> Tensor:
     Returns:
         (B, J, 3) float32 normalised uvd, differentiable in `dense`.
     """
-    pixel, _ = pixel_uvd(image, dense.shape[-1])
-    direction, closeness = split_dense(dense, image)
-    distance = kernel_size - kernel_size * closeness
-    vote = direction * distance[:, :, None] + pixel[:, None]  # (B, J, 3, F, F)
-    weight = adaptive_weights(dense, image)[:, :, None]
-    return (weight * vote).sum((-2, -1))
+    votes = read_votes(dense, image, kernel_size)
+    return (votes.weight[:, :, None] * votes.place).sum((-2, -1))
 
 
-def adaptive_weights(dense: Tensor, image: Tensor) -> Tensor:
-    """How much every pixel's vote counts: a softmax of the closeness (paper §3.2, docs/spec.md §6).
+class Decoded(NamedTuple):
+    """`joint_uvd` (B, J, 3) of `dense_to_joints`; `confidence` (B, J) in [0, 1]; `weight` (B, J, F, F), the
+    adaptive weights, each map sums to 1."""
 
-    Args:
-        dense, image: as for `dense_to_joints`.
+    joint_uvd: Tensor
+    confidence: Tensor
+    weight: Tensor
 
-    Returns:
-        (B, J, F, F) float32, each map sums to 1. Background takes part, with closeness 0.
+
+def decode(dense: Tensor, image: Tensor, kernel_size: float) -> Decoded:
+    """Joints, how far each may be trusted, and the weights that made it; arguments as of `dense_to_joints`.
+
+    The confidence is ours, not the paper's: are the pixels that vote for a joint near it, and near each
+    other? It is the expected closeness h under the adaptive weights w, times the closeness of the voters'
+    spread: `Σ w h · (1 - s / K)`, s the standard deviation of the voting pixels' uvd under w. It is 1 where
+    all weight lies on pixels at the joint, and 0 where no foreground pixel claims to be near.
     """
-    _, closeness = split_dense(dense, image)
-    return torch.softmax(SOFTMAX_TEMPERATURE * closeness.flatten(2), dim=-1).view_as(closeness)
+    votes = read_votes(dense, image, kernel_size)
+    weight, pixel = votes.weight[:, :, None], votes.pixel[:, None]
+    joint_uvd = (weight * votes.place).sum((-2, -1))
+    expected = (votes.weight * votes.closeness).sum((-2, -1))
+    mean = (weight * pixel).sum((-2, -1))  # (B, J, 3)
+    variance = (weight * pixel.square()).sum((-2, -1)) - mean.square()
+    spread = variance.sum(-1).clamp(min=0).sqrt()
+    confidence = expected.clamp(0, 1) * (1 - spread / kernel_size).clamp(min=0)
+    return Decoded(joint_uvd, confidence, votes.weight)
 
 
-def split_dense(dense: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-    """A dense map's direction (B, J, 3, F, F) and closeness (B, J, F, F), float32, 0 on background."""
-    _, foreground = pixel_uvd(image, dense.shape[-1])
+class Votes(NamedTuple):
+    """What the pixels say: `pixel` (B, 3, F, F) where each is; `place` (B, J, 3, F, F) what it votes for,
+    normalised uvd; `closeness` and adaptive `weight` (B, J, F, F). Background has closeness 0."""
+
+    pixel: Tensor
+    place: Tensor
+    closeness: Tensor
+    weight: Tensor
+
+
+def read_votes(dense: Tensor, image: Tensor, kernel_size: float) -> Votes:
+    """Read a dense map (docs/spec.md §6); arguments as of `dense_to_joints`."""
+    pixel, foreground = pixel_uvd(image, dense.shape[-1])
     joints = dense.shape[1] // 4
     # In float32: half precision is enough for a network, not for sums over F² pixels.
     direction, closeness = dense.float().split([3 * joints, joints], dim=1)
-    return (direction * foreground).unflatten(1, (joints, 3)), closeness * foreground
+    direction, closeness = (direction * foreground).unflatten(1, (joints, 3)), closeness * foreground
+    distance = kernel_size - kernel_size * closeness
+    place = direction * distance[:, :, None] + pixel[:, None]
+    weight = torch.softmax(SOFTMAX_TEMPERATURE * closeness.flatten(2), dim=-1).view_as(closeness)
+    return Votes(pixel, place, closeness, weight)
 
 
 def pixel_uvd(image: Tensor, feature_size: int) -> tuple[Tensor, Tensor]:

@@ -13,8 +13,7 @@ from torch import nn
 
 from config import DATASETS, Config
 from dataloader import build_dataset
-from model.awr import dense_to_joints
-from model.confidence import joint_confidence
+from model.awr import decode, dense_to_joints
 from tests.helpers.sphere_hands import write_sphere_hands
 from tests.helpers.trained_network import SIZE, SPEC, trained
 from util import UserError
@@ -38,7 +37,7 @@ def expected_of(network, image, kernel_size=SPEC.kernel_size):
     with torch.inference_mode():
         dense = network(image)[-1]
         joints = dense_to_joints(dense, image, kernel_size)
-        return joints, joint_confidence(dense, image, kernel_size)
+        return joints, decode(dense, image, kernel_size).confidence
 
 
 @pytest.mark.parametrize(

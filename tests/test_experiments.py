@@ -15,13 +15,13 @@ import torch
 
 from config import NYU_CAMERA, NYU_JOINTS
 from dataloader.base import FrameIndex, make_sample
-from dataloader.degrade import CURVES, degrade
-from model.aggregation import AGGREGATIONS, votes_of
 from model.awr import dense_to_joints, joints_to_dense
 from tests.helpers.nyu_folder import ball_hand, open_hand
 from tests.helpers.project import PROJECT
 from tests.helpers.sphere_hands import write_sphere_hands
+from util.experiments.aggregation import AGGREGATIONS, votes_of
 from util.experiments.catalog import EXPERIMENTS, ExperimentConfig
+from util.experiments.degrade import CURVES, degrade
 from util.experiments.report import as_markdown, verdict
 from util.plots import draw_curves
 

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from model import build_network
-from model.awr import dense_to_joints, joints_to_dense
-from model.confidence import joint_confidence
+from model.awr import decode, dense_to_joints, joints_to_dense
 from model.loss import awr_loss
 
 KERNEL_SIZES = st.sampled_from([0.4, 1.0])
@@ -103,23 +102,23 @@ def test_confidence_grows_with_closeness_and_agreement(kernel_size):
     image = torch.zeros(1, 1, 128, 128)
     joint = torch.tensor([[[0.4, -0.3, 0.0]]])
     dense = joints_to_dense(joint, image, kernel_size, 64)
-    near = joint_confidence(dense, image, kernel_size)
+    near = decode(dense, image, kernel_size).confidence
     faint = dense.clone()
     faint[:, 3:] *= 0.5
     torn = torch.maximum(dense, dense.flip(-1))  # as if there were two of it
-    none = joint_confidence(dense, torch.ones_like(image), kernel_size)
+    none = decode(dense, torch.ones_like(image), kernel_size).confidence
     assert near.shape == (1, 1)
     assert near.dtype == torch.float32
     assert near.item() > 0.8
-    assert joint_confidence(faint, image, kernel_size).item() < 0.6 * near.item()
-    assert joint_confidence(torn, image, kernel_size).item() < 0.85 * near.item()
+    assert decode(faint, image, kernel_size).confidence.item() < 0.6 * near.item()
+    assert decode(torn, image, kernel_size).confidence.item() < 0.85 * near.item()
     assert none.item() == 0
 
 
 def test_confidence_is_a_share_whatever_a_network_says():
     image = torch.rand(4, 1, 64, 64) * 2 - 1
     for dense in (torch.randn(4, 8, 32, 32) * 9, torch.zeros(4, 8, 32, 32), torch.full((4, 8, 32, 32), -5.0)):
-        confidence = joint_confidence(dense, image, 0.4)
+        confidence = decode(dense, image, 0.4).confidence
         assert ((confidence >= 0) & (confidence <= 1)).all()
 
 

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from config import DATASETS, VERSION, Config
-from model.awr import dense_to_joints
-from model.confidence import joint_confidence
+from model.awr import decode
 from util import UserError
 from util.checkpoint import ModelSpec
 from util.deployment.folding import example_crops, fuse_conv_bn, last_dense
@@ -40,8 +39,8 @@ class JointNetwork(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 1, S, S) normalised depth crop -> joints (B, J, 3) normalised uvd, confidence (B, J)."""
         dense = last_dense(self.network, image)
-        joint_uvd = dense_to_joints(dense, image, self.kernel_size)
-        return joint_uvd, joint_confidence(dense, image, self.kernel_size)
+        found = decode(dense, image, self.kernel_size)
+        return found.joint_uvd, found.confidence
 
 
 def to_onnx(network: nn.Module, spec: ModelSpec, opset: int = OPSET) -> bytes:

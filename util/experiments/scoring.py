@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from config import Config
 from dataloader import build_dataset, build_index
 from dataloader.base import HandDataset
-from dataloader.degrade import CURVES, degrade
 from dataloader.index import select
-from model.aggregation import AGGREGATIONS, votes_of
 from model.awr import dense_to_joints
 from util.checkpoint import ModelSpec, load_or_init_network
 from util.device import pick_device
+from util.experiments.aggregation import AGGREGATIONS, votes_of
 from util.experiments.catalog import ExperimentConfig, forward_seconds
+from util.experiments.degrade import CURVES, degrade
 from util.experiments.training import Case, hash_index, shipped_file
 from util.files import sha256
 from util.metrics import joint_errors, score

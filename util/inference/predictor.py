@@ -16,8 +16,7 @@ import torch
 
 from config import DATASETS, Config, find_network
 from dataloader.crop import Crop, crop_hand, network_input
-from model.awr import adaptive_weights, dense_to_joints
-from model.confidence import joint_confidence
+from model.awr import decode
 from util import UserError
 from util.camera import Camera, crop_to_uvd, to_millimetres
 from util.checkpoint import RESULTS, ModelSpec, load_network, spec_from_config
@@ -80,7 +79,7 @@ class HandPose(NamedTuple):
     identity: int = 0
 
     @property
-    def sureness(self) -> float:
+    def mean_confidence(self) -> float:
         """Mean confidence of the joints."""
         return float(self.confidence.mean())
 
@@ -372,7 +371,7 @@ class HandPosePredictor:
         crop = pose.crop
         readings = crop.image[crop.image > 0].astype(np.float64)
         area = (readings**2).sum() / (float(crop.M[0, 0]) ** 2 * camera.fx * camera.fy)  # mm²
-        return pose.sureness >= self.min_confidence and area >= HAND_AREA
+        return pose.mean_confidence >= self.min_confidence and area >= HAND_AREA
 
     def find_centers(
         self, frames: Sequence[np.ndarray], camera: Camera, mirrored: bool = False
@@ -409,10 +408,9 @@ class HandPosePredictor:
             joints, confidence = self.engine(image)
         else:  # an engine gives no maps
             dense = last_dense(self.network, image)
-            joints = dense_to_joints(dense, image, self.spec.kernel_size)
-            confidence = joint_confidence(dense, image, self.spec.kernel_size)
+            joints, confidence, weight = decode(dense, image, self.spec.kernel_size)
             if weights:
-                maps = adaptive_weights(dense, image).cpu().numpy()
+                maps = weight.cpu().numpy()
         joints, confidence = joints.double().cpu().numpy(), confidence.cpu().numpy()
         if not np.isfinite(joints).all():
             raise UserError(
@@ -491,7 +489,7 @@ def sides_of(handedness: Handedness) -> tuple[Side, ...]:
 
 def sureness(pose: HandPose | None) -> float:
     """Mean confidence of the joints; None is less sure than any hand."""
-    return -np.inf if pose is None else pose.sureness
+    return -np.inf if pose is None else pose.mean_confidence
 
 
 def _checked_center(center: np.ndarray | None) -> np.ndarray:

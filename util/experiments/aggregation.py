@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from model.awr import pixel_uvd, split_dense
+from model import awr
 
 SHIFTS = 10  # of the mean shift: it hardly moves after
 
@@ -22,10 +22,9 @@ class Votes(NamedTuple):
 
 def votes_of(dense: Tensor, image: Tensor, kernel_size: float) -> Votes:
     """What every pixel says of every joint; arguments as of `dense_to_joints`."""
-    place = pixel_uvd(image, dense.shape[-1])[0].flatten(2).mT[:, None]
-    direction, closeness = (part.flatten(-2) for part in split_dense(dense, image))
-    distance = kernel_size * (1 - closeness)
-    return Votes(direction.mT * distance[..., None] + place, place, closeness)
+    read = awr.read_votes(dense, image, kernel_size)
+    place, vote = read.pixel.flatten(2).mT[:, None], read.place.flatten(-2).mT
+    return Votes(vote, place, read.closeness.flatten(-2))
 
 
 def weighted(weight: Tensor, vote: Tensor) -> Tensor:
