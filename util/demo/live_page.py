@@ -206,7 +206,7 @@ class LivePage:
         except (UserError, OSError) as error:  # one damaged frame must not end the page
             self.hands, self.depth_mm, self._problem = [], np.zeros((480, 640), np.float32), str(error)
             self.poser.reset()
-        self.curve.append(max((hand.sureness for hand in self.hands), default=None))
+        self.curve.append(max((hand.mean_confidence for hand in self.hands), default=None))
 
     def _build_controls(self) -> None:
         gui = self.server.gui
@@ -287,7 +287,7 @@ class LivePage:
         frame = f"frame {self.source.label(self._predicted)}"
         if not self.hands:
             return f"**no hand** in {frame}: {self._reason} · {rate}{self._waits()}"
-        hands = ", ".join(f"{hand.handedness} hand {hand.sureness:.2f}" for hand in self.hands)
+        hands = ", ".join(f"{hand.handedness} hand {hand.mean_confidence:.2f}" for hand in self.hands)
         every = len(self.hands) * len(self.info.joint_names)
         return f"{frame} · {rate} · {hands} · {shown} of {every} joints shown{self._waits()}"
 

@@ -72,7 +72,9 @@ def draw_frame(depth: np.ndarray, hands: Sequence[HandPose], info: DatasetInfo) 
         color = hand_color(hand)
         _draw_skeleton(picture, uv, info, hand.confidence, color if len(hands) > 1 else None)
         below = np.clip([uv[:, 0].min(), uv[:, 1].max() + 22], (5, 40), (size[0] - 110, HEIGHT - 90))
-        _write(picture, f"{hand.handedness} {hand.sureness:.2f}", tuple(below.astype(int)), 0.55, color)
+        _write(
+            picture, f"{hand.handedness} {hand.mean_confidence:.2f}", tuple(below.astype(int)), 0.55, color
+        )
     if len(hands) == 1:
         _draw_confidence(picture, hands[0].confidence, info)
     return picture

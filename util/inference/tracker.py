@@ -111,7 +111,7 @@ class HandTracker:
 
     def update(self, depth: np.ndarray, seconds: float = 1 / 30) -> HandPose | None:
         """The surest hand in the next frame, None where there is none; arguments as for `update_hands`."""
-        return max(self.update_hands(depth, seconds), key=lambda pose: pose.sureness, default=None)
+        return max(self.update_hands(depth, seconds), key=lambda pose: pose.mean_confidence, default=None)
 
     def update_hands(self, depth: np.ndarray, seconds: float = 1 / 30) -> list[HandPose]:
         """The hands in the next frame, in the order of their identities.
@@ -179,7 +179,7 @@ class HandTracker:
             if track not in poses and len(poses) >= self.max_hands:
                 continue
             track = track or self._new_track(pose)
-            if sureness(poses.get(track)) < pose.sureness:
+            if sureness(poses.get(track)) < pose.mean_confidence:
                 poses[track] = pose
         self._drop_doubles(poses)
 
@@ -240,7 +240,7 @@ class _Track:
         if len(answers) == 1:
             return answers[0]
         for side, pose in zip(SIDES, answers, strict=True):
-            self._votes[side] = FADE * self._votes[side] + (0.0 if pose is None else pose.sureness)
+            self._votes[side] = FADE * self._votes[side] + (0.0 if pose is None else pose.mean_confidence)
         return answers[max((0, 1), key=lambda i: self._votes[SIDES[i]])] or max(answers, key=sureness)
 
     def take(self, pose: HandPose | None) -> None:
