@@ -63,14 +63,10 @@ def write_frames(settings: SyntheticSettings, load_shapes: Callable[[], Any] | N
             f"The synthetic hand needs {error.name}: pip install -r requirements-synth.txt."
         ) from error
 
+    size = settings.height, settings.width
+    bank = None if load_shapes else settings.bank or BUNDLED
     split = SplitSettings(
-        split=settings.split,
-        frames=settings.frames,
-        seed=settings.seed,
-        camera=settings.camera,
-        size=(settings.height, settings.width),
-        bank=None if load_shapes else settings.bank or BUNDLED,
-        kinds=settings.kinds,
+        settings.split, settings.frames, settings.seed, settings.camera, size, bank, settings.kinds
     )
     folder = settings.out / settings.split
     if not write_split(split, settings.out, settings.num_workers, load_shapes):

@@ -42,14 +42,11 @@ _SENSOR = SensorStyle(40.0, 0, 0.5, 0.3, (2, 2), 3, 0.05, 0.4, 3, 16.0, 0.2, 0.0
 
 
 class MovingFrame(NamedTuple):
-    """depth: (H, W) uint16 mm, 0 = no reading. joint_xyz: (hands, 14, 3) mm, NYU's evaluated joints.
+    """A frame and what is true of its one or two hands, the right one first."""
 
-    visible: (hands,) whether all joints project into the frame, and the other hand covers a third at most.
-    """
-
-    depth: np.ndarray
-    joint_xyz: np.ndarray
-    visible: np.ndarray
+    depth: np.ndarray  # (H, W) uint16 mm, 0 = no reading
+    joint_xyz: np.ndarray  # (hands, 14, 3) mm, NYU's evaluated joints
+    visible: np.ndarray  # (hands,) all joints project into the frame, the other hand covers a third at most
 
 
 class MovingHands:
@@ -78,8 +75,7 @@ class MovingHands:
         lanes = (None,) if hands == 1 else (0, 1)
         self.seed, self.camera, self.size = hands * seed, camera, size
         self.hands = [
-            _MovingHand(shapes, self.seed + i, y_up(camera), size, leaves, lane)
-            for i, lane in enumerate(lanes)
+            _MovingHand(shapes, self.seed + (lane or 0), y_up(camera), size, leaves, lane) for lane in lanes
         ]
         self.behind = [_render_body(y_up(camera), size)] if body else []
 
@@ -103,14 +99,6 @@ class MovingHands:
         return inside and all(covered(joints, other, self.camera) <= 1 / 3 for other in others)
 
 
-class _Key(NamedTuple):
-    """Where the hand is at one moment: its joints' angles, view as three angles, and place in the frame."""
-
-    angles: JointAngles
-    view: np.ndarray  # (3,) turn in the image, tilt, roll; radians
-    place: np.ndarray  # (3,) u and v as shares of the frame, z in mm
-
-
 class _MovingHand:
     """One hand; `camera` has y up; `lane`: 0 the right, 1 the left of two, None where it is alone."""
 
@@ -125,12 +113,10 @@ class _MovingHand:
         """The hand in its place at frame i; mm, y up."""
         number, step = divmod(i, FRAMES_A_POSE)
         share = _smooth(step / FRAMES_A_POSE)
-        before, after = self._key(number), self._key(number + 1)
-        angles = JointAngles(*(_mix(a, b, share) for a, b in zip(before.angles, after.angles, strict=True)))
-        view = view_of(*_mix(before.view, after.view, share))
-        place = self._place(i, *_mix(before.place, after.place, share))
-        hand = pose_hand(self.shape, angles, self.forearm, view)
-        hand = (hand.mirrored() if self.lane == 1 else hand).moved_to(place)
+        before_after = zip(self._key(number), self._key(number + 1), strict=True)
+        *angles, view, place = (a + (b - a) * share for a, b in before_after)
+        hand = pose_hand(self.shape, JointAngles(*angles), self.forearm, view_of(*view))
+        hand = (hand.mirrored() if self.lane == 1 else hand).moved_to(self._place(i, *place))
         # An arm that came up to the lens would hide the hand.
         hand.vertices[:, 2] = np.maximum(hand.vertices[:, 2], _ARM_NEAREST)
         return hand
@@ -156,12 +142,13 @@ class _MovingHand:
         distance = abs(i % LEAVE_PERIOD - (LEAVE_PERIOD - _ON_THE_WAY - _AWAY / 2))
         return _smooth(1 - np.clip((distance - _AWAY / 2) / _ON_THE_WAY, 0, 1))
 
-    def _draw_key(self, number: int) -> _Key:
+    def _draw_key(self, number: int) -> tuple[np.ndarray, ...]:
+        """The joints' angles; view (3,): turn, tilt, roll; place (3,): u, v as shares of the frame, z mm."""
         rng = np.random.default_rng((self.seed, 0, number))
         # The palm more or less to the camera, so that a viewer sees a hand and not a puzzle.
         view = np.array([rng.normal(0, 25), rng.normal(15, 15), rng.normal(0, 30)]) * _DEG
         place = np.array([rng.uniform(0.4, 0.6), rng.uniform(0.42, 0.58), rng.uniform(_NEAREST, _FARTHEST)])
-        return _Key(sample_pose(rng, self.shape), view, place)
+        return *sample_pose(rng, self.shape), view, place
 
 
 def _render_body(camera: Camera, size: Size) -> np.ndarray:
@@ -175,7 +162,3 @@ def _render_body(camera: Camera, size: Size) -> np.ndarray:
 def _smooth(share: float) -> float:
     """Ease in and out: 0 to 1 with no jump in speed."""
     return share * share * (3 - 2 * share)
-
-
-def _mix(a: np.ndarray, b: np.ndarray, share: float) -> np.ndarray:
-    return a + (b - a) * share

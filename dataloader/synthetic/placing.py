@@ -17,19 +17,14 @@ _ARM_NEAREST = 180.0  # mm; a forearm that came nearer to the camera is cut shor
 
 
 class PosedHand(NamedTuple):
-    """A hand and its forearm, posed and turned; mm, y up, z away from the viewer.
+    """A hand and its forearm, posed and turned; mm, y up, z away from the viewer."""
 
-    vertices: (V, 3), the hand's own first. faces: (F, 3) int32. num_own: number of the hand's own vertices.
-    joints36: (36, 3), NaN but for NYU's 14 evaluated slots.
-    joints21: (21, 3), wrist, then each finger from its base to the tip. middle: (3,) of the hand.
-    """
-
-    vertices: np.ndarray
-    faces: np.ndarray
-    num_own: int
-    joints36: np.ndarray
-    joints21: np.ndarray
-    middle: np.ndarray
+    vertices: np.ndarray  # (V, 3), the hand's own first
+    faces: np.ndarray  # (F, 3) int32
+    num_own: int  # number of the hand's own vertices
+    joints36: np.ndarray  # (36, 3), NaN but for NYU's 14 evaluated slots
+    joints21: np.ndarray  # (21, 3), wrist, then each finger from its base to the tip
+    middle: np.ndarray  # (3,) of the hand
 
     def moved_to(self, place: np.ndarray) -> "PosedHand":
         """The hand with its middle at `place` (3,)."""

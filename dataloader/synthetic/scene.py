@@ -34,19 +34,13 @@ _HIDDEN = 0.4  # share of the joints that another hand covers at most
 
 
 class Scene(NamedTuple):
-    """A rendered frame; everything in the camera's own frame, mm.
+    """A rendered frame; everything in the camera's own frame, mm."""
 
-    depth: (H, W) uint16, as the sensor reports it, 0 = no reading.
-    exact: (H, W) float32, before the sensor.
-    joints36: (36, 3), joints21: (21, 3): as in `PosedHand`.
-    center: (3,) the hand's centre with an estimator's error.
-    """
-
-    depth: np.ndarray
-    exact: np.ndarray
-    joints36: np.ndarray
+    depth: np.ndarray  # (H, W) uint16, as the sensor reports it, 0 = no reading
+    exact: np.ndarray  # (H, W) float32, before the sensor
+    joints36: np.ndarray  # (36, 3) and (21, 3), as in `PosedHand`
     joints21: np.ndarray
-    center: np.ndarray
+    center: np.ndarray  # (3,) the hand's centre with an estimator's error
 
 
 def sample_scene(

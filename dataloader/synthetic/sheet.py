@@ -26,19 +26,16 @@ def save_contact_sheets(folder: Path, file: Path) -> list[Path]:
     """
     kinds = read_kinds(folder)
     joint_xyz = np.load(folder / "joints21.npz")["xyz"].astype(np.float64)
-    sheets = {file: range(len(joint_xyz))}
-    if kinds:
-        names = dict.fromkeys(kind for frame in kinds for kind in frame)
-        sheets = {
-            file.with_stem(f"{file.stem}_{name}"): [i for i, frame in enumerate(kinds) if name in frame]
-            for name in names
-        }
+    sheets = {} if kinds else {file: list(range(len(joint_xyz)))}
+    for i, frame in enumerate(kinds):
+        for kind in frame:
+            sheets.setdefault(file.with_stem(f"{file.stem}_{kind}"), []).append(i)
     for sheet, frames in sheets.items():
-        save_figure(_draw(folder, joint_xyz, np.array(frames)), sheet)
+        save_figure(_draw(folder, joint_xyz, frames), sheet)
     return list(sheets)
 
 
-def _draw(folder: Path, joint_xyz: np.ndarray, frames: np.ndarray) -> Figure:
+def _draw(folder: Path, joint_xyz: np.ndarray, frames: list[int]) -> Figure:
     """Draw some of these frames, evenly spaced; joint_xyz (N, 21, 3) mm of the split's."""
     camera = recorded_camera(folder)
     rows, columns = SHAPE

@@ -12,7 +12,6 @@ import json
 import multiprocessing
 import shutil
 import signal
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import version
@@ -104,7 +103,6 @@ def write_split(
     _check_disk(out, frames, settings.size)
     # Before the first file: the bank may be missing.
     shapes = HandBank(settings.bank, settings.split) if settings.bank else load_shapes()
-    start = time.perf_counter()
     with locked_folder(folder):
         remove_leftovers(folder)
         _write_record(settings, folder, complete=False)
@@ -113,8 +111,6 @@ def write_split(
             for written in _write_chunks(settings, folder, todo, shapes, min(workers, len(todo))):
                 bar.update(written)
         _assemble(settings, out, folder, len(chunks))
-    seconds = time.perf_counter() - start
-    print(f"{frames} frames in {seconds:.0f} s, {frames / seconds:.1f} frames/s")
     return True
 
 
@@ -122,7 +118,7 @@ def _is_complete(settings: SplitSettings, folder: Path) -> bool:
     """Whether the split is there already, made with these settings; UserError if it was made with others."""
     record_file = folder / "generator.json"
     if not record_file.exists():
-        if folder.exists() and any(folder.iterdir()):
+        if any(folder.glob("[!.]*")):
             raise UserError(f"{folder} holds files that this command did not make: give another --out.")
         return False
     found = read_json(record_file)
