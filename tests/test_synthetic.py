@@ -2,7 +2,6 @@
 
 import shutil
 import sys
-from itertools import permutations
 
 import cv2
 import numpy as np
@@ -15,7 +14,7 @@ from config import NYU_CAMERA, Config
 from dataloader import build_index, nyu
 from dataloader.nyu import EVALUATED_JOINTS
 from dataloader.synthetic import writer
-from dataloader.synthetic.hand.bank import BUNDLED, HandBank
+from dataloader.synthetic.hand.bank import HandBank
 from dataloader.synthetic.hand.forearm import attach_forearm, sample_forearm
 from dataloader.synthetic.hand.landmarks import label_joints
 from dataloader.synthetic.hand.pose import overlap, sample_pose
@@ -23,7 +22,6 @@ from dataloader.synthetic.hand.skeleton import JointAngles, pose_joints, skin
 from dataloader.synthetic.placing import pose_hand
 from dataloader.synthetic.scene import sample_scene
 from dataloader.synthetic.writer import SplitSettings, sample_frame, sample_person, write_split
-from results.make_bank import write_bank
 from util import UserError
 from util.files import locked_folder
 
@@ -246,64 +244,6 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch, run_script):
     monkeypatch.setitem(sys.modules, "dataloader.synthetic.writer", None)
     ran = run_script("dataloader.synthetic", "--out", tmp_path / "out", "--frames", "8")
     assert "pip install -r requirements-synth.txt" in ran.err
-
-
-class Passing:
-    """A stand-in for anny: the bundled bank's people, one after the other."""
-
-    def __init__(self):
-        self.drawn = []
-        self.bank = HandBank(BUNDLED, "train")
-
-    def sample_shape(self, rng):
-        self.drawn.append(self.bank.sample_shape(rng))
-        return self.drawn[-1]
-
-
-def test_a_bank_gives_hands_between_its_people(tmp_path):
-    people = Passing()
-    write_bank(tmp_path / "bank.npz", people, 20, seed=0)
-    meshes = np.stack([shape.vertices for shape in people.drawn])
-    bank = HandBank(tmp_path / "bank.npz", "train")
-    for seed in range(5):
-        drawn = bank.sample_shape(np.random.default_rng(seed))
-        off = []
-        for one, other in permutations(meshes, 2):
-            share = ((drawn.vertices - one) * (other - one)).sum() / ((other - one) ** 2).sum()
-            off.append(np.abs(one + np.clip(share, 0, 0.5) * (other - one) - drawn.vertices).max())
-        assert min(off) < 0.3  # mm
-        np.testing.assert_allclose(np.linalg.norm(drawn.hinges, axis=1), 1)
-    only = [HandBank(tmp_path / "bank.npz", split)._people for split in ("val", "test")]
-    assert [len(each) for each in only] == [2, 2]
-
-
-def test_the_bundled_bank_is_small_and_has_hands_of_every_size():
-    assert BUNDLED.stat().st_size < 1_000_000
-    bank = HandBank(BUNDLED, "train")
-    lengths = [bank.sample_shape(np.random.default_rng(seed)).length for seed in range(60)]
-    assert min(lengths) < 180
-    assert max(lengths) > 215
-
-
-def test_a_damaged_bank_is_one_sentence(tmp_path, run_script):
-    (tmp_path / "bank.npz").write_bytes(BUNDLED.read_bytes()[:5000])
-    np.savez(tmp_path / "other.npz", a=1)
-    write_bank(tmp_path / "few.npz", Passing(), 9, seed=0)
-    for bank, words in {
-        "bank.npz": "or damaged",
-        "other.npz": "is no bank",
-        "few.npz": "make 20 or more",
-        "absent.npz": "absent.npz is missing",
-    }.items():
-        arguments = ("--split", "val", "--frames", "2", "--bank", tmp_path / bank)
-        ran = run_script("dataloader.synthetic", "--out", tmp_path / "out", *arguments)
-        assert ran.code == 2
-        assert words in ran.err
-        assert len(ran.err.splitlines()) == 1
-    for out, people in ((tmp_path / "other.npz", 20), (tmp_path / "x", 20), (tmp_path / "x.npz", 19)):
-        ran = run_script("results/make_bank.py", "--out", out, "--people", people)
-        assert ran.code == 2
-        assert "is a new file that ends with .npz" in ran.err
 
 
 def test_foreign_files_are_left_alone(tmp_path, run_script):

@@ -8,6 +8,7 @@ mean (3P,), components (K, 3P), people (N, K): of P = V + 25 points, mm. faces (
 
 from pathlib import Path
 from typing import Protocol
+from warnings import catch_warnings
 
 import numpy as np
 
@@ -35,18 +36,18 @@ class HandBank:
     def __init__(self, path: Path = BUNDLED, split: str = "train"):
         require_file(path, "a bank of hand shapes; results/make_bank.py makes one")
         try:
-            with np.load(path) as file:
+            with np.load(path) as file, catch_warnings(action="error", category=RuntimeWarning):
                 self._mean, self._components, people = (
                     file[name].astype(np.float64) for name in ("mean", "components", "people")
                 )
                 self._faces = file["faces"].astype(np.int32)
                 self._weights = file["weights"].astype(np.float64)
-            self._weights /= self._weights.sum(1, keepdims=True)
-            self._loop = boundary_loop(self._faces)
-            points = self._mean + people.mean(axis=0) @ self._components
-            finite = [points, self._weights, self._shape_of(points).radii]
-            if not all(np.isfinite(each).all() for each in finite) or self._faces.max() >= len(self._weights):
-                raise ValueError
+                self._weights /= self._weights.sum(1, keepdims=True)
+                self._loop = boundary_loop(self._faces)
+                points = self._mean + people.mean(axis=0) @ self._components
+                self._shape_of(points)
+                if not np.isfinite(points).all() or self._faces.max() >= len(self._weights):
+                    raise ValueError
         except Exception as error:  # a damaged file can fail in many ways
             raise UserError(f"{path} is no bank of hand shapes, or damaged.") from error
         self._people = people[np.isin(np.arange(len(people)) % 10, _SHARES[split])]
