@@ -39,10 +39,10 @@ EVERY = 6  # of the clip, predicted on its own beside the tracked pose
 
 def rendered_hand(camera):
     need_synthetic_hand()
-    from dataloader.synthetic.motion import MovingHand
-    from dataloader.synthetic.writer import load_shapes
+    from dataloader.synthetic.hand.bank import HandBank
+    from dataloader.synthetic.motion import MovingHands
 
-    return MovingHand(load_shapes(), 0, camera, (240, 320), leaves=True)
+    return MovingHands(HandBank(), 0, camera, (240, 320), leaves=True)
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +52,9 @@ def moving_hand():
 
 @pytest.fixture(scope="module")
 def clip(moving_hand):
-    """300 frames of a hand that leaves twice and returns."""
-    return [moving_hand.frame(i) for i in range(FRAMES)]
+    """300 frames of a hand that leaves twice and returns; its own joints and whether it is visible."""
+    frames = [moving_hand.frame(i) for i in range(FRAMES)]
+    return [frame._replace(joint_xyz=frame.joint_xyz[0], visible=bool(frame.visible[0])) for frame in frames]
 
 
 def test_the_clip_is_what_it_says(moving_hand, clip):
@@ -73,7 +74,7 @@ def test_the_clip_is_what_it_says(moving_hand, clip):
     assert max(steps) < 60
     up = rendered_hand(CAMERA._replace(flip=-1)).frame(3)
     np.testing.assert_array_equal(up.depth, clip[3].depth)
-    np.testing.assert_allclose(up.joint_xyz * (1, -1, 1), clip[3].joint_xyz)
+    np.testing.assert_allclose(up.joint_xyz[0] * (1, -1, 1), clip[3].joint_xyz)
 
 
 def returns(clip):
@@ -283,10 +284,10 @@ def test_hands_keep_their_identity_when_one_is_away_or_covered():
 @pytest.mark.slow
 def test_two_rendered_hands_that_cross_and_leave():
     need_synthetic_hand()
-    from dataloader.synthetic.motion import TwoMovingHands
-    from dataloader.synthetic.writer import load_shapes
+    from dataloader.synthetic.hand.bank import HandBank
+    from dataloader.synthetic.motion import MovingHands
 
-    hands = TwoMovingHands(load_shapes(), 0, CAMERA, (240, 320), leaves=True)
+    hands = MovingHands(HandBank(), 0, CAMERA, (240, 320), leaves=True, hands=2)
     tracker = HandTracker(HandPosePredictor(DEFAULT_CHECKPOINT, "cpu"), CAMERA, "auto", max_hands=2)
     owner, switches, misses, visible, errors, wrong_side = {}, 0, 0, 0, [], 0
     for i in range(40, 190):  # a crossing, and each of them away once

@@ -272,8 +272,8 @@ def _video(path: Path, options: SourceOptions) -> Source:
 
 def _synthetic(options: SourceOptions) -> Source:
     try:
-        from dataloader.synthetic.motion import MovingHand, TwoMovingHands
-        from dataloader.synthetic.writer import load_shapes
+        from dataloader.synthetic.hand.bank import HandBank
+        from dataloader.synthetic.motion import MovingHands
     except ImportError as error:
         raise UserError(
             f"--source synthetic needs {error.name}: `pip install -r requirements-synth.txt` brings it."
@@ -283,9 +283,8 @@ def _synthetic(options: SourceOptions) -> Source:
         camera, size = options.camera.camera, options.camera.frame_size
     elif options.camera is not None:
         camera = options.camera
-    moving = MovingHand if options.hands == 1 else TwoMovingHands
-    hand = moving(load_shapes(), options.seed, camera, size, options.leaves, options.body)
-    return Source("synthetic", lambda i: hand.frame(i).depth, None, camera, 1.0)
+    moving = MovingHands(HandBank(), options.seed, camera, size, options.leaves, options.body, options.hands)
+    return Source("synthetic", lambda i: moving.frame(i).depth, None, camera, 1.0)
 
 
 def _realsense() -> Source:
