@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from config import NYU_CAMERA, NYU_JOINTS
-from dataloader.base import FrameIndex, HandDataset, make_sample
+from config import NYU_CAMERA
+from dataloader.base import make_sample
 from model.awr import dense_to_joints, joints_to_dense, read_votes
 from tests.helpers.nyu_folder import ball_hand, open_hand
 from tests.helpers.project import PROJECT
 from tests.helpers.sphere_hands import write_sphere_hands
 from util.experiments.aggregation import AGGREGATIONS
 from util.experiments.catalog import EXPERIMENTS, ExperimentConfig
-from util.experiments.degrade import CURVES, read_scene
+from util.experiments.degrade import CURVES, Scene
 from util.experiments.report import as_markdown, compare, draw_curves, draw_dots
 
 CENTER = np.array([20.0, -10, 700])
@@ -67,69 +67,66 @@ def test_votes_that_agree_make_the_joint(sample, name):
         assert error < 1e-4
 
 
-@pytest.fixture(scope="module")
-def dataset():
-    """The test samples of two frames in memory."""
-    joints = np.stack([open_hand(CENTER), open_hand(CENTER + 30)])
-    frames = [ball_hand(j) for j in joints]
-    index = FrameIndex(
-        joints, joints.mean(axis=1), np.stack([CUBE, CUBE]), lambda i: f"{i}.png", lambda p: frames[int(p[0])]
-    )
-    return HandDataset(index, NYU_CAMERA, (480, 640), 128)
-
-
-def change(dataset, name, level, i=0):
+def change(name, level, i=0):
     """A frame as it is, and with one thing changed."""
-    scene, again = (read_scene(dataset, i, NYU_JOINTS) for _ in range(2))
+    joints = open_hand(CENTER + 30 * i)
+    depth, middle, wrist = (
+        ball_hand(joints).astype(np.float32),
+        joints.mean(axis=0),
+        joints[11:13].mean(axis=0),
+    )
+    scene, again = (
+        Scene(depth, NYU_CAMERA, middle, CUBE, joints, wrist, np.random.default_rng(i)) for _ in range(2)
+    )
     return scene, CURVES[name].change(again, level)
 
 
 @pytest.mark.parametrize("name", CURVES)
-def test_the_first_level_changes_nothing_that_a_crop_sees(dataset, name):
-    scene, changed = change(dataset, name, CURVES[name].levels[0])
+def test_the_first_level_changes_nothing_that_a_crop_sees(name):
+    scene, changed = change(name, CURVES[name].levels[0])
     np.testing.assert_array_equal(changed.depth, scene.depth)
     for field in ("joint_xyz", "center_xyz", "cube"):
         np.testing.assert_allclose(getattr(changed, field), getattr(scene, field))
 
 
-def test_centres_move_by_as_much_as_is_said(dataset):
+def test_centres_move_by_as_much_as_is_said():
     moves = []
     for i in range(2):
-        scene, changed = change(dataset, "centre error", 20, i)
+        scene, changed = change("centre error", 20, i)
         moves.append(changed.center_xyz - scene.center_xyz)
     np.testing.assert_allclose(np.linalg.norm(moves, axis=1), 20)
     assert np.ptp(moves, axis=0).max() > 1  # each its own way
 
 
-def test_a_larger_hand_in_a_larger_cube_is_the_same_crop(dataset):
+def test_a_larger_hand_in_a_larger_cube_is_the_same_crop():
     one, other = (
         make_sample(s.depth, NYU_CAMERA, s.center_xyz, CUBE * factor, s.joint_xyz, 128)
-        for s, factor in zip(change(dataset, "hand size", 1.3), (1, 1.3), strict=True)
+        for s, factor in zip(change("hand size", 1.3), (1, 1.3), strict=True)
     )
     np.testing.assert_allclose(other.image, one.image, atol=1e-5)
     np.testing.assert_allclose(other.joint_uvd, one.joint_uvd, atol=1e-5)
 
 
-def test_sensors_get_worse_on_what_they_measured(dataset):
-    before, noisy = (scene.depth for scene in change(dataset, "sensor noise", 5))
+def test_sensors_get_worse_on_what_they_measured():
+    before, noisy = (scene.depth for scene in change("sensor noise", 5))
     hand = before > 0
     assert not noisy[~hand].any()
     assert np.std(noisy[hand] - before[hand]) == pytest.approx(5, rel=0.1)
-    holed = change(dataset, "lost pixels", 0.3)[1].depth
+    holed = change("lost pixels", 0.3)[1].depth
     assert np.mean(holed[hand] == 0) == pytest.approx(0.3, abs=0.02)
     assert np.array_equal(holed[holed > 0], before[holed > 0])
-    np.testing.assert_array_equal(change(dataset, "lost pixels", 0.3)[1].depth, holed)  # the same again
+    np.testing.assert_array_equal(change("lost pixels", 0.3)[1].depth, holed)  # the same again
 
 
-def test_coarser_pixels_are_the_middle_ones(dataset):
-    before, coarse = (scene.depth for scene in change(dataset, "coarser pixels", 3))
+def test_coarser_pixels_are_the_middle_ones():
+    before, coarse = (scene.depth for scene in change("coarser pixels", 3))
     for row, column in ((0, 0), (2, 1)):
         np.testing.assert_array_equal(coarse[row:480:3, column:639:3], before[1:480:3, 1:639:3])
 
 
 @pytest.mark.parametrize("degrees", [5, 15])
-def test_joints_turn_with_their_frame(dataset, degrees):
-    scene, turned = change(dataset, "turned, blended", degrees)
+def test_joints_turn_with_their_frame(degrees):
+    scene, turned = change("turned, blended", degrees)
     np.testing.assert_allclose(turned.joint_xyz[:, 2], scene.joint_xyz[:, 2])
     one, other = (
         [round(float(s.depth[round(v), round(u)])) for u, v, _ in NYU_CAMERA.xyz_to_uvd(s.joint_xyz)]
@@ -141,16 +138,16 @@ def test_joints_turn_with_their_frame(dataset, degrees):
     assert np.rad2deg(np.arctan2(v0 * u1 - u0 * v1, u0 * u1 + v0 * v1)) == pytest.approx(degrees)
 
 
-def test_a_slab_hides_what_is_behind_it(dataset):
-    scene, changed = change(dataset, "slab in front", 40)
+def test_a_slab_hides_what_is_behind_it():
+    scene, changed = change("slab in front", 40)
     columns = np.flatnonzero((changed.depth != scene.depth).any(axis=0))
     nearer = scene.center_xyz[2] - 80
     assert np.ptp(columns) + 1 == pytest.approx(40 * NYU_CAMERA.fx / nearer, abs=1.5)
     assert (changed.depth[:, columns] == nearer).all()  # the hand is behind it everywhere
 
 
-def test_the_forearm_goes_and_the_hand_stays(dataset):
-    scene, changed = change(dataset, "forearm seen", 0)
+def test_the_forearm_goes_and_the_hand_stays():
+    scene, changed = change("forearm seen", 0)
     gone = (changed.depth == 0) & (scene.depth > 0)
     assert gone.any()
     assert not (changed.depth != scene.depth)[~gone].any()
@@ -196,7 +193,7 @@ def test_dots_show_small_differences_beside_large_ones():
 
 
 def test_curves_are_drawn_while_some_are_missing():
-    common = {"curve": "noise", "unit": "mm", "mpe_mm": 7.0}
+    common = {"curve": "noise", "unit": "mm", "mpe_mm": 7.0, "answered": 1.0}
     records = [{"column": "a", "level": level, **common} for level in (0, 5)]
     records += [{"column": "b", "level": 0, **common, "curve": "cube", "mpe_mm": 90.0}]
     panels = draw_curves(records).axes
@@ -236,9 +233,7 @@ def test_other_frames_are_measured_again_and_reported(folder, tmp_path, run_scri
     data, other, out, tables = tmp_path / "data", tmp_path / "other", tmp_path / "out", []
     shutil.copytree(folder, data)
     shutil.copytree(folder, other)
-    for file in (other / "synth" / "test").glob(
-        "*.png"
-    ):  # half of the depth goes, labels stay
+    for file in (other / "synth" / "test").glob("*.png"):  # half of the depth goes, labels stay
         frame = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
         frame[::2] = 0
         cv2.imwrite(str(file), frame)

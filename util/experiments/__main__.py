@@ -18,12 +18,12 @@ def main(config: ExperimentConfig) -> None:
             print(f"{name:22}{len(variants) * config.seeds:3} runs  {question}")
         return
     # Here, so that --help does not wait for PyTorch.
-    from util.experiments.cases import find_cases
+    from util.experiments.cases import scoring_cases, training_cases
     from util.experiments.report import write_report
     from util.files import atomic_write, locked_folder, read_json
 
     folder, runs = Path(config.output_dir, config.name), Path(config.output_dir, "runs")
-    cases = find_cases(config)
+    cases = (training_cases if config.trains else scoring_cases)(config)
     files = [runs / f"{case.name}.json" for case in cases]
     runs.mkdir(parents=True, exist_ok=True)
     with locked_folder(folder):

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from config import Config
 from dataloader import build_dataset, build_index
-from dataloader.base import FrameIndex, HandDataset, make_sample
-from dataloader.index import select
+from dataloader.base import HandDataset, make_sample
+from dataloader.index import FrameIndex, select
 from model.awr import dense_to_joints, read_votes
 from util.camera import crop_to_uvd
 from util.checkpoint import RESULTS, ModelSpec, load_or_init_network
@@ -50,13 +50,8 @@ class Case(NamedTuple):
         return f"{self.settings['net']}_{digest[:12]}"
 
 
-def find_cases(config: ExperimentConfig) -> list[Case]:
-    """Every variant that is trained, with the first seed, then with the next: what is stopped early is of
-    use. Or each shipped network, decoded in all ways or with each of CURVES."""
-    return _training_cases(config) if config.trains else _scoring_cases(config)
-
-
-def _training_cases(config: ExperimentConfig) -> list[Case]:
+def training_cases(config: ExperimentConfig) -> list[Case]:
+    """Every variant with the first seed, then with the next: what is stopped early is of use."""
     splits = [build_index(config.run_config({"split": split})) for split in ("train", "test")]
     data, frames = [hash_index(index) for index in splits], len(splits[0].joint_xyz)
     cases = []
@@ -68,7 +63,8 @@ def _training_cases(config: ExperimentConfig) -> list[Case]:
     return cases
 
 
-def _scoring_cases(config: ExperimentConfig) -> list[Case]:
+def scoring_cases(config: ExperimentConfig) -> list[Case]:
+    """Each shipped network, decoded in all ways or with each of CURVES."""
     curves, cases = tuple(CURVES) if config.name == "robustness" else ("",), []
     for net in config.nets:
         weights = RESULTS / f"{net}_synth.pth"
@@ -77,7 +73,7 @@ def _scoring_cases(config: ExperimentConfig) -> list[Case]:
         known = {"data": hash_index(build_index(run)), "weights": sha256(weights), "frames": config.frames}
         for curve in curves:
             labels = {"net": net, "curve": curve} if curve else {"column": net}
-            key = _key(run, **known, curve=[curve, *CURVES[curve].levels] if curve else [])
+            key = _key(run, **known, curve=curve and [curve, *CURVES[curve].levels])
             cases.append(Case(labels, key, partial(score_shipped, run, config.frames, curve)))
     return cases
 

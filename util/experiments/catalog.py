@@ -94,11 +94,12 @@ class ExperimentConfig:
         if self.name not in EXPERIMENTS:
             known = ", ".join(EXPERIMENTS)
             raise UserError(f"There is no experiment {self.name!r}: use one of {known}; --list tells more.")
-        default = {field.name: field.default for field in fields(self)}
-        for name in SCORING_FLAGS if self.trains else TRAINING_FLAGS:
-            if getattr(self, name) != default[name]:
-                does = "scores all frames by what it trains" if self.trains else "trains nothing"
-                raise UserError(f"--{name} has no effect on {self.name}, which {does}: leave it out.")
+        unread, does = TRAINING_FLAGS, "trains nothing"
+        if self.trains:
+            unread, does = SCORING_FLAGS, "scores the networks that it trains, on all frames"
+        for field in fields(self):
+            if field.name in unread and getattr(self, field.name) != field.default:
+                raise UserError(f"--{field.name} has no effect on {self.name}, which {does}: leave it out.")
         check_numbers(self, ("crops", "seeds", "frames"), lambda value: 1 <= value < inf, "at least 1")
         return self
 

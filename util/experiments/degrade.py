@@ -56,11 +56,8 @@ def lose_pixels(scene: Scene, level: float) -> Scene:
 
 def coarsen(scene: Scene, level: float) -> Scene:
     """Only the middle of every `level` × `level` pixels was measured, and stands for all of them."""
-    step = int(level)
-    middles = (np.arange(edge) // step * step + step // 2 for edge in scene.depth.shape)
-    rows, columns = (
-        middle.clip(max=edge - 1) for middle, edge in zip(middles, scene.depth.shape, strict=True)
-    )
+    places = [np.arange(edge) // level * level + level // 2 for edge in scene.depth.shape]
+    rows, columns = (place.clip(max=len(place) - 1).astype(int) for place in places)
     return scene._replace(depth=scene.depth[rows][:, columns])
 
 

@@ -1,30 +1,37 @@
-"""Records of an experiment as a table, a figure and JSON."""
+"""Records of an experiment as a table, a figure and JSON.
+
+Each has `row`, `column` and `mpe_mm`; `seed` where it was trained; where one thing changes `curve`, `level`,
+`unit` and `answered`, the share of frames that it is of.
+"""
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import t as student_t
 
+from util.experiments.cases import Records
 from util.files import atomic_write
 from util.plots import CURVE_COLORS, CURVE_STYLES, save_figure
 
-Records = list[dict[str, Any]]
 SHOWN = 2.5  # times the smallest error; what is larger is written at the figure's edge
-PANELS = 5  # of curves, side by side
 
 
 class Compared(NamedTuple):
     """`mean` error of a row in a column; its mean `difference` from the column's first row, seed by seed; the
-    `half` width of that difference's 95 % interval (Student's t), 0 where there is none; mm. `answered`:
-    share of the frames."""
+    `half` width of that difference's 95 % interval (Student's t), 0 where there is none; mm."""
 
     mean: float
     difference: float
     half: float
     answered: float
+
+    def __str__(self) -> str:
+        text, low, high = f"{self.mean:.2f}", self.difference - self.half, self.difference + self.half
+        text += f", {self.difference:+.2f} [{low:+.2f}, {high:+.2f}]" if self.half else ""
+        return text + (f", {self.answered:.0%} answered" if self.answered < 1 else "")
 
 
 def compare(records: Records) -> dict[tuple[str, str], Compared]:
@@ -56,72 +63,59 @@ def as_markdown(records: Records) -> str:
     columns, compared = names_of(records, "column"), compare(records)
     lines = [["", *columns], ["---"] * (1 + len(columns))]
     for row in names_of(records, "row"):
-        lines.append([row, *(_cell(compared.get((row, column))) for column in columns)])
+        lines.append([row, *(str(compared.get((row, column), "–")) for column in columns)])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _cell(cell: Compared | None) -> str:
-    if cell is None:
-        return "–"
-    text, low, high = f"{cell.mean:.2f}", cell.difference - cell.half, cell.difference + cell.half
-    text += f", {cell.difference:+.2f} [{low:+.2f}, {high:+.2f}]" if cell.half else ""
-    return text + (f", {cell.answered:.0%} answered" if cell.answered < 1 else "")
-
-
 def draw_dots(records: Records) -> Figure:
-    """Mean errors of an experiment: a dot for each `row` and `column`, the interval of its difference, and a
-    line through each column's first row.
-
-    Args:
-        records: each with `row`, `column`, `mpe_mm` and, where it was trained, `seed`.
-    """
+    """A dot for each row and column, with the interval of its difference from the column's first row, and a
+    line through that row's."""
     rows, columns, compared = names_of(records, "row"), names_of(records, "column"), compare(records)
     figure = Figure(figsize=(9, 1.2 + 0.2 * len(rows) * max(len(columns), 2)), layout="constrained")
-    axes = figure.subplots()
-    limit = SHOWN * min(dot.mean for dot in compared.values())
-    drawn = set()
+    axes, limit = figure.subplots(), SHOWN * min(dot.mean for dot in compared.values())
     for (row, column), (mean, _, half, _) in compared.items():
         i = columns.index(column)
         y = rows.index(row) + (i + 0.5) / len(columns) * 0.7 - 0.35
         color = CURVE_COLORS[i % len(CURVE_COLORS)]
-        if column not in drawn:  # the first row
-            axes.axvline(min(mean, limit), color=color, linewidth=0.8, linestyle=":", label=column)
-            drawn.add(column)
+        if row == next(first for first, other in compared if other == column):
+            axes.axvline(min(mean, limit), color=color, linewidth=0.8, linestyle=":")
+            axes.plot([], [], "o", color=color, label=column)
         if mean > limit:
-            axes.text(1, y, f"{mean:.0f} › ", transform=axes.get_yaxis_transform(), ha="right", color=color)
+            place = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
+            axes.text(1, y, f"{mean:.0f} › ", **place, color=color, fontsize=8)
             continue
         axes.errorbar(mean, y, xerr=half, fmt="o", color=color, markersize=5, capsize=3)
         axes.annotate(f"{mean:.2f}", (mean + half, y), (8, -3), textcoords="offset points", fontsize=8)
     axes.set(yticks=range(len(rows)), yticklabels=rows, ylim=(len(rows) - 0.5, -0.5))
     axes.margins(x=0.12)
     axes.grid(axis="x", alpha=0.3)
-    bars = "; bars: 95 % of the difference from the first row" if "seed" in records[0] else ""
+    bars = "; bars: 95 % interval of the difference from the first row" if "seed" in records[0] else ""
     axes.set_xlabel(f"mean error on the test split (mm){bars}")
     figure.legend(fontsize=8, loc="outside upper center", ncols=len(columns))
     return figure
 
 
 def draw_curves(records: Records) -> Figure:
-    """Mean errors over the level of each thing that an experiment changes: a panel each, a line a `column`.
-
-    Args:
-        records: each with `curve`, `level`, `unit`, `column` and `mpe_mm`.
-    """
+    """Mean errors over the levels of each curve: a panel each, with a line for every column. A number at a
+    dot is the share of the frames that were answered, where that is not all."""
     names = names_of(records, "curve")
-    lines = -(-len(names) // PANELS)
-    figure = Figure(figsize=(16, 3.2 * lines), layout="constrained")
-    panels = figure.subplots(lines, PANELS, squeeze=False).ravel()
+    lines = -(-len(names) // 3)
+    figure = Figure(figsize=(13, 3.4 * lines), layout="constrained")
+    panels = figure.subplots(lines, 3, squeeze=False).ravel()
     for axes, name in zip(panels, names, strict=False):
         axes.set_prop_cycle(CURVE_STYLES)
         here = [record for record in records if record["curve"] == name]
         for column in names_of(records, "column"):
             points = sorted((r["level"], r["mpe_mm"]) for r in here if r["column"] == column)
             axes.plot(*np.reshape(points, (-1, 2)).T, marker="o", markersize=4, label=column)
+        for record in here:
+            if record["answered"] < 1:
+                axes.annotate(f"{record['answered']:.0%}", (record["level"], record["mpe_mm"]), fontsize=7)
         axes.set(xlabel=f"{name} ({here[0]['unit']})", ylabel="mean error (mm)", ylim=(0, None))
         axes.grid(alpha=0.3)
     for axes in panels[len(names) :]:
         axes.set_axis_off()
-    panels[0].legend(fontsize=8)
+    figure.legend(*panels[0].get_legend_handles_labels(), fontsize=8, loc="outside upper center", ncols=4)
     return figure
 
 
