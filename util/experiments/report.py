@@ -108,9 +108,9 @@ def draw_curves(records: Records) -> Figure:
         for column in names_of(records, "column"):
             points = sorted((r["level"], r["mpe_mm"]) for r in here if r["column"] == column)
             axes.plot(*np.reshape(points, (-1, 2)).T, marker="o", markersize=4, label=column)
-        for record in here:
-            if record["answered"] < 1:
-                axes.annotate(f"{record['answered']:.0%}", (record["level"], record["mpe_mm"]), fontsize=7)
+        for record in (r for r in here if r["answered"] < 1):
+            text, place = f"{record['answered']:.0%}", (record["level"], record["mpe_mm"])
+            axes.annotate(text, place, (4, 4), textcoords="offset points", fontsize=7)
         axes.set(xlabel=f"{name} ({here[0]['unit']})", ylabel="mean error (mm)", ylim=(0, None))
         axes.grid(alpha=0.3)
     for axes in panels[len(names) :]:
