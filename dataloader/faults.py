@@ -23,7 +23,7 @@ def add_faults(crop: Crop, rng: np.random.Generator, strength: float) -> Crop:
         rng: the only source of randomness.
         strength: 0 to 1, of every fault.
     """
-    if rng.random() < _UNCHANGED:
+    if strength == 0 or rng.random() < _UNCHANGED:
         return crop
     image = crop.image
     # What stands in front is seen by the same faulty camera, so it comes first.

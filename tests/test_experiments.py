@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,7 +15,8 @@ import pytest
 import torch
 
 from config import NYU_CAMERA, NYU_JOINTS
-from dataloader.base import FrameIndex, make_sample
+from dataloader.base import make_sample
+from dataloader.index import FrameIndex
 from model.awr import dense_to_joints, joints_to_dense
 from tests.helpers.nyu_folder import ball_hand, open_hand
 from tests.helpers.project import PROJECT
@@ -74,7 +76,12 @@ def index(folder):
     joints = np.stack([open_hand(CENTER), open_hand(CENTER + 30)])
     frames = [ball_hand(j) for j in joints]
     return FrameIndex(
-        joints, joints.mean(axis=1), np.stack([CUBE, CUBE]), lambda i: f"{i}.png", lambda p: frames[int(p[0])]
+        joints,
+        joints.mean(axis=1),
+        np.stack([CUBE, CUBE]),
+        np.array([b"0.png", b"1.png"]),
+        Path("."),
+        lambda path: frames[int(path.stem)],
     )
 
 
@@ -87,7 +94,7 @@ def change(index, name, level):
 @pytest.mark.parametrize("name", CURVES)
 def test_the_first_level_changes_nothing_that_a_crop_sees(index, name):
     changed, depth = change(index, name, CURVES[name].levels[0])
-    np.testing.assert_array_equal(depth, index.read_depth("0.png"))
+    np.testing.assert_array_equal(depth, index.read_depth(Path("0.png")))
     for field in ("joint_xyz", "center_xyz", "cube"):
         np.testing.assert_allclose(getattr(changed, field), getattr(index, field))
 
@@ -102,14 +109,14 @@ def test_a_larger_hand_in_a_larger_cube_is_the_same_crop(index):
     changed, depth = change(index, "hand size", 1.3)
     one, other = (
         make_sample(frame, NYU_CAMERA, i.center_xyz[0], CUBE * factor, i.joint_xyz[0], 128)
-        for i, frame, factor in ((index, index.read_depth("0.png"), 1), (changed, depth, 1.3))
+        for i, frame, factor in ((index, index.read_depth(Path("0.png")), 1), (changed, depth, 1.3))
     )
     np.testing.assert_allclose(other.image, one.image, atol=1e-5)
     np.testing.assert_allclose(other.joint_uvd, one.joint_uvd, atol=1e-5)
 
 
 def test_sensors_get_worse_on_what_they_measured(index):
-    before = index.read_depth("0.png")
+    before = index.read_depth(Path("0.png"))
     hand = before > 0
     _, noisy = change(index, "sensor noise", 5)
     assert not noisy[~hand].any()
@@ -121,7 +128,7 @@ def test_sensors_get_worse_on_what_they_measured(index):
 
 
 def test_a_slab_hides_what_is_behind_it(index):
-    before, (_, depth) = index.read_depth("0.png"), change(index, "slab in front", 40)
+    before, (_, depth) = index.read_depth(Path("0.png")), change(index, "slab in front", 40)
     center = index.center_xyz[0]
     columns = np.flatnonzero((depth != before).any(axis=0))
     assert np.ptp(columns) + 1 == pytest.approx(40 * NYU_CAMERA.fx / (center[2] - 80), abs=1.5)
@@ -129,7 +136,7 @@ def test_a_slab_hides_what_is_behind_it(index):
 
 
 def test_the_forearm_goes_and_the_hand_stays(index):
-    before, (_, depth) = index.read_depth("0.png"), change(index, "forearm seen", 0)
+    before, (_, depth) = index.read_depth(Path("0.png")), change(index, "forearm seen", 0)
     gone = (depth == 0) & (before > 0)
     assert gone.any()
     assert not (depth != before)[~gone].any()

@@ -167,7 +167,8 @@ def test_a_diverged_epoch_names_its_frames(config, dataset, tmp_path):
         link.parent.mkdir(exist_ok=True)
         link.symlink_to(dataset.index.frame_path(i))
     dataset = copy(dataset)
-    dataset.index = dataset.index._replace(frame_path=links.__getitem__)
+    names = np.array([str(link.relative_to(tmp_path)) for link in links], np.bytes_)
+    dataset.index = dataset.index._replace(folder=tmp_path, names=names)
     state = start(config, batch_size=2)
     with torch.no_grad():
         next(state.network.parameters()).fill_(torch.nan)

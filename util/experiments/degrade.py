@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dataloader.base import FrameIndex
+from dataloader.index import FrameIndex
 from util.camera import Camera
 
 SLAB_MM = 80.0  # from the centre towards the camera

@@ -13,7 +13,7 @@ import torch
 
 from config import Config
 from dataloader import build_dataset, build_index
-from dataloader.base import FrameIndex
+from dataloader.index import FrameIndex
 from util import UserError
 from util.checkpoint import RESULTS, load_network, save_checkpoint, spec_from_config, with_new_heads
 from util.device import pick_device
