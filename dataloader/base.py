@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -61,8 +62,7 @@ def make_sample(
     Args:
         depth: (H, W) frame, mm.
         camera: the camera that took it.
-        center_xyz: (3,) mm.
-        cube: (3,) mm.
+        center_xyz, cube: (3,) mm.
         joint_xyz: (J, 3) true joints, mm.
         img_size: S, edge of the crop.
         augmentation: what was drawn for this sample; None for a test sample.
@@ -97,37 +97,21 @@ def sample_from_crop(
     return Sample(*(np.ascontiguousarray(array, np.float32) for array in arrays))
 
 
+@dataclass(eq=False)
 class HandDataset(Dataset):
-    """The samples of one split.
+    """The samples of one split."""
 
-    Args:
-        index: where the frames lie.
-        camera: the camera that took them.
-        frame_size: (height, width) of its frames, pixels.
-        img_size: S, edge of the crop.
-        augment_strength: translation mm, scale, rotation degrees; None draws nothing (test).
-        seed: of the augmentation and the camera's faults.
-        cache: what frames are cut to, kept on disk; None: every frame is decoded each time.
-        rotation: how a rotation reads its pixels: linear, nearest or both.
-        sensor: strength of a camera's faults, 0 to 1.
-    """
+    index: FrameIndex
+    camera: Camera  # that took the frames
+    frame_size: tuple[int, int]  # their height and width, pixels
+    img_size: int  # S, edge of the crop
+    augment_strength: tuple[float, float, float] | None = None  # translation mm, scale, degrees; None: none
+    seed: int = 0  # of the augmentation and the camera's faults
+    cache: "CropCache | None" = None  # what frames are cut to; None: a frame is decoded each time
+    rotation: Literal["linear", "nearest", "both"] = "linear"  # how a rotation reads its pixels
+    sensor: float = 0.0  # strength of a camera's faults, 0 to 1
 
-    def __init__(
-        self,
-        index: FrameIndex,
-        camera: Camera,
-        frame_size: tuple[int, int],
-        img_size: int,
-        augment_strength: tuple[float, float, float] | None = None,
-        seed: int = 0,
-        cache: "CropCache | None" = None,
-        rotation: Literal["linear", "nearest", "both"] = "linear",
-        sensor: float = 0.0,
-    ):
-        self.index, self.camera, self.frame_size, self.img_size = index, camera, frame_size, img_size
-        self.augment_strength, self.seed, self.cache = augment_strength, seed, cache
-        self.rotation: Literal["linear", "nearest", "both"] = rotation
-        self.sensor = sensor
+    def __post_init__(self):
         # Shared memory: workers that outlive an epoch see the next one's number.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 

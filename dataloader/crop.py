@@ -89,8 +89,7 @@ def network_input(crop: Crop, farthest: float | None = None) -> np.ndarray:
         farthest: maximum of the crop before augmentation, mm; pixels that have it become background.
             None: the crop was not augmented.
 
-    Returns:
-        (1, S, S) float32.
+    Returns (1, S, S) float32.
     """
     center_z, half = crop.center_xyz[2], crop.cube[2] / 2
     farthest = crop.image.max() if farthest is None else farthest
@@ -130,13 +129,7 @@ def find_window(camera: Camera, center_xyz: np.ndarray, cube: np.ndarray, img_si
 def limit_depth(image: np.ndarray, center_z: float, cube_z: float) -> np.ndarray:
     """Nearer than the cube: onto its front face. Beyond it: no reading (docs/spec.md §2.2).
 
-    Args:
-        image: (..., W) float32, mm.
-        center_z: mm.
-        cube_z: mm.
-
-    Returns:
-        Another array of the same shape.
+    `image` (..., W) float32 mm; `center_z`, `cube_z` mm. Returns another array of the same shape.
     """
     near, far = np.float32(center_z - cube_z / 2), np.float32(center_z + cube_z / 2)
     limited = image.clip(near, far)
@@ -145,11 +138,8 @@ def limit_depth(image: np.ndarray, center_z: float, cube_z: float) -> np.ndarray
 
 
 def _nearest_sources(window: Window, edge: int, axis: int) -> tuple[np.ndarray, slice]:
-    """Full-frame pixels that the pixels of the resized window show, nearest, as OpenCV resizes.
-
-    Returns:
-        Those within the frame, whose extent along this axis is `edge`; and where they lie in the crop.
-    """
+    """Full-frame pixels that the pixels of the resized window show, nearest, as OpenCV resizes: those within
+    the frame, whose extent along this axis is `edge`; and where they lie in the crop."""
     size = window.size[axis]
     step = 1.0 / (size / (window.end[axis] - window.start[axis]))
     sources = window.start[axis] + np.floor(np.arange(size) * step).astype(np.int64)

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat, whosmat
+from scipy.io import loadmat
 
 from config import DATASETS, Config
 from dataloader.index import Frames
@@ -20,8 +20,6 @@ from util.files import read_image, read_json
 
 # Of the 36 labelled joints, those that the field evaluates, in the order of the joint names.
 EVALUATED_JOINTS = (0, 3, 6, 9, 12, 15, 18, 21, 24, 25, 27, 30, 31, 32)
-MAX_NUMBERS = 10**9  # in a label file; NYU's have 24 million
-
 KINDS_FILE = "kinds.txt"  # of a synthetic split: the kinds of each frame
 FRAME_NAME = "depth_1_{:07d}.png"
 FRAME_PATTERN = re.compile(r"depth_1_\d{7}\.png")
@@ -60,9 +58,6 @@ def _read_joints(root: Path, config: Config) -> np.ndarray:
     path = split_folder(root, config) / "joint_data.mat"
     require_labels([path], config.split, DATASETS[config.dataset].origin(root, config.split))
     try:
-        announced = {name: shape for name, shape, _ in whosmat(path)}
-        if np.prod(announced.get("joint_xyz", ()), dtype=float) > MAX_NUMBERS:
-            raise ValueError(f"it announces joint_xyz of shape {announced['joint_xyz']}")
         labels = loadmat(path, variable_names=["joint_xyz"]).get("joint_xyz")
     except Exception as error:  # scipy raises many kinds for a damaged file
         raise UserError(f"{path} cannot be read as a MATLAB file: {error}.") from error
