@@ -18,7 +18,8 @@ from util import UserError
 from util.camera import Camera
 from util.files import read_image, read_json
 
-# Of the 36 labelled joints, those that the field evaluates, in the order of the joint names.
+LABELLED_JOINTS = 36
+# Of these, those that the field evaluates, in the order of the joint names.
 EVALUATED_JOINTS = (0, 3, 6, 9, 12, 15, 18, 21, 24, 25, 27, 30, 31, 32)
 KINDS_FILE = "kinds.txt"  # of a synthetic split: the kinds of each frame
 FRAME_NAME = "depth_1_{:07d}.png"
@@ -63,10 +64,10 @@ def _read_joints(root: Path, config: Config) -> np.ndarray:
         raise UserError(f"{path} cannot be read as a MATLAB file: {error}.") from error
     if labels is None:
         raise UserError(f"{path} holds no joint_xyz: it is not NYU's label file.")
-    if labels.dtype.kind not in "fiu" or labels.shape[2:] != (36, 3) or not labels.size:
+    if labels.dtype.kind not in "fiu" or labels.shape[2:] != (LABELLED_JOINTS, 3) or not labels.size:
         raise UserError(
             f"{path}: joint_xyz holds {labels.dtype} of shape {labels.shape}, expected real numbers of shape "
-            "(cameras, frames, 36, 3)."
+            f"(cameras, frames, {LABELLED_JOINTS}, 3)."
         )
     joint_xyz = labels[0][:, EVALUATED_JOINTS].astype(np.float64)
     # Samples are float32. NaN is not below a limit either.
