@@ -106,16 +106,9 @@ def join(datasets: list[HandDataset], config: Config) -> HandDataset:
 
 def _dataset(index: FrameIndex, config: Config, augment: bool = False) -> HandDataset:
     info = DATASETS[config.dataset]
-    return HandDataset(
-        index,
-        info.camera,
-        info.frame_size,
-        config.img_size,
-        config.augment_para if augment else None,
-        config.seed,
-        rotation=config.rotation,
-        sensor=config.sensor,
-    )
+    strength = config.augment_para if augment else None
+    what = (index, info.camera, info.frame_size, config.img_size, strength, config.seed)
+    return HandDataset(*what, rotation=config.rotation, sensor=config.sensor)
 
 
 def _root(config: Config) -> Path:

@@ -63,13 +63,7 @@ def draw_augmentation(
 def apply_augmentation(
     drawn: Augmentation, crop: Crop, joint_uvd: np.ndarray, camera: Camera
 ) -> tuple[Crop, np.ndarray]:
-    """Change the crop, and the joints with it.
-
-    Args:
-        drawn: what to do.
-        crop: the crop as cut from a frame of `camera`.
-        joint_uvd: (J, 3) full-frame uvd; so is what is returned.
-    """
+    """Change a crop of `camera`'s frame as drawn, and move the joints (J, 3), full-frame uvd, with it."""
     if drawn.translate_mm is not None:
         return recrop(crop, camera, crop.center_xyz + drawn.translate_mm, crop.cube), joint_uvd
     if drawn.scale is not None:

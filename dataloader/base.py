@@ -60,8 +60,7 @@ def make_sample(
     """Crop, augment and normalise one frame (docs/spec.md §2-§4).
 
     Args:
-        depth: (H, W) frame, mm.
-        camera: the camera that took it.
+        depth: (H, W) frame of `camera`, mm.
         center_xyz, cube: (3,) mm.
         joint_xyz: (J, 3) true joints, mm.
         img_size: S, edge of the crop.

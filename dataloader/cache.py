@@ -43,13 +43,9 @@ python -m dataloader.cache --dataset nyu --split train --num_workers 4
 
 
 class CropCache:
-    """One split's records. May be sent to other processes, and be filled by many at once.
+    """One split's records, crops of edge `img_size`, in the file `cache_file` names for `path` and the split.
 
-    Args:
-        path: where it lies, without its key; in the user's cache folder where that takes no files.
-        index: the split.
-        camera: the camera that took the frames.
-        img_size: S, edge of the crop.
+    May be sent to other processes, and be filled by many at once.
     """
 
     def __init__(self, path: Path, index: FrameIndex, camera: Camera, img_size: int):

@@ -44,8 +44,7 @@ def crop_hand(
     """Cut, limit in depth, and resize to a square (docs/spec.md §2).
 
     Args:
-        depth: (H, W) depth frame, mm, 0 where nothing was measured; any integer or float dtype.
-        camera: the camera that took it.
+        depth: (H, W) frame of `camera`, mm, 0 where nothing was measured; any integer or float dtype.
         center_xyz: (3,) centre of the hand, mm.
         cube: (3,) edge lengths of the cube around it, mm.
         img_size: S, edge of the crop in pixels.

@@ -60,13 +60,7 @@ def find_frames(root: Path, config: Config) -> Frames:
 
 
 def write_submission(path: Path, index: FrameIndex, joint_xyz: np.ndarray) -> None:
-    """Write what the challenge takes: the layout of Training_Annotation.txt.
-
-    Args:
-        path: file to write.
-        index: the test frames.
-        joint_xyz: (N, 21, 3) predicted joints, mm.
-    """
+    """Write the test frames' predicted joints (N, 21, 3), mm, in the layout of Training_Annotation.txt."""
     with atomic_write(path) as temporary, temporary.open("w") as file:
         for i, joints in enumerate(joint_xyz):
             numbers = "\t".join(f"{value:.4f}" for value in joints.ravel())

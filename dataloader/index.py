@@ -81,11 +81,9 @@ def attach_centers(
 
     Args:
         frames: what was found.
-        path: the file of centres.
+        path, points: the file of centres and its format.
         how_to_make: the command that makes it, for the error when it is missing.
-        points: its format.
-        camera: of the data set.
-        frame_size: (height, width) of its frames, pixels.
+        camera, frame_size: of the data set; (height, width) pixels.
         training: whether the split is trained on.
     """
     if not path.is_file():
@@ -119,7 +117,7 @@ def _require_frames(frames: Frames, valid: np.ndarray, path: Path) -> None:
     file does not exist."""
     names = [os.fsdecode(name) for name in frames.names.tolist()]
     found = {
-        os.path.join(below, file)
+        f"{below}/{file}".lstrip("/")
         for below in {os.path.dirname(name) for name in names}
         if (frames.folder / below).is_dir()
         for file in os.listdir(frames.folder / below)

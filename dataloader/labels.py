@@ -32,9 +32,8 @@ def read_label_files(
         counted: the first line of a file is the number of lines that follow.
         z_sign: -1 where the file's z points towards the camera; the result's is positive.
 
-    Returns:
-        (N,) records with `joint` (J, 3) float32 mm and, where named, `name`: read-only and memory-mapped
-        where a cache can be written.
+    Returns (N,) records with `joint` (J, 3) float32, as in the files, and, where named, `name`: read-only
+    and memory-mapped where a cache can be written.
     """
     name = [("name", f"S{NAME_BYTES}")] if named else []
     row = np.dtype([*name, ("joint", np.float32, (num_joints, 3))])
