@@ -10,7 +10,7 @@ import numpy as np
 
 from config import DATASETS, Config
 from dataloader import msra
-from dataloader.base import HandDataset
+from dataloader.dataset import HandDataset
 from dataloader.index import FrameIndex, Frames, attach_centers, concatenate
 from util import UserError
 from util.points import parse_format

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from config import Config
 from dataloader import build_dataset
-from dataloader.base import HandDataset, init_worker
+from dataloader.dataset import HandDataset, init_worker
 from dataloader.index import FrameIndex, fingerprint
 from dataloader.labels import cache_file, remove_other_keys
 from util import UserError

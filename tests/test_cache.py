@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader
 
 from config import NYU_CAMERA, Config
 from dataloader import build_dataset
-from dataloader.base import HandDataset
 from dataloader.cache import CropCache
+from dataloader.dataset import HandDataset
 from dataloader.index import FrameIndex
 from tests.helpers.nyu_folder import ball_hand, open_hand, write_nyu_folder
 
@@ -250,7 +250,7 @@ def test_the_command_fills_what_is_missing(config, run_script):
 @pytest.mark.slow
 def test_a_build_that_is_killed_goes_on(config):
     code = (
-        "import time; from dataloader import cache; from dataloader.base import HandDataset; "
+        "import time; from dataloader import cache; from dataloader.dataset import HandDataset; "
         "from util.cli import run; fill = HandDataset.fill_cache; "
         "HandDataset.fill_cache = lambda self, i: fill(self, i) if i < 4 else time.sleep(60); "
         "run(cache.main, '', cache.CacheSettings)"

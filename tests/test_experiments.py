@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from config import NYU_CAMERA, NYU_JOINTS
-from dataloader.base import make_sample
+from dataloader.dataset import make_sample
 from dataloader.index import FrameIndex
 from model.awr import dense_to_joints, joints_to_dense
 from tests.helpers.nyu_folder import ball_hand, open_hand

@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader
 from config import DATASETS, NYU_CAMERA, Config
 from dataloader import build_dataset
 from dataloader.augment import Augmentation, draw_augmentation
-from dataloader.base import make_sample
 from dataloader.crop import crop_hand, find_window, limit_depth, network_input
+from dataloader.dataset import make_sample
 from dataloader.nyu import read_depth
 from tests.helpers.nyu_folder import ball_hand, encode_depth, open_hand, write_nyu_folder
 from util.camera import Camera, crop_to_uvd, uvd_to_crop

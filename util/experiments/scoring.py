@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from config import Config
 from dataloader import build_dataset, build_index
-from dataloader.base import HandDataset
+from dataloader.dataset import HandDataset
 from dataloader.index import select
 from model.awr import dense_to_joints
 from util.checkpoint import ModelSpec, load_or_init_network
