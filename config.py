@@ -22,7 +22,6 @@ class DataSettings:
     img_size: int = 128  # edge of the depth crop, pixels; what the published weights were trained on
     cube: tuple[float, float, float] | None = None  # edges of the cropped volume, mm; None: the data set's
     centers_format: str = "xyz"  # of files of centres: xyz or uvd; x-yz: other sign of y; xyz_m: metres
-    center_noise: float | None = None  # mm an axis, spread of crops; None: 0, for target center CENTER_NOISE
     sensor: float = 0.0  # 0 to 1, strength of a camera's faults put into crops, train.py's and test.py's
     batch_size: int = 32  # frames a step
     num_workers: int = 2  # processes that prepare samples beside the network; 0: none
@@ -33,7 +32,6 @@ class DataSettings:
 class NetworkSettings:
     """Which network, its weights, and how it is computed."""
 
-    target: Literal["joints", "center"] = "joints"  # center: one joint, the mean of all; crops are wider
     net: str = "resnet_18"  # resnet_18, resnet_50, resnet_101, resnet_152, or hourglass_N
     downsample: Literal[1, 2, 4] = 2  # crop edge / edge of the dense maps; an hourglass has 2
     kernel_size: float | None = None  # K of the closeness, in half cubes; None: the network's own
@@ -90,7 +88,7 @@ MAX_IMG_SIZE = 1024  # pixels; a larger crop is a mistyped one, and would fill t
 AT_LEAST_ONE = ("batch_size", "max_epoch", "step", "log_every")
 POSITIVE = ("kernel_size", "lr", "cube")
 NOT_NEGATIVE = (
-    *("num_workers", "seed", "center_noise", "augment_para", "weight_decay", "warmup_epochs", "dense_weight"),
+    *("num_workers", "seed", "augment_para", "weight_decay", "warmup_epochs", "dense_weight"),
     *("coord_weight", "dense_epochs", "clip_grad", "ema", "bn_batches", "save_minutes"),
 )
 
@@ -118,19 +116,14 @@ class Config(TrainingSettings, ScoringSettings, NetworkSettings, DataSettings):
                 f"img_size is {self.img_size}: the networks halve it 5 times, use a multiple of 32 "
                 f"up to {MAX_IMG_SIZE}."
             )
-        if self.cache and (self.center_noise or (self.target == "center" and self.center_noise is None)):
-            raise UserError(
-                "cache keeps crops around fixed centres and center_noise moves them: leave one of them out."
-            )
         if self.split == "val_hard" and self.dataset != "synth":
             raise UserError(f"{self.dataset} has no split val_hard: it is one of synth.")
         if self.test_subject != "all" and not 0 <= self.test_subject <= 8:
             raise UserError(f"test_subject is {self.test_subject}: use 0 to 8, or all.")
-        info, center = DATASETS[self.dataset], self.target == "center"
+        info = DATASETS[self.dataset]
         return replace(
             self,
-            cube=self.cube or tuple(edge * (CENTER_CUBE if center else 1) for edge in info.cube),
-            center_noise=self.center_noise if self.center_noise is not None else CENTER_NOISE * center,
+            cube=self.cube or info.cube,
             kernel_size=self.kernel_size or find_network(self.net).kernel_size,
             max_epoch=self.max_epoch or info.max_epoch,
             step=self.step or info.step,
@@ -141,18 +134,14 @@ class Config(TrainingSettings, ScoringSettings, NetworkSettings, DataSettings):
     def default_output_dir(self) -> str:
         """Where results go if nothing else is said."""
         fold = (f"P{self.test_subject}",) if DATASETS[self.dataset].subject_scales else ()
-        network = ("center_" if self.target == "center" else "") + self.net
         # Not where a network of ours leaves its own predictions.
-        folder = f"scored_{Path(self.predictions).stem}" if self.predictions else network
+        folder = f"scored_{Path(self.predictions).stem}" if self.predictions else self.net
         return str(Path("output", self.dataset, folder, *fold))
 
     @property
     def info(self) -> "DatasetInfo":
-        """The data set's row; with one joint where the target is the centre."""
-        info = DATASETS[self.dataset]
-        if self.target == "joints":
-            return info
-        return replace(info, joint_names=("center",), chains=((0,),))
+        """The data set's row."""
+        return DATASETS[self.dataset]
 
 
 def check_numbers(
@@ -292,11 +281,6 @@ DATASETS = {
         source="the HANDS 2017 challenge is at http://icvl.ee.ic.ac.uk/hands17/challenge",
     ),
 }
-
-# A network that refines centres sees rough ones: it needs a wider crop to find the hand in, and learns from
-# crops that miss it by as much as a centre from depth does.
-CENTER_CUBE = 4 / 3  # of the data set's cube
-CENTER_NOISE = 40.0  # mm; networks for the joints get none
 
 
 class NetworkInfo(NamedTuple):

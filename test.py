@@ -12,7 +12,7 @@ from util import UserError
 from util.cli import run
 
 if TYPE_CHECKING:
-    from dataloader.base import HandDataset
+    from dataloader.dataset import HandDataset
     from util.plots import Tile
 
 FIGURES = ("pck", "success", "joints", "gallery", "comparison")

@@ -1,6 +1,5 @@
 """Data sets by name: settings in, an index of labelled frames or prepared samples out."""
 
-import errno
 import sys
 from dataclasses import replace
 from importlib import import_module
@@ -11,63 +10,61 @@ import numpy as np
 
 from config import DATASETS, Config
 from dataloader import msra
-from dataloader.base import FrameIndex, HandDataset
-from dataloader.cache.crop_cache import CropCache
-from dataloader.index import Frames, attach_centers, concatenate, user_cache
+from dataloader.dataset import HandDataset
+from dataloader.index import FrameIndex, Frames, attach_centers, concatenate
 from util import UserError
 from util.points import parse_format
 
 
 def layout_of(config: Config) -> ModuleType:
-    """The module that reads the data set's files: `split_folder`, `find_frames` and `read_labels`."""
+    """The module that reads the data set's files: `split_folder` and `find_frames`."""
     return import_module(f"{__name__}.{DATASETS[config.dataset].layout}")
 
 
 def find_frames(config: Config) -> Frames:
-    """Find the frames and labels of `config.split` of `config.dataset`, without their centres.
-
-    Raises:
-        FileNotFoundError, UserError: in one sentence, if the data set is not there or damaged.
-    """
+    """Find the frames and labels of `config.split` of `config.dataset`, without their centres."""
     for part in missing_parts(config):
         print(f"warning: {part} is missing: only a part of the split is used.", file=sys.stderr)
     return layout_of(config).find_frames(_root(config), config)
 
 
 def build_index(config: Config) -> FrameIndex:
-    """Find the frames, labels and centres of `config.split` of `config.dataset`.
-
-    Raises:
-        FileNotFoundError, UserError: see `find_frames`; also if the centres are missing or do not match.
-    """
-    frames = find_frames(config)
-    if config.centers:
-        frames = frames._replace(center_path=Path(config.centers))
-    fold = f" --test_subject {config.test_subject}" if DATASETS[config.dataset].subject_scales else ""
-    # hands17's val takes its centres from among those of train.
-    split = "train" if frames.center_path.name.startswith("center_train") else config.split
+    """Find the frames, labels and centres of `config.split` of `config.dataset`."""
+    if config.test_subject == "all":
+        raise UserError("--test_subject all is nine folds for test.py: choose one of 0 to 8 here.")
+    frames, info, subject = find_frames(config), DATASETS[config.dataset], config.test_subject
+    fold, flag = (f"{subject}_", f" --test_subject {subject}") if info.subject_scales else ("", "")
+    # Named as the released code and V2V-PoseNet do.
+    path = Path(config.centers or _root(config) / f"center_{frames.center_split}_{fold}refined.txt")
     make_centers = (
         f"python -m util.inference.centers --dataset {config.dataset} --data_dir {config.data_dir} "
-        f"--split {split}{fold} --method depth --out {frames.center_path}"
+        f"--split {frames.center_split}{flag} --method depth --out {path}"
     )
-    points = parse_format(config.centers_format)
-    index = attach_centers(frames, config.split, make_centers, points, DATASETS[config.dataset].camera)
-    return index._replace(joint_xyz=_targets(index.joint_xyz, config))
+    points, training = parse_format(config.centers_format), config.split == "train"
+    return attach_centers(frames, path, make_centers, points, info.camera, info.frame_size, training)
 
 
 def build_dataset(config: Config, augment: bool = False) -> HandDataset:
-    """The samples of `config.split`, augmented or not, and cached if `config.cache`.
+    """The samples of `config.split`, augmented or not, and cached if `config.cache`."""
+    dataset = _dataset(build_index(config), config, augment)
+    if config.cache:
+        from dataloader.cache import CropCache
 
-    Raises:
-        FileNotFoundError, UserError, OSError: see `build_index` and `CropCache`.
-    """
-    index = build_index(config)
-    return _dataset(index, config, augment, _open_cache(index, config) if config.cache else None)
+        fold = f"_{config.test_subject}" if DATASETS[config.dataset].subject_scales else ""
+        path = _root(config) / f"crops_{config.split}{fold}_{config.img_size}.bin"
+        dataset.cache = CropCache(path, dataset.index, dataset.camera, config.img_size)
+    return dataset
 
 
 def read_labels(config: Config) -> np.ndarray:
     """True joints of every frame of the split, (N, J, 3) mm, without looking for frames or centres."""
-    return _targets(layout_of(config).read_labels(_root(config), config), config)
+    joint_xyz = find_frames(config).joint_xyz
+    if np.isnan(joint_xyz[0]).all():
+        raise UserError(
+            f"The labels of {config.dataset}'s {config.split} frames are withheld: run a network instead, "
+            "test.py then writes the submission file."
+        )
+    return joint_xyz
 
 
 def read_kinds(config: Config) -> list[tuple[str, ...]]:
@@ -86,10 +83,6 @@ def folds(config: Config) -> list[Config]:
     """The settings of every fold: one, or with `test_subject` all one for each subject that is there.
 
     In `load_model` a fold's subject stands for `{subject}`.
-
-    Raises:
-        UserError: if one checkpoint is named for all folds, or subjects are left out of a data set
-            that has none.
     """
     if config.test_subject != "all":
         return [config]
@@ -111,42 +104,11 @@ def join(datasets: list[HandDataset], config: Config) -> HandDataset:
     return _dataset(concatenate([dataset.index for dataset in datasets]), config)
 
 
-def _dataset(
-    index: FrameIndex, config: Config, augment: bool = False, cache: CropCache | None = None
-) -> HandDataset:
-    return HandDataset(
-        index,
-        DATASETS[config.dataset].camera,
-        DATASETS[config.dataset].frame_size,
-        config.img_size,
-        config.augment_para if augment else None,
-        config.seed,
-        cache,
-        config.center_noise,
-        config.rotation,
-        config.sensor,
-    )
-
-
-def _open_cache(index: FrameIndex, config: Config) -> CropCache:
-    """The cache of a split's crops, created where none is: beside the data set or, where that cannot be
-    written, in the user's cache folder."""
-    root, info = _root(config), DATASETS[config.dataset]
-    fold = f"_{config.test_subject}" if info.subject_scales else ""
-    name = f"crops_{config.split}{fold}_{config.img_size}.bin"
-    depth_dtype = index.read_depth(index.frame_path(0)).dtype
-    arguments = (len(index.joint_xyz), config.img_size, info.camera, depth_dtype)
-    try:
-        return CropCache(root / name, *arguments)
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
-        return CropCache(user_cache(root) / name, *arguments)
-
-
-def _targets(joint_xyz: np.ndarray, config: Config) -> np.ndarray:
-    """What is predicted: (N, J, 3) joints, or as one joint their mean."""
-    return joint_xyz if config.target == "joints" else joint_xyz.mean(axis=1, keepdims=True)
+def _dataset(index: FrameIndex, config: Config, augment: bool = False) -> HandDataset:
+    info = DATASETS[config.dataset]
+    strength = config.augment_para if augment else None
+    what = (index, info.camera, info.frame_size, config.img_size, strength, config.seed)
+    return HandDataset(*what, rotation=config.rotation, sensor=config.sensor)
 
 
 def _root(config: Config) -> Path:

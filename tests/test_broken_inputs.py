@@ -126,7 +126,7 @@ FILES = {
     "labels of objects": (
         lambda f: f.save_labels(np.full((3, FRAMES, 36, 3), "7", object)),
         (),
-        "joint_xyz holds object, expected real numbers",
+        "joint_xyz holds object of shape",
     ),
     "labels of one frame too many": (
         lambda f: f.save_labels(np.full((3, FRAMES + 1, 36, 3), 700.0)),
@@ -140,10 +140,10 @@ FILES = {
     "centre of two numbers": (
         lambda f: f.save_center("1 2"),
         (),
-        "line 2 has 2 numbers, expected 3: it is the centre of",
+        "line 2 has 2 numbers, expected 3",
     ),
     "centre is a word": (lambda f: f.save_center("1 2 far"), (), "line 2 holds 'far'"),
-    "centre is NaN": (lambda f: f.save_center("1 2 nan"), (), "0000002.png"),
+    "centre is NaN": (lambda f: f.save_center("1 2 nan"), (), "line 2 holds nan"),
     "centre behind the camera": (lambda f: f.save_center("0 0 -700"), (), "depth_1_0000002.png"),
     "centre misses the frame": (lambda f: f.save_center("5000 0 700"), (), "0000002.png: the crop window"),
     "centre in metres": (lambda f: f.save_center("0 0 1e9"), (), "smaller than a pixel"),
@@ -151,7 +151,7 @@ FILES = {
     "a frame misnamed": (
         lambda f: f.frame.rename(f.frame.with_name("depth_1_0000009.png")),
         (),
-        "0000002.png is missing",
+        "the first label without a frame is that of",
     ),
     "a frame of another camera": (
         lambda f: cv2.imwrite(str(f.frame), np.full((240, 320, 3), 2, np.uint8)),

@@ -45,7 +45,7 @@ SHORTER = {
     "--no_compile --ema 0",
     "test.py": "--num_workers 0 --device cpu",
     "demo.py": "--frames 2 --device cpu",
-    "dataloader.cache": "--workers 1",
+    "dataloader.cache": "--num_workers 0",
     "dataloader.synthetic": f"--frames 2 --num_workers 1 --bank {BUNDLED}",
     "util.benchmark": "--rows head_decode --repeats 1",
     "util.inference.centers": "--workers 1",

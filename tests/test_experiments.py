@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from config import NYU_CAMERA
-from dataloader.base import make_sample
+from dataloader.dataset import make_sample
 from model.awr import dense_to_joints, joints_to_dense, read_votes
 from tests.helpers.nyu_folder import ball_hand, open_hand
 from tests.helpers.project import PROJECT

@@ -310,14 +310,6 @@ def test_a_killed_worker_ends_in_one_sentence(tmp_path):
     assert "Traceback" not in complaint
 
 
-def test_a_user_without_a_home_needs_none(monkeypatch, tmp_path):
-    from dataloader.index import user_cache
-
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr("pathlib.Path.home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
-    assert user_cache(tmp_path / "a").name
-
-
 # What lies in a folder.
 
 

@@ -16,7 +16,7 @@ import torch
 
 from config import DATASETS, find_network
 from dataloader.augment import Augmentation
-from dataloader.base import make_sample
+from dataloader.dataset import make_sample
 from model import build_network
 from model.awr import dense_to_joints, joints_to_dense
 from model.loss import awr_loss, huber

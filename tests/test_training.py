@@ -10,7 +10,7 @@ from torch.utils.data import default_collate
 
 from config import Config
 from dataloader import build_dataset
-from dataloader.base import HandDataset, Sample
+from dataloader.dataset import HandDataset, Sample
 from tests.helpers import small_training
 from tests.helpers.small_training import BY_HEART, learn_by_heart
 from tests.helpers.sphere_hands import write_sphere_hands
@@ -167,7 +167,8 @@ def test_a_diverged_epoch_names_its_frames(config, dataset, tmp_path):
         link.parent.mkdir(exist_ok=True)
         link.symlink_to(dataset.index.frame_path(i))
     dataset = copy(dataset)
-    dataset.index = dataset.index._replace(frame_path=links.__getitem__)
+    names = np.array([str(link.relative_to(tmp_path)) for link in links], np.bytes_)
+    dataset.index = dataset.index._replace(folder=tmp_path, names=names)
     state = start(config, batch_size=2)
     with torch.no_grad():
         next(state.network.parameters()).fill_(torch.nan)

@@ -82,11 +82,8 @@ def check_spec(path: str, spec: ModelSpec, config: Config) -> None:
     Raises:
         UserError: if it predicts something else.
     """
-    if spec.target != config.target:
-        raise UserError(
-            f"{path} is a network for the {spec.target}: use --target {spec.target}, "
-            f"or a checkpoint for the {config.target}."
-        )
+    if spec.target != "joints":
+        raise UserError(f"{path} is a network for the {spec.target}: use a checkpoint for the joints.")
     other_joints = _describe_other_joints(spec, config)
     if other_joints:
         raise UserError(f"{path} {other_joints}.")
@@ -118,7 +115,7 @@ def _describe_other_joints(spec: ModelSpec, config: Config) -> str:
     if spec.num_joints != len(names):
         return f"predicts {spec.num_joints} joints, data set {config.dataset} has {len(names)}"
     own = DATASETS.get(spec.dataset)
-    if own is None or spec.target != "joints" or config.target != "joints" or own.joint_names == names:
+    if own is None or spec.target != "joints" or own.joint_names == names:
         return ""
     return f"predicts the joints of {spec.dataset}, data set {config.dataset} has others"
 
@@ -150,15 +147,14 @@ def spec_from_config(config: Config) -> ModelSpec:
         config.kernel_size,
         config.dataset,
         config.img_size,
-        config.target,
+        "joints",
         None if config.cube == default_cube else config.cube,
     )
 
 
 def shipped_weights(config: Config) -> str:
     """Path of the weights in results/ for the settings' network and data set, empty where none are."""
-    center = "center_" if config.target == "center" else ""
-    path = RESULTS / f"{center}{config.net}_{config.dataset}.pth"
+    path = RESULTS / f"{config.net}_{config.dataset}.pth"
     return str(path) if path.is_file() else ""
 
 
@@ -253,7 +249,7 @@ def spec_from_dict(content: dict[str, Any]) -> ModelSpec:
     if spec.cube is not None and not (len(spec.cube) == 3 and all(map(_is_number, spec.cube))):
         raise TypeError(f"its cube is {spec.cube}, expected three edges in mm")
     try:  # checked like settings, before anything is built
-        names = ("net", "downsample", "kernel_size", "img_size", "target", "cube")
+        names = ("net", "downsample", "kernel_size", "img_size", "cube")
         Config(**{name: getattr(spec, name) for name in names}).resolved()
     except UserError as error:
         raise TypeError(str(error).rstrip(".")) from error

@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from config import DATASETS, Config, DatasetInfo, DataSettings, NetworkSettings
 from dataloader import build_dataset
-from dataloader.base import HandDataset, Sample
+from dataloader.dataset import HandDataset, Sample
 from dataloader.nyu import FRAME_NAME, read_depth, read_kinds, recorded_camera
 from model.awr import SOFTMAX_TEMPERATURE, dense_to_joints, joints_to_dense
 from util import UserError

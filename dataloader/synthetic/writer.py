@@ -24,7 +24,7 @@ import scipy.io
 import torch
 from tqdm import tqdm
 
-from dataloader.base import init_worker
+from dataloader.dataset import init_worker
 from dataloader.nyu import FRAME_NAME, KINDS_FILE
 from dataloader.synthetic.hand.bank import BUNDLED, HandBank, Shapes
 from dataloader.synthetic.hand.skeleton import HandShape

@@ -13,7 +13,7 @@ from torch.utils.data import default_collate
 
 from config import Config
 from dataloader import build_dataset
-from dataloader.base import HandDataset, Sample
+from dataloader.dataset import HandDataset, Sample
 from model.loss import awr_loss
 from util import UserError
 from util.benchmark import baseline

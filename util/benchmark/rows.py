@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from dataloader import build_dataset
-from dataloader.cache.crop_cache import CropCache
+from dataloader.cache import CropCache
 from dataloader.crop import crop_hand, network_input
 from model.awr import dense_to_joints, joints_to_dense
 from util.benchmark import baseline
@@ -77,7 +77,7 @@ def loading_rows(config: BenchmarkConfig) -> Iterator[Row]:
         deque(DataLoader(frames, BATCH, num_workers=config.num_workers, **options), maxlen=0)
 
     with tempfile.TemporaryDirectory() as folder:  # the cache is filled by the runs that are not timed
-        cached.cache = CropCache(Path(folder, "crops.bin"), len(paths), size, camera, depths[0].dtype)
+        cached.cache = CropCache(Path(folder, "crops.bin"), index, camera, size)
         pairs = {"crop": (plain_crop, our_crop), "cached_sample": (decoded.__getitem__, cached.__getitem__)}
         for name, ways in pairs.items():
             if config.wants(name):

@@ -53,7 +53,6 @@ class ExportSettings:
     dataset: str = "synth"  # whose joints the network predicts
     data_dir: str = "data"  # folder that holds the data sets; read for int8 alone
     net: str = "resnet_18"  # resnet_18, resnet_50, resnet_101, resnet_152, or hourglass_N
-    target: Literal["joints", "center"] = "joints"  # what it predicts
     downsample: Literal[1, 2, 4] = 2  # crop edge / edge of the dense maps
     kernel_size: float | None = None  # K of the closeness, in half cubes; None: the network's own
     img_size: int = 128  # edge of its crops, pixels

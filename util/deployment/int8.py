@@ -9,7 +9,7 @@ import numpy as np
 
 from config import Config
 from dataloader import build_dataset
-from dataloader.base import HandDataset
+from dataloader.dataset import HandDataset
 from util.deployment.graph import require
 from util.device import has_vnni
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from config import Config
 from dataloader import build_dataset, build_index
-from dataloader.base import HandDataset, make_sample
-from dataloader.index import FrameIndex, select
+from dataloader.dataset import HandDataset, make_sample
+from dataloader.index import fingerprint, select
 from model.awr import dense_to_joints, read_votes
 from util.camera import crop_to_uvd
 from util.checkpoint import RESULTS, ModelSpec, load_or_init_network
@@ -53,7 +53,7 @@ class Case(NamedTuple):
 def training_cases(config: ExperimentConfig) -> list[Case]:
     """Every variant with the first seed, then with the next: what is stopped early is of use."""
     splits = [build_index(config.run_config({"split": split})) for split in ("train", "test")]
-    data, frames = [hash_index(index) for index in splits], len(splits[0].joint_xyz)
+    data, frames = [fingerprint(index) for index in splits], len(splits[0].joint_xyz)
     cases = []
     for seed in range(config.seeds):
         for (row, column), changes in EXPERIMENTS[config.name][1].items():
@@ -70,7 +70,7 @@ def scoring_cases(config: ExperimentConfig) -> list[Case]:
         weights = RESULTS / f"{net}_synth.pth"
         require_file(weights, f"the weights of {net} that come with the project")
         run = Config(**config.shared | {"num_workers": 0}, net=net, load_model=str(weights)).resolved()
-        known = {"data": hash_index(build_index(run)), "weights": sha256(weights), "frames": config.frames}
+        known = {"data": fingerprint(build_index(run)), "weights": sha256(weights), "frames": config.frames}
         for curve in curves:
             labels = {"net": net, "curve": curve} if curve else {"column": net}
             key = _key(run, **known, curve=curve and [curve, *CURVES[curve].levels])
@@ -82,17 +82,6 @@ def _key(run: Config, **more: Any) -> dict[str, Any]:
     """All that a case's numbers depend on."""
     settings = {name: value for name, value in asdict(run).items() if name not in ELSEWHERE}
     return settings | more | {"device": pick_device(run.device).type, "ways": list(AGGREGATIONS)}
-
-
-def hash_index(index: FrameIndex) -> str:
-    """What tells a split from others: the hash of its labels, and of its frames' names, sizes and times."""
-    digest = hashlib.sha256()
-    for array in (index.joint_xyz, index.center_xyz, index.cube):
-        digest.update(np.ascontiguousarray(array))
-    for path in map(index.frame_path, range(len(index.joint_xyz))):
-        status = path.stat()
-        digest.update(repr((path.name, status.st_size, status.st_mtime_ns)).encode())
-    return digest.hexdigest()
 
 
 def train_and_score(config: Config, folder: Path) -> Records:

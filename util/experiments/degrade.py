@@ -6,7 +6,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from dataloader.base import HandDataset
+from dataloader.dataset import HandDataset
 from util.camera import Camera
 
 SLAB_MM = 80.0  # from the centre towards the camera

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from config import Config, check_numbers
 from dataloader import find_frames
-from dataloader.base import init_worker, read_sized
+from dataloader.dataset import init_worker, read_sized
 from dataloader.index import Frames
 from util import UserError
 from util.camera import Camera

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from config import Config
-from dataloader.base import HandDataset, Sample, init_worker
+from dataloader.dataset import HandDataset, Sample, init_worker
 from model.awr import dense_to_joints
 from util import UserError
 from util.camera import Camera, crop_to_uvd

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dataloader.base import HandDataset
+from dataloader.dataset import HandDataset
 from util.files import remove_leftovers
 from util.plots import draw_gallery, pick_tiles, save_training_curves
 from util.training.engine import Evaluation, StepMeans

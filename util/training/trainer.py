@@ -9,7 +9,7 @@ from pathlib import Path
 
 from config import DATASETS, Config
 from dataloader import build_dataset
-from dataloader.base import HandDataset
+from dataloader.dataset import HandDataset
 from util import UserError
 from util.checkpoint import init_network, load_network, load_or_init_network, spec_from_config
 from util.device import usable_precision
