@@ -182,7 +182,7 @@ PREDICTIONS = {
     "a frame too few": (lambda f: f.save_prediction("700 " * 42), "has 2 frames, the labels have 3"),
     "a line too short": (lambda f: f.save_prediction("700 " * 41), "line 2 has 41 numbers, expected 42"),
     "a word": (lambda f: f.save_prediction("700 " * 41 + "x"), "line 2 holds 'x'"),
-    "a NaN": (lambda f: f.save_prediction("700 " * 41 + "nan"), "line 2 holds nan"),
+    "a NaN": (lambda f: f.save_prediction("700 " * 41 + "nan"), "line 2 holds 'nan'"),
 }
 
 SETTINGS = {

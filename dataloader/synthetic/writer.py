@@ -141,7 +141,7 @@ def _is_complete(settings: SplitSettings, folder: Path) -> bool:
     """Whether the split is there already, made with these settings; UserError if it was made with others."""
     record_file = folder / "generator.json"
     if not record_file.exists():
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and any(path.name != ".lock" for path in folder.iterdir()):
             raise UserError(f"{folder} holds files that this command did not make: give another --out.")
         return False
     found = read_json(record_file)
