@@ -1,5 +1,6 @@
 """Every broken input ends in one sentence and exit code 2, and leaves nothing half-written behind."""
 
+import io
 import json
 import os
 import shutil
@@ -19,9 +20,11 @@ from scipy.io import savemat
 from config import NYU_CAMERA, Config
 from tests.helpers.nyu_folder import ball_hand, encode_depth, open_hand, write_nyu_folder
 from tests.helpers.project import PROJECT
+from util import UserError
 from util.checkpoint import ModelSpec, save_checkpoint
-from util.cli import run
-from util.files import atomic_write
+from util.cli import parse_settings, run
+from util.device import pick_device
+from util.files import atomic_write, locked_folder
 
 FRAMES = 3
 
@@ -290,6 +293,54 @@ def test_a_mistyped_flag_is_a_sentence_on_any_terminal():
     assert "--epochs" in ran.stderr
     assert ran.stderr.endswith("; --help lists the settings.\n")
     assert ran.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_a_mistyped_flag_comes_with_the_likely_one(monkeypatch, encoding):
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding))
+    expected = "--load_modle, a. Perhaps you meant --load_model; --help lists the settings."
+    with pytest.raises(UserError, match=f"^Unrecognized options: {expected}$"):
+        parse_settings(["--load_modle", "a"], "Test.", Config)
+
+
+def test_help_keeps_example_lines(capsys):
+    with pytest.raises(SystemExit):
+        parse_settings(["--help"], "Do.\n\npython a.py --one\npython a.py --two\n", Config)
+    assert "\n  python a.py --one\n  python a.py --two\n" in capsys.readouterr().out
+
+
+def test_auto_takes_the_gpu_of_a_mac(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto").type == "cpu"
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    with pytest.raises(UserError, match="'mps' is not available here"):  # this machine is none
+        pick_device("auto")
+
+
+LOCKING = """
+import os, sys, time
+from pathlib import Path
+from util.files import locked_folder
+with locked_folder(Path(sys.argv[1])):
+    if os.fork() == 0:
+        print("locked", flush=True)
+    time.sleep(30)
+"""
+
+
+def test_a_lock_ends_with_its_process_although_a_worker_lives(tmp_path):
+    command = [sys.executable, "-c", LOCKING, str(tmp_path)]
+    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, start_new_session=True) as process:
+        try:
+            assert process.stdout.readline() == b"locked\n"
+            with pytest.raises(UserError, match="Another run writes into"), locked_folder(tmp_path):
+                pass
+            process.kill()
+            process.wait()
+            with locked_folder(tmp_path):
+                pass
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_a_terminated_script_leaves_nothing_half_written(monkeypatch, capsys, tmp_path):

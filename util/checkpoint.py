@@ -127,16 +127,12 @@ def check_spec(path: str, spec: ModelSpec, config: Config) -> None:
 
 def _print_differences(path: str, spec: ModelSpec, wanted: ModelSpec, training: bool) -> None:
     """Say where a checkpoint and the settings differ, and which of them counts."""
-    own = "the data set's own"
+    ours, own = ("dataset", "img_size", "cube") if training else ("dataset",), "the data set's own"
     for name, value in spec._asdict().items():
         other = getattr(wanted, name)
-        if value == other or (name == "cube" and value is None):
-            continue
-        if name == "dataset" or (training and name in ("img_size", "cube")):
-            outcome = f"it is {'trained' if training else 'scored'} on"
-        else:
-            outcome = "this wins over"
-        print(f"{path} was trained with {name} {value}: {outcome} {other or own}.")
+        if value != other and (name != "cube" or value is not None):
+            outcome = f"it is {'trained' if training else 'scored'} on" if name in ours else "this wins over"
+            print(f"{path} was trained with {name} {value}: {outcome} {other or own}.")
 
 
 def _describe_other_joints(spec: ModelSpec, config: Config) -> str:
@@ -147,9 +143,9 @@ def _describe_other_joints(spec: ModelSpec, config: Config) -> str:
     names, own = config.info.joint_names, DATASETS.get(spec.dataset)
     if spec.num_joints != len(names):
         return f"predicts {spec.num_joints} joints, data set {config.dataset} has {len(names)}"
-    if own is None or own.joint_names == names:
-        return ""
-    return f"predicts the joints of {spec.dataset}, data set {config.dataset} has others"
+    if own is not None and own.joint_names != names:
+        return f"predicts the joints of {spec.dataset}, data set {config.dataset} has others"
+    return ""
 
 
 def with_new_heads(trained: nn.Module, config: Config) -> nn.Module:

@@ -80,11 +80,8 @@ def pick_tiles(
 def save_pck_curve(path: Path, rows: dict[str, Metrics]) -> None:
     """Share of joints within a distance, one curve per entry of `rows`."""
     figure = Figure(figsize=(6, 4.5), layout="constrained")
-    axes = figure.subplots()
-    _prepare(axes, "share of joints within distance", PCK_THRESHOLDS_MM[-1])
-    for name, metrics in rows.items():
-        axes.plot(PCK_THRESHOLDS_MM, metrics.pck, label=f"{plain(name)}: AUC {metrics.auc:.4f}")
-    axes.legend(fontsize=8)
+    curves = {f"{name}: AUC {metrics.auc:.4f}": metrics.pck for name, metrics in rows.items()}
+    _draw_shares(figure.subplots(), PCK_THRESHOLDS_MM, curves, "share of joints within distance")
     save_figure(figure, path)
 
 
@@ -113,17 +110,18 @@ def save_comparison(path: Path, rows: dict[str, Metrics], joint_names: tuple[str
 
 def _draw_success(panels: Sequence[Axes], rows: dict[str, Metrics]) -> None:
     for axes, joint in zip(panels, ("worst", "mean"), strict=True):
-        _prepare(axes, f"share of frames, {joint} joint within distance", SUCCESS_THRESHOLDS_MM[-1])
-        for name, metrics in rows.items():
-            label = f"{plain(name)}: {metrics.mpe_mm:.2f} mm"
-            axes.plot(SUCCESS_THRESHOLDS_MM, getattr(metrics, f"success_{joint}"), label=label)
-    axes.legend(fontsize=8, handlelength=3.5)
+        curves = {f"{name}: {m.mpe_mm:.2f} mm": getattr(m, f"success_{joint}") for name, m in rows.items()}
+        ylabel = f"share of frames, {joint} joint within distance"
+        _draw_shares(axes, SUCCESS_THRESHOLDS_MM, curves, ylabel)
 
 
-def _prepare(axes: Axes, ylabel: str, limit_mm: float) -> None:
-    axes.set(xlim=(0, limit_mm), ylim=(0, 1), xlabel="distance (mm)", ylabel=ylabel)
+def _draw_shares(axes: Axes, thresholds_mm: np.ndarray, curves: dict[str, np.ndarray], ylabel: str) -> None:
+    axes.set(xlim=(0, thresholds_mm[-1]), ylim=(0, 1), xlabel="distance (mm)", ylabel=ylabel)
     axes.set_prop_cycle(CURVE_STYLES)
     axes.grid(alpha=0.3)
+    for label, shares in curves.items():
+        axes.plot(thresholds_mm, shares, label=plain(label))
+    axes.legend(fontsize=8, handlelength=3.5)
 
 
 def _draw_joint_bars(axes: Axes, rows: dict[str, Metrics], joint_names: tuple[str, ...]) -> None:
@@ -183,7 +181,8 @@ def save_training_curves(path: Path, steps: list[dict], validations: list[dict])
             axes.plot(*np.reshape(points, (-1, 2)).T, label=label, marker="o" if lines is validations else "")
         axes.set(xlabel="epoch", ylabel=ylabel, yscale="log")
         axes.grid(alpha=0.3, which="both")
-        axes.legend(fontsize=8)
+        if curves:
+            axes.legend(fontsize=8)
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(ScalarFormatter())
     axes.yaxis.set_minor_formatter(NullFormatter())
