@@ -1,6 +1,5 @@
 """Reading tables and images, and writing files so that nothing half-written is ever seen."""
 
-import errno
 import hashlib
 import json
 import math
@@ -49,7 +48,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
         if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+            raise OSError(f"{path} is a folder: expected the name of a file.")
         temporary.write_bytes(b"")
         yield temporary
         os.replace(temporary, path)

@@ -80,8 +80,9 @@ def pick_tiles(
 def save_pck_curve(path: Path, rows: dict[str, Metrics]) -> None:
     """Share of joints within a distance, one curve per entry of `rows`."""
     figure = Figure(figsize=(6, 4.5), layout="constrained")
-    curves = {f"{name}: AUC {metrics.auc:.4f}": metrics.pck for name, metrics in rows.items()}
-    _draw_shares(figure.subplots(), PCK_THRESHOLDS_MM, curves, "share of joints within distance")
+    axes, curves = figure.subplots(), {f"{name}: AUC {m.auc:.4f}": m.pck for name, m in rows.items()}
+    _draw_shares(axes, PCK_THRESHOLDS_MM, curves, "share of joints within distance")
+    axes.legend(fontsize=8)
     save_figure(figure, path)
 
 
@@ -111,8 +112,8 @@ def save_comparison(path: Path, rows: dict[str, Metrics], joint_names: tuple[str
 def _draw_success(panels: Sequence[Axes], rows: dict[str, Metrics]) -> None:
     for axes, joint in zip(panels, ("worst", "mean"), strict=True):
         curves = {f"{name}: {m.mpe_mm:.2f} mm": getattr(m, f"success_{joint}") for name, m in rows.items()}
-        ylabel = f"share of frames, {joint} joint within distance"
-        _draw_shares(axes, SUCCESS_THRESHOLDS_MM, curves, ylabel)
+        _draw_shares(axes, SUCCESS_THRESHOLDS_MM, curves, f"share of frames, {joint} joint within distance")
+    axes.legend(fontsize=8, handlelength=3.5)
 
 
 def _draw_shares(axes: Axes, thresholds_mm: np.ndarray, curves: dict[str, np.ndarray], ylabel: str) -> None:
@@ -121,7 +122,6 @@ def _draw_shares(axes: Axes, thresholds_mm: np.ndarray, curves: dict[str, np.nda
     axes.grid(alpha=0.3)
     for label, shares in curves.items():
         axes.plot(thresholds_mm, shares, label=plain(label))
-    axes.legend(fontsize=8, handlelength=3.5)
 
 
 def _draw_joint_bars(axes: Axes, rows: dict[str, Metrics], joint_names: tuple[str, ...]) -> None:
