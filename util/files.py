@@ -1,5 +1,6 @@
 """Reading tables and images, and writing files so that nothing half-written is ever seen."""
 
+import errno
 import hashlib
 import json
 import math
@@ -48,7 +49,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
         if path.is_dir():
-            raise OSError(f"{path} is a folder: expected the name of a file.")
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         temporary.write_bytes(b"")
         yield temporary
         os.replace(temporary, path)
