@@ -106,6 +106,7 @@ WRAPPINGS = {
     "of Lightning": lambda weights: {"state_dict": prefixed(weights, "model."), "epoch": 3},
     "of Lightning, called net": lambda weights: {"state_dict": prefixed(weights, "net."), "callbacks": {}},
     "of the tutorial": lambda weights: {"epoch": 3, "model_state_dict": weights, "optimizer_state_dict": {}},
+    "beside a model's settings": lambda weights: {"model": {"depth": 18}, "state_dict": weights},
     "of PyTorch 0.4.0": lambda weights: {k: v for k, v in weights.items() if "num_batches" not in k},
 }
 
@@ -230,6 +231,7 @@ def damaged_files(network):
         "plain pickle": pickle.dumps([1, 2, 3]),
         "a list": _saved([torch.zeros(1)]),
         "no tensors": _saved({"model": {"epoch": 3}}),
+        "two networks": _saved({"model.a": torch.zeros(1), "net.a": torch.zeros(1)}),
         "nothing": _saved({}),
         "spec of words": _saved(
             {"model": network.state_dict(), "spec": SPEC._asdict() | {"kernel_size": "big"}}

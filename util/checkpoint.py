@@ -221,12 +221,19 @@ def load_network(path: Path, assumed: ModelSpec) -> tuple[nn.Module, ModelSpec]:
 
 def find_weights(content: dict[str, Any]) -> dict[str, Tensor]:
     """The weights in a checkpoint's content, bare or under one of WRAPPERS, their names without PREFIXES."""
-    found = next((content[key] for key in WRAPPERS if isinstance(content.get(key), dict)), content)
-    if not found or not all(isinstance(value, Tensor) for value in found.values()):
+
+    def holds_weights(held: Any) -> bool:
+        return isinstance(held, dict) and held and all(isinstance(value, Tensor) for value in held.values())
+
+    found = next((content[key] for key in WRAPPERS if holds_weights(content.get(key))), content)
+    if not holds_weights(found):
         raise UserError(f"its entries are {', '.join(map(str, content))[:200] or 'none'}")
     if any(value.layout != torch.strided or value.is_complex() for value in found.values()):
         raise UserError("it has sparse or complex weights")
-    return {PREFIXES.sub("", key): value for key, value in found.items()}
+    weights = {PREFIXES.sub("", key): value for key, value in found.items()}
+    if len(weights) != len(found):
+        raise UserError("it holds two networks")
+    return weights
 
 
 def _with_own_joints(assumed: ModelSpec, weights: dict[str, Tensor]) -> ModelSpec:
@@ -254,8 +261,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         )
     try:
         # PyTorch does not look at an archive's checksums. The format before PyTorch 1.6 has none.
-        if zipfile.is_zipfile(path) and (damaged := zipfile.ZipFile(path).testzip()):
-            raise zipfile.BadZipFile(f"{damaged} has a wrong checksum")
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if damaged := archive.testzip():
+                    raise zipfile.BadZipFile(f"{damaged} has a wrong checksum")
         # PyTorch's warnings about a foreign pickle would stand before our one sentence.
         with torch.serialization.safe_globals(_numpy_scalars()), warnings.catch_warnings(action="ignore"):
             content = torch.load(path, map_location="cpu", weights_only=True)
