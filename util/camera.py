@@ -61,8 +61,9 @@ class Camera(NamedTuple):
 
     def check(self) -> None:
         """Refuse intrinsics that no camera has."""
-        if not (np.isfinite(self).all() and self.fx > 0 and self.fy > 0 and self.flip in (-1, 1)):
-            raise UserError(f"{self} cannot be: fx and fy are above 0, all are finite, flip is 1 or -1.")
+        in_range = min(self.fx, self.fy) >= 1 and max(map(abs, self)) <= 1e5
+        if not (np.isfinite(self).all() and in_range and self.flip in (-1, 1)):
+            raise UserError(f"{self} cannot be: all are pixels, fx and fy above 1, but flip, 1 or -1.")
 
 
 class DepthCamera(NamedTuple):
