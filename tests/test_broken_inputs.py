@@ -362,30 +362,25 @@ def test_a_terminated_script_leaves_nothing_half_written(monkeypatch, capsys, tm
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_compiler_that_fails_is_a_sentence(monkeypatch, capsys):
-    def train(_: Config) -> None:
-        raise type("InductorError", (RuntimeError,), {"__module__": "torch._dynamo.exc"})(
-            "no g++ found.\nMore"
-        )
+def no_compiler():
+    error = type("InductorError", (RuntimeError,), {"__module__": "torch._dynamo.exc"})
+    raise error("no g++ found.\nMore")
 
+
+def full_gpu():
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
+
+
+@pytest.mark.parametrize(
+    ("fail", "sentence"),
+    [
+        (no_compiler, "torch.compile does not work here: no g++ found; do without it."),
+        (full_gpu, "the GPU's memory is full: use smaller batches, bf16, or --device cpu."),
+    ],
+)
+def test_what_the_machine_lacks_is_a_sentence(monkeypatch, capsys, fail, sentence):
     monkeypatch.setattr("sys.argv", ["train.py"])
     with pytest.raises(SystemExit) as stop:
-        run(train, "Train.", Config)
+        run(lambda _: fail(), "Train.", Config)
     assert stop.value.code == 2
-    assert capsys.readouterr().err == (
-        "error: torch.compile does not work here: no g++ found; do without it.\n"
-    )
-
-
-def test_a_full_gpu_is_a_sentence(monkeypatch, capsys):
-    def train(_: Config) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
-
-    monkeypatch.setattr("sys.argv", ["train.py"])
-    with pytest.raises(SystemExit) as stop:
-        run(train, "Train.", Config)
-    assert stop.value.code == 2
-    assert (
-        capsys.readouterr().err
-        == "error: the GPU's memory is full: use smaller batches, bf16, or --device cpu.\n"
-    )
+    assert capsys.readouterr().err == f"error: {sentence}\n"
