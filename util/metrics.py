@@ -35,11 +35,7 @@ def joint_errors(predicted_xyz: np.ndarray, true_xyz: np.ndarray) -> np.ndarray:
 
 
 def score(errors: np.ndarray) -> Metrics:
-    """All metrics of (N, J) joint errors in mm.
-
-    Raises:
-        UserError: if there is no frame, or an error is not finite.
-    """
+    """All metrics of (N, J) joint errors in mm, which must be finite."""
     if not errors.size:
         raise UserError("There are no frames to score.")
     if not np.isfinite(errors).all():

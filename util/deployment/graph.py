@@ -87,9 +87,8 @@ def graph_metadata(spec: ModelSpec) -> dict[str, str]:
     }
     if spec.dataset in DATASETS:
         info = DATASETS[spec.dataset]
-        names = info.joint_names if spec.target == "joints" else (spec.target,)
         cube = spec.cube or Config(dataset=spec.dataset).resolved().cube
-        entries |= {"cube": json.dumps(cube), "joint_names": json.dumps(names)}
+        entries |= {"cube": json.dumps(cube), "joint_names": json.dumps(info.joint_names)}
     return entries | IMAGE_AND_JOINTS | {"awr_version": VERSION}
 
 

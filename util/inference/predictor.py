@@ -159,10 +159,6 @@ class HandPosePredictor:
             self.network, self.engine = fuse_conv_bn(network.to(self.device), self.precision), None
             if backend != "torch":
                 self.engine = load_backend(network, self.spec, backend, self.precision, self.device)
-        if self.spec.target != "joints":
-            raise UserError(
-                f"{checkpoint} predicts the hand's centre: use it with `python -m util.inference.centers`."
-            )
         if self.spec.dataset not in DATASETS:
             raise UserError(f"{checkpoint} does not say which data set it was trained on: pass `assumed`.")
         self.info = DATASETS[self.spec.dataset]
