@@ -10,7 +10,7 @@ from util.demo.settings import GROUPS, DemoSettings
 
 def main(settings: DemoSettings) -> None:
     """Predict and show."""
-    from util.demo.stream import run_demo  # here, so that --help does not wait for PyTorch
+    from util.demo.run import run_demo  # here, so that --help does not wait for PyTorch
 
     run_demo(settings)
 

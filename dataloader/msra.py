@@ -98,9 +98,10 @@ def read_depth(path: Path) -> np.ndarray:
     if len(content) < 4 * HEADER:
         raise UserError(f"{path} is damaged: {len(content)} bytes do not hold its header.")
     width, height, left, top, right, bottom = np.frombuffer(content, "<i4", HEADER).tolist()
-    if not (0 <= left <= right <= width <= 10000 and 0 <= top <= bottom <= height <= 10000):
+    inside = 0 <= left <= right <= width <= 10000 and 0 <= top <= bottom <= height <= 10000
+    if not (inside and width and height):
         raise UserError(
-            f"{path} is damaged, or not in MSRA's format (six int32, then float32 mm): window {left}, {top}, "
+            f"{path} is not in MSRA's format, or damaged (six int32, then float32 mm): window {left}, {top}, "
             f"{right}, {bottom} lies outside {width}×{height}; raw float32 frames, as of an iPhone, become "
             "readable by np.save(name.npy, np.fromfile(name.bin, np.float32).reshape(height, width))."
         )
