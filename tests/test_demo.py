@@ -267,10 +267,13 @@ ERRORS = {
     "serve and smooth": (("--serve", "--smooth"), "--smooth has no effect with --serve"),
     "poses among pictures": (("--save", "out", "--json", "out/p.jsonl"), "name a place of its own"),
     "one file for both": (("--save", "a.gif", "--json", "a.gif"), "name a place of its own"),
-    "RealSense": (("--json", "a", "--source", "realsense"), "brings its own intrinsics"),
+    "RealSense": (
+        ("--json", "a", "--source", "realsense"),
+        "--camera has no effect with a RealSense, which knows it",
+    ),
     "rendered in metres": (
         ("--json", "a", "--source", "synthetic", "--depth_scale", "1000"),
-        "--depth_scale has no effect with --source synthetic, in mm",
+        "--depth_scale has no effect with --source synthetic",
     ),
     "port without a page": (("--json", "a", "--port", "9000"), "--port has no effect without --serve"),
     "a rendered hand's flags": (
@@ -282,7 +285,7 @@ ERRORS = {
     "handedness": (("--json", "a", "--handedness", "both"), "--handedness"),
     "engine without maps": (
         ("--save", "a.mp4", "--weights", "--backend", "openvino"),
-        "weight maps, which backend openvino does not give",
+        "--backend has no effect with --weights or --serve, which need PyTorch",
     ),
     "range": (("--json", "a", "--depth_range", "900", "300"), "the nearest depth comes first"),
     "net": (("--json", "a", "--net", "vit"), "There is no network 'vit'"),

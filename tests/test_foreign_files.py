@@ -426,7 +426,7 @@ def test_one_of_icvls_test_sequences_is_scored_and_called_so(run_script, tmp_pat
         (0.1, np.float32, "--depth_scale 10 "),
         (8, np.uint16, "--depth_scale 0.1"),
         (65535 / 1000, np.uint16, "lost their unit"),
-        (0, np.uint16, "No depth reading in the first frame"),
+        (0, np.uint16, "No frame has a depth reading"),
     ],
 )
 def test_no_hand_comes_with_a_reason(run_script, tmp_path, depths, scale, dtype, reason):

@@ -6,7 +6,6 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import replace
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -17,7 +16,7 @@ from tests.helpers.browser import CHROMIUM, Browser, wait_until
 from tests.helpers.nyu_folder import ball_hand, open_hand
 from tests.helpers.project import need_synthetic_hand
 from util import UserError
-from util.demo.live_page import ALL_JOINTS, LOOP, LivePage, places_of, serve
+from util.demo.live_page import ALL_JOINTS, LOOP, LivePage, serve
 from util.demo.settings import DemoSettings
 from util.demo.sources import Source, SourceOptions, open_source
 
@@ -28,21 +27,6 @@ needs_viser = pytest.mark.skipif(
 FRAMES = 5
 PORT = 18080
 RIGHT = DemoSettings(handedness="right", serve=True, port=PORT)
-
-
-@pytest.mark.parametrize(
-    ("identities", "expected"),
-    [
-        ((0, 1), {0: 0, 1: 1}),
-        ((1,), {1: 1}),
-        ((0, 2), {0: 0, 1: 2}),
-        ((3, 1), {1: 3, 0: 1}),
-        ((2, 3), {0: 2, 1: 3}),
-    ],
-)
-def test_no_hand_takes_anothers_place(identities, expected):
-    hands = [SimpleNamespace(identity=identity) for identity in identities]
-    assert {place: hand.identity for place, hand in places_of(hands, 2).items()} == expected
 
 
 @pytest.fixture(scope="module")

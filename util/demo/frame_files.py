@@ -1,6 +1,5 @@
 """Files of depth frames: pictures and arrays, decoded as they are stored, in the file's own unit."""
 
-import zipfile
 from pathlib import Path
 
 import cv2
@@ -97,26 +96,22 @@ def _read_exr(path: Path) -> np.ndarray:
 def _load_array(path: Path) -> np.ndarray:
     """The one array of an .npy file, mapped, or of an .npz file; never one that would run code."""
     require_file(path, "an array of depth frames")
-    size, names = 0, []
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                size = max(item.file_size for item in archive.infolist())
-        if size <= MAX_ARRAY_BYTES:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-            if size:
-                with array as archive:
-                    names = archive.files
-                    array = archive["depth" if "depth" in names else names[0]]
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            with array as archive:
+                names = archive.files
+                size = max(item.file_size for item in archive.zip.infolist())
+                if size > MAX_ARRAY_BYTES:
+                    raise UserError(f"{path} unpacks to {size / 1e9:.1f} GB: keep such a recording as .npy.")
+                if len(names) > 1 and "depth" not in names:
+                    several = ", ".join(names)
+                    raise UserError(f"{path} holds the arrays {several}: expected one, or one called depth.")
+                array = archive["depth" if "depth" in names else names[0]]
+    except UserError:
+        raise
     except Exception as error:  # a damaged file can fail in many ways
         raise UserError(f"{path} cannot be read as an array of numbers.") from error
-    if size > MAX_ARRAY_BYTES:
-        raise UserError(
-            f"{path} unpacks to {size / 1e9:.1f} GB: keep recordings of that size as .npy, which is read "
-            "frame by frame."
-        )
-    if len(names) > 1 and "depth" not in names:
-        raise UserError(f"{path} holds the arrays {', '.join(names)}: expected one, or one called depth.")
     if isinstance(array, np.memmap) and path.stat().st_size > array.offset + array.nbytes:
         raise UserError(f"{path} holds more than one array: save all frames as one, (T, H, W).")
     return array

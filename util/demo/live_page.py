@@ -100,16 +100,6 @@ def is_local(name: str) -> bool:
         return False
 
 
-def places_of(hands: Sequence[HandPose], places: int) -> dict[int, HandPose]:
-    """Each of at most so many hands in a place: its identity's, or where another hand is, a free one."""
-    taken: dict[int, HandPose] = {}
-    for hand in hands:
-        own = hand.identity % places
-        free = next(place for place in range(places) if place not in taken)
-        taken[free if own in taken else own] = hand
-    return taken
-
-
 class LivePage:
     """What the page shows, and what its controls ask for.
 
@@ -225,16 +215,13 @@ class LivePage:
         middle = np.mean([hand.center_xyz for hand in self.hands], axis=0) if self.hands else np.zeros(3)
         joints = [hand.joints_xyz for hand in self.hands]
         frames = without_others(self.depth, self.source.camera, joints, self.predictor.cube)
-        own = {hand.identity: frame for hand, frame in zip(self.hands, frames, strict=True)}
-        by_place, shown = places_of(self.hands, len(self.nodes)), 0
-        for number, nodes in enumerate(self.nodes):
-            hand = by_place.get(number)
-            if hand is None:
-                nodes.hide()
-                continue
+        shown = 0
+        for nodes, hand, frame in zip(self.nodes, self.hands, frames, strict=False):
             shown += nodes.show_joints(hand, self._to_scene(hand.joints_xyz, middle), self.confidence.value)
-            xyz, colors = self._cloud(hand, own[hand.identity])
+            xyz, colors = self._cloud(hand, frame)
             nodes.show_points(self._to_scene(xyz, middle), colors)
+        for nodes in self.nodes[len(self.hands) :]:
+            nodes.hide()
         first = self.hands[0] if self.hands else None
         self.weights_picture.image = self._weights(first)[..., ::-1]
         picture = draw_frame(self.depth, self.hands, self.info)

@@ -18,15 +18,9 @@ SHORT = 100  # frames
 
 def run_demo(settings: DemoSettings) -> None:
     """Predict the frames of every source, and show or save the poses."""
-    options = SourceOptions(
-        camera=parse_camera(settings.camera) if settings.camera else None,
-        depth_scale=settings.depth_scale,
-        seed=settings.seed,
-        leaves=settings.leaves,
-        body=settings.body,
-        hands=settings.hands,
-        fps=settings.fps,
-    )
+    camera = parse_camera(settings.camera) if settings.camera else None
+    rendered = (settings.seed, settings.leaves, settings.body, settings.hands)
+    options = SourceOptions(camera, settings.depth_scale, *rendered, settings.fps)
     with ExitStack() as stack:
         sources = []
         for name in settings.source:
@@ -55,11 +49,6 @@ def load_predictor(settings: DemoSettings, source: Source) -> HandPosePredictor:
         backend=backend,
         depth_range=settings.depth_range,
     )
-    if predictor.network is None and (settings.weights or settings.serve):
-        raise UserError(
-            f"--weights and --serve show weight maps, which {settings.load_model} does not give: "
-            "use the checkpoint that it was made from."
-        )
     if settings.backend == "auto":
         print(f"Running by {predictor.backend} in {predictor.precision}.")
     elif predictor.precision not in (settings.precision, "int8"):

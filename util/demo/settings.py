@@ -75,35 +75,24 @@ class DemoSettings(OutputSettings, PoseSettings, InputSettings):
             raise UserError(f"--json {self.json} lies in --save {self.save}: name a place of its own.")
         if "synthetic" in self.source and self.hands > 2:
             raise UserError(f"hands is {self.hands}: the synthetic source has at most 2.")
-        if self.backend not in ("auto", "torch") and (self.weights or self.serve):
-            raise UserError(
-                f"--weights and --serve show weight maps, which backend {self.backend} does not give: "
-                "leave --backend out."
-            )
         ranges = {"hands": (1, 20), "frames": (0, 10**9), "seed": (0, 2**32 - 1), "port": (1, 65535)}
-        for name, (least, most) in ranges.items():
-            if not least <= getattr(self, name) <= most:
-                raise UserError(f"{name} is {getattr(self, name)}: it must be {least} to {most}.")
-        for name in ("depth_scale", "fps"):
+        for name, (least, most) in (ranges | {"depth_scale": (1e-4, 1e4), "fps": (0.01, 1000)}).items():
             value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise UserError(f"{name} is {value}: it must be positive and finite.")
+            if value is not None and not least <= value <= most:
+                raise UserError(f"{name} is {value}: it must be {least:,} to {most:,}.")
         check_depth_range(self.depth_range)
         return self
 
     def _refuse_without_effect(self) -> None:
         """Raise UserError for a setting that was passed and is not read."""
-        source = set(self.source)
+        source, maps = set(self.source), self.weights or self.serve
         unread = (
+            (maps and self.backend != "torch", "with --weights or --serve, which need PyTorch", ("backend",)),
             (not self.serve, "without --serve", ("port",)),
             (self.serve, "with --serve", ("show", "save", "json", "smooth", "track", "frames", "strict")),
             ("synthetic" not in source, "without --source synthetic", ("seed", "leaves", "body")),
-            (source == {"synthetic"}, "with --source synthetic, in mm", ("depth_scale", "fps")),
-            (
-                source == {"realsense"},
-                "with --source realsense, which brings its own intrinsics and unit",
-                ("camera", "depth_scale", "fps"),
-            ),
+            (source == {"synthetic"}, "with --source synthetic", ("depth_scale", "fps")),
+            (source == {"realsense"}, "with a RealSense, which knows it", ("camera", "depth_scale", "fps")),
         )
         for applies, where, names in unread:
             passed = [f"--{name}" for name in names if getattr(self, name) != getattr(DemoSettings, name)]

@@ -4,6 +4,7 @@ import glob
 import os
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from util.files import printable, require_file
 
 FILMS = (".avi", ".mkv", ".mp4", ".mov")
 FRAME_RATE = 30.0  # frames a second, of sources that do not say
-STEADY = 0.002  # seconds that a steady film's times may be off: some containers round them to ms
+SAME_RATE = 0.02  # a film's frames may come so much faster or slower than its header says
 
 # FFmpeg's own complaints about a damaged film would stand before our one sentence.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -30,8 +31,8 @@ class Source(NamedTuple):
     name: for people. read: number of a frame -> (H, W) float32 mm, 0 for no reading. length: number of
     frames, None where there is no end. camera: that took them. labels: a name for each frame, None where
     the number is all. sequence: whether a frame follows from the one before; None: nobody knows.
-    live: whether frames come when a camera takes them. rate: frames a second in the mean. times: of every
-    frame, in seconds, where they are not evenly spaced. close: to be called at the end.
+    live: whether frames come when a camera takes them. rate: frames a second in the mean. times: seconds of
+    every frame, where they are known. close: to be called at the end.
     raw, scales: of files, the frames in their own unit; the mm a unit that was taken, and others that it
     may have. A camera knows its unit.
     """
@@ -128,11 +129,9 @@ def _recorded(
 
 def _frame_files(paths: Iterable[Path]) -> list[Path]:
     """Depth frames in the order of their numbers; hidden files are none, whatever their ending."""
-    frames = [path for path in paths if path.suffix.lower() in FRAME_FILES and not path.name.startswith(".")]
-    return sorted(
-        frames,
-        key=lambda path: [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", path.name)],
-    )
+    frames = [path for path in paths if path.suffix.lower() in FRAME_FILES and path.name[0] != "."]
+    pieces = {path: re.split(r"(\d+)", path.name) for path in frames}
+    return sorted(frames, key=lambda path: [int(p) if p.isdecimal() else p for p in pieces[path]])
 
 
 def _require_one_kind(folder: Path, files: list[Path]) -> None:
@@ -154,14 +153,13 @@ def _require_one_kind(folder: Path, files: list[Path]) -> None:
 
 def _folder(name: str, files: list[Path], options: SourceOptions) -> Source:
     """Files of one frame each. One that cannot be read is no reason not to read the others."""
+    first = None
     for file in files:
-        try:
+        with suppress(UserError, OSError):
             first, own = read_frame(file)
             break
-        except (UserError, OSError):
-            continue
-    else:
-        first, own = read_frame(files[0])
+    if first is None:
+        first, own = read_frame(files[0])  # its error
 
     def raw(i: int) -> np.ndarray:
         frame = read_frame(files[i])[0]
@@ -203,24 +201,14 @@ def _film(path: Path, options: SourceOptions) -> Source:
             raise UserError(f"{path} is damaged: frame {i} of {length} cannot be decoded.")
         return frame.squeeze()
 
-    timing = {} if options.fps else _timing(np.array(times), film.get(cv2.CAP_PROP_FPS))
-    shape = (length, *first.squeeze().shape)
-    return _recorded(str(path), raw, shape, None, options, close=film.release, **timing)
-
-
-def _timing(times: np.ndarray, rate: float) -> dict[str, object]:
-    """The `rate` of a Source, and its `times` where frames are not evenly spaced.
-
-    Args:
-        times: (T,) seconds, of every frame as the film has it.
-        rate: frames a second as the film's header says.
-    """
-    times = times - times[0]
-    if rate > 0 and np.abs(times - np.arange(len(times)) / rate).max() < STEADY:
-        return {"rate": rate}
-    if len(times) < 2 or not (np.diff(times) > 0).all():
-        return {"rate": rate if rate > 0 else FRAME_RATE}
-    return {"rate": (len(times) - 1) / times[-1], "times": times}
+    fields, header = {"close": film.release}, film.get(cv2.CAP_PROP_FPS)
+    if not options.fps:
+        fields["rate"] = header if header > 0 else FRAME_RATE
+        if length > 1 and (np.diff(times) > 0).all():
+            mean = (length - 1) / (times[-1] - times[0])
+            fields["times"] = np.array(times) - times[0]
+            fields["rate"] = header if abs(header / mean - 1) < SAME_RATE else mean
+    return _recorded(str(path), raw, (length, *first.squeeze().shape), None, options, **fields)
 
 
 def _synthetic(options: SourceOptions) -> Source:

@@ -1,10 +1,8 @@
-"""From a source's frames, through the network, to pictures, films and JSON, side by side in three threads."""
+"""From a source's frames, through the network, to pictures, films and JSON. Frames are read ahead."""
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import count, islice
 from pathlib import Path
@@ -18,7 +16,7 @@ from dataloader.crop import Crop
 from util import UserError
 from util.camera import NO_READING
 from util.demo.overlay import crop_window, draw_panel
-from util.demo.recording import Add, pose_header, record, window, write_poses
+from util.demo.recording import pose_header, record, window, write_poses
 from util.demo.settings import DemoSettings
 from util.demo.sources import Source
 from util.inference.predictor import HandPose, HandPosePredictor
@@ -26,7 +24,6 @@ from util.inference.tracker import HandTracker, OneEuro
 
 # A hand has not moved if so much of the surface in its crop lies where it was, give or take some mm.
 SAME_SHARE, SAME_DEPTH = 0.5, 30.0
-DELAYS = 10_000  # of the last frames, for their median
 # mm a unit that a camera or a file may have: mm, metres, cm, as a D405, an SR305 or an L515; 5,000 a metre.
 UNITS = (1.0, 1000.0, 10.0, 0.1, 0.125, 0.25, 0.2)
 
@@ -137,108 +134,90 @@ def run_stream(source: Source, predictor: HandPosePredictor, settings: DemoSetti
     length = frames_to_come(source, settings)
     if settings.save.endswith(".png") and length != 1:
         raise UserError(f"--save {settings.save} holds one frame: pass --frames 1, or name a film or folder.")
-    poser, run = Poser(source, predictor, settings), _Run(source, predictor, settings)
+    run = _Run(source, predictor, settings)
     with ExitStack() as stack:
-        if settings.save:
-            run.pictures = stack.enter_context(record(Path(settings.save), source.rate))
-        if settings.json:
-            header = pose_header(predictor, source.camera, settings.handedness, settings.hands)
-            run.lines = stack.enter_context(write_poses(Path(settings.json), header))
-        if settings.show:
-            run.show = stack.enter_context(window("AWR"))
+        run.open(stack)
         # Ctrl-C is how an endless stream ends: what was saved until then is kept.
         stack.enter_context(suppress(KeyboardInterrupt))
-        drawer = stack.enter_context(ThreadPoolExecutor(1))
         frames = stack.enter_context(read_ahead(source, length))
-        stack.callback(run.finish)
         for frame in tqdm(frames, total=length, desc="frames", unit="frame"):
-            hands, reason, error = [], "", frame.error
-            if error is not None and not isinstance(error, UserError | OSError):
-                raise error  # a bug of ours
-            if error is None:
-                try:
-                    hands, reason = poser(frame.depth, run.seconds(frame))
-                except UserError as unusable:
-                    error = unusable
-            frame = frame._replace(error=error)
-            run.waiting.append(drawer.submit(run.write, frame, hands, reason))
-            run.finish(0 if run.show else 1)  # a window shows every frame at once
-            if run.closed or (error is not None and (settings.strict or source.live)):
+            if not run.take(frame):
                 break
-        run.finish()
         if run.failures and not run.done:
             raise run.failures[0]  # there is nothing to keep
     run.report()
 
 
 class _Run:
-    """Where a stream's frames go, and what it has come to: counts, failures, frames that are being drawn."""
+    """Where a stream's frames go, and what it has come to."""
 
     def __init__(self, source: Source, predictor: HandPosePredictor, settings: DemoSettings):
         self.source, self.predictor, self.settings = source, predictor, settings
-        self.pictures: Add | None = None
-        self.lines: Callable[..., None] | None = None
-        self.show: Callable[[np.ndarray], bool] | None = None
-        self.waiting: deque[Future] = deque()
-        self.closed = False  # the window, by a person
+        self.poser = Poser(source, predictor, settings)
         self.done = self.with_hand = 0
         self.failures: list[Exception] = []
-        self.delays: deque[float] = deque(maxlen=DELAYS)  # seconds from read to drawn
-        self.first: ReadFrame | None = None
-        self._started = self._ended = time.perf_counter()
+        self.delays: list[float] = []  # seconds from read to drawn
+        self.first: ReadFrame | None = None  # the first that shows anything
+        self._started = time.perf_counter()
 
-    def seconds(self, frame: ReadFrame) -> float:
-        """When a frame was taken: by a camera since the start, or in its recording."""
-        return frame.moment - self._started if self.source.live else self.source.seconds(frame.i)
+    def open(self, stack: ExitStack) -> None:
+        """Open what the settings name; the stack closes it."""
+        settings, self.pictures, self.lines, self.show = self.settings, None, None, None
+        if settings.save:
+            self.pictures = stack.enter_context(record(Path(settings.save), self.source.rate))
+        if settings.json:
+            header = pose_header(self.predictor, self.source.camera, settings.handedness, settings.hands)
+            self.lines = stack.enter_context(write_poses(Path(settings.json), header))
+        if settings.show:
+            self.show = stack.enter_context(window("AWR"))
 
-    def finish(self, left: int = 0) -> None:
-        """Wait until at most so many frames are still to be drawn."""
-        while len(self.waiting) > left:
-            picture = self.waiting[0].result()  # still there if Ctrl-C comes now
-            self.waiting.popleft()
-            if picture is not None and not self.closed:  # a window belongs to the main thread
-                self.closed = self.show(picture)
-
-    def write(self, frame: ReadFrame, hands: list[HandPose], reason: str) -> np.ndarray | None:
-        """Write a frame's poses and picture; the picture, where a window waits for it."""
-        label, live, picture = self.source.label(frame.i), self.source.live, None
-        seconds = self.seconds(frame)
+    def take(self, frame: ReadFrame) -> bool:
+        """Predict the hands in a frame, and write and show them; False where that ends the stream."""
+        source, settings, label = self.source, self.settings, self.source.label(frame.i)
+        seconds = frame.moment - self._started if source.live else source.seconds(frame.i)
+        hands, reason, problem = [], "", ""
+        try:
+            if frame.error is not None:
+                raise frame.error
+            hands, reason = self.poser(frame.depth, seconds)
+        except (UserError, OSError) as error:
+            self.failures.append(error)
+            problem = str(error)
         if self.lines:
-            problem = str(frame.error or "")
-            self.lines(label, hands, seconds if live else None, self.settings.hands > 1, problem)
-        if frame.error is not None:
-            self.failures.append(frame.error)
-            return None
-        self.first = self.first or frame
+            self.lines(label, hands, seconds if source.live else None, settings.hands > 1, problem)
+        if problem:
+            return not (settings.strict or source.live)
         self.done, self.with_hand = self.done + 1, self.with_hand + bool(hands)
-        if self.pictures or self.show:
-            rate = f"{self.done / (time.perf_counter() - self._started):.1f} frames/s"
-            headline = "   ".join(filter(None, (label, rate if self.show or live else "", reason)))
-            info, camera = self.predictor.info, self.source.camera
-            picture = draw_panel(frame.depth, hands, info, camera, headline, self.settings.weights)
+        if self.first is None or not self.first.depth.any():
+            self.first = frame
+        if not (self.pictures or self.show):
+            return True
+        rate = f"{self.done / (time.perf_counter() - self._started):.1f} frames/s" if self.show else ""
+        headline = "   ".join(filter(None, (label, rate, reason)))
+        info, camera = self.predictor.info, source.camera
+        picture = draw_panel(frame.depth, hands, info, camera, headline, settings.weights)
         if self.pictures:
-            self.pictures(picture, seconds, Path(label).stem if self.source.labels else f"{frame.i:06d}")
-        self._ended = time.perf_counter()
-        self.delays.append(self._ended - frame.moment)
-        return picture if self.show else None
+            self.pictures(picture, seconds, Path(label).stem if source.labels else f"{frame.i:06d}")
+        closed = bool(self.show) and self.show(picture)
+        self.delays.append(time.perf_counter() - frame.moment)
+        return not closed
 
     def report(self) -> None:
         """Print what came of the frames; raise UserError where some could not be used."""
-        rate = self.done / max(self._ended - self._started, 1e-9)
+        rate = self.done / (time.perf_counter() - self._started)
         print(
             f"A hand in {self.with_hand} of {self.done} frames; {rate:.1f} frames a second from end to end."
         )
         if self.source.live and self.delays:
             middle, late = 1000 * np.quantile(self.delays, [0.5, 0.95])
             print(f"From read to drawn: {middle:.0f} ms (median), {late:.0f} ms (95th percentile).")
-        if self.first is not None and not self.with_hand:
+        if self.done and not self.with_hand:
             depth = self.source.raw(self.first.i) if self.source.raw else self.first.depth
             print(why_no_hand(depth, self.source.scales, self.settings.depth_range))
-        if len(self.failures) > 1:
-            share = f"{len(self.failures)} of {self.done + len(self.failures)}"
-            raise UserError(f"{share} frames could not be used; the first: {self.failures[0]}")
-        if self.failures:
-            raise UserError(str(self.failures[0]))
+        failed = len(self.failures)
+        if failed:
+            share = f"{failed} of {self.done + failed} frames could not be used; the first: "
+            raise UserError((share if failed > 1 else "") + str(self.failures[0]))
 
 
 def why_no_hand(depth: np.ndarray, scales: tuple[float, ...], depth_range: tuple[float, float]) -> str:
@@ -253,7 +232,7 @@ def why_no_hand(depth: np.ndarray, scales: tuple[float, ...], depth_range: tuple
     readings = np.ma.filled(depth.astype(np.float64), 0)
     readings = readings[np.isfinite(readings) & (readings > 0) & (readings != NO_READING)]
     if not readings.size:
-        return "No depth reading in the first frame: 0, below 0 and NaN are none."
+        return "No frame has a depth reading: 0, below 0 and NaN are none."
     if readings.min() < readings.max():  # a renderer's background, or a camera's farthest
         readings = readings[readings < readings.max()]
 
