@@ -221,6 +221,16 @@ def test_of_a_camera_the_newest_frame_is_taken():
         assert next(frames).i >= 3
 
 
+@pytest.mark.parametrize("times", [None, np.array([0, 0.1, 0.3])])
+def test_smoothing_is_told_a_recordings_own_times(tmp_path, stack, times, monkeypatch):
+    told = []
+    monkeypatch.setattr(HandTracker, "update_hands", lambda _, depth, seconds: told.append(seconds) or [])
+    frames = np.load(stack)[:3].astype(np.float32)
+    source = Source("film", lambda i: frames[i], 3, CAMERA, rate=10.0, times=times)
+    run_stream(source, blob_predictor(tmp_path), DemoSettings(smooth=True))
+    assert told == pytest.approx([0.1, 0.1, 0.1 if times is None else 0.2])
+
+
 def test_a_bug_in_a_source_keeps_its_trace(tmp_path):
     def read(i):
         raise IndexError("our bug")

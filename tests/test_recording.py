@@ -93,6 +93,24 @@ def test_a_film_of_a_camera_keeps_its_time(tmp_path, name):
         assert frames == 1 + round(11 / 12 * RATE)
 
 
+@pytest.mark.parametrize("rate", [10.0, 12.5, 60.0])
+@pytest.mark.parametrize("name", ["film.mp4", "film.gif"])
+def test_a_film_of_a_recording_lasts_as_long(tmp_path, name, rate):
+    with recording.record(tmp_path / name, rate) as add:
+        for i, picture in enumerate(NOISE):
+            add(picture, i / rate, "")
+    if name == "film.gif":
+        with Image.open(tmp_path / name) as film:
+            seconds = sum(frame.info["duration"] for frame in ImageSequence.Iterator(film)) / 1000
+    else:
+        film = cv2.VideoCapture(str(tmp_path / name))
+        assert film.get(cv2.CAP_PROP_FRAME_COUNT) == len(NOISE)
+        seconds = len(NOISE) / film.get(cv2.CAP_PROP_FPS)
+    # A GIF has at most 15 pictures a second, and counts hundredths.
+    thinned = name == "film.gif" and rate > recording.GIF_RATE
+    assert seconds == pytest.approx(len(NOISE) / rate, abs=1 / recording.GIF_RATE if thinned else 0.011)
+
+
 @pytest.mark.parametrize("size", [0, 40, 100_000])
 def test_a_full_disk_ends_a_film(tmp_path, size, capfd):
     with pytest.raises(OSError, match=r"/film\.mp4") as raised, file_limit(size):
