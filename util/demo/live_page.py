@@ -5,7 +5,6 @@ Built on viser, which brings the page and the connection; this module says what 
 
 import logging
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -19,7 +18,6 @@ from util import UserError
 from util.demo.overlay import (
     BACKGROUND,
     cube_points,
-    draw_curve,
     draw_frame,
     glow,
     hand_color,
@@ -37,7 +35,6 @@ from util.inference.separate import without_others
 
 HOST = "127.0.0.1"  # this machine alone
 LOCAL_NAMES = (HOST, "localhost", "::1")
-CURVE_FRAMES = 280  # of the curve of confidence, two pixels each
 LOOP = 600  # frames of an endless source that can be asked for again, before it starts over
 UNIT = 100.0  # mm a unit of the scene: a hand is a few units large, as viser's own controls expect
 POINT_SIZE, LINE_WIDTH, JOINT_RADIUS = 0.012, 0.05, 0.065  # units
@@ -174,13 +171,11 @@ class LivePage:
         self.poser = Poser(self.source, self.predictor, self.settings)
         self._predicted: int | None = None
         self.hands: list[HandPose] = []
-        self.curve: deque[float | None] = deque(maxlen=CURVE_FRAMES)
 
     def _predict(self, i: int) -> None:
         live = self.source.live
         if not live and i - 1 != self._predicted:
             self.poser.reset()  # the hand is somewhere else
-            self.curve.clear()
         self._predicted, self._problem = i, ""
         try:
             self.depth = self.source.read(i)
@@ -189,7 +184,6 @@ class LivePage:
         except (UserError, OSError) as error:  # one damaged frame must not end the page
             self.hands, self.depth, self._problem = [], np.zeros((480, 640), np.float32), str(error)
             self.poser.reset()
-        self.curve.append(max((hand.mean_confidence for hand in self.hands), default=None))
 
     def _build_controls(self) -> None:
         gui = self.server.gui
@@ -207,7 +201,6 @@ class LivePage:
         hint = "One joint's also colour the points."
         self.joint_choice = gui.add_dropdown("Weights of", joints, initial_value=ALL_JOINTS, hint=hint)
         empty = np.full((60, SHEET_WIDTH, 3), BACKGROUND, np.uint8)
-        self.curve_picture = gui.add_image(empty, label="Confidence over time", format="jpeg")
         self.weights_picture = gui.add_image(empty, label="Adaptive weights over the crop", format="jpeg")
         self.frame_picture = gui.add_image(empty, label="Depth frame", format="jpeg")
 
@@ -226,7 +219,6 @@ class LivePage:
         self.weights_picture.image = self._weights(first)[..., ::-1]
         picture = draw_frame(self.depth, self.hands, self.info)
         self.frame_picture.image = cv2.resize(picture, None, fx=0.75, fy=0.75)[..., ::-1]
-        self.curve_picture.image = draw_curve(self.curve, SHEET_WIDTH)[..., ::-1]
         self.status.content = self._status(shown)
 
     def _status(self, shown: int) -> str:

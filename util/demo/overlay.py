@@ -76,20 +76,6 @@ def hand_color(hand: HandPose) -> Color:
     return HAND_COLORS[hand.identity % len(HAND_COLORS)]
 
 
-def draw_curve(confidences: Sequence[float | None], width: int, height: int = 90) -> np.ndarray:
-    """Confidence over time, the last frame at the right end: (height, width, 3); None: no hand."""
-    picture = np.full((height, width, 3), BACKGROUND, np.uint8)
-    for level in (0.0, 0.5, 1.0):
-        y = round((height - 13) * (1 - level)) + 6
-        cv2.line(picture, (30, y), (width, y), (60, 60, 60), 1)
-        _write(picture, f"{level:.1f}", (2, y + 4), 0.35)
-    for x, value in zip(range(width - 2 * len(confidences), width, 2), confidences, strict=True):
-        if value is not None and x > 30:
-            y = round((height - 13) * (1 - value)) + 6
-            cv2.rectangle(picture, (x, y), (x + 1, y + 1), HAND_COLORS[0], -1)
-    return picture
-
-
 def weight_sheet(
     hand: HandPose | None, info: DatasetInfo, width: int, per_row: int = MAPS_A_ROW
 ) -> np.ndarray:

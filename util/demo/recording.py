@@ -18,7 +18,6 @@ from util.camera import Camera
 from util.files import atomic_write
 from util.inference.predictor import Handedness, HandPose, HandPosePredictor
 
-FILM_START = 4096  # bytes that an .mp4 needs at the least
 GIF_RATE = 15.0  # pictures a second at most: more would enlarge the file, and look no smoother
 GIF_SCALE = 0.5
 
@@ -79,7 +78,7 @@ def _film(temporary: Path, path: Path, rate: float) -> Iterator[Write]:
         height, width = (edge // 2 * 2 for edge in picture.shape[:2])  # the codec wants even edges
         code = cv2.VideoWriter_fourcc(*"mp4v")
         if not count and not writer.open(str(temporary), code, rate, (width, height)):
-            temporary.write_bytes(bytes(FILM_START))  # a full disk says so here
+            temporary.write_bytes(bytes(4096))  # a full disk says so here
             raise UserError("This OpenCV cannot write .mp4 files: use --save out.gif, or a folder.")
         writer.write(picture[:height, :width])
         count += 1
@@ -177,21 +176,16 @@ def pose_line(
     records = [hand.to_dict() for hand in hands]
     for record in records:
         del record["joint_names"]  # they are in the header
-    line: dict = {"frame": frame}
-    if seconds is not None:
-        line["seconds"] = round(seconds, 3)
-    line |= {"poses": records} if several else {"pose": records[0] if records else None}
-    if error:
-        line["error"] = error
-    return json.dumps(line)
+    taken = {} if seconds is None else {"seconds": round(seconds, 3)}
+    poses = {"poses": records} if several else {"pose": records[0] if records else None}
+    return json.dumps({"frame": frame, **taken, **poses, **({"error": error} if error else {})})
 
 
 @contextmanager
 def window(title: str) -> Iterator[Callable[[np.ndarray], bool]]:
     """A window for pictures; showing one says whether a key q or Esc, or its cross, was used to stop."""
     # Without a display, Qt would end the process before any error could be raised.
-    displays = ("DISPLAY", "WAYLAND_DISPLAY")
-    if sys.platform == "linux" and not any(os.environ.get(display) for display in displays):
+    if sys.platform == "linux" and not any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY"))):
         raise UserError("--show needs a display and there is none: use --save out.mp4, or --serve.")
     try:
         cv2.namedWindow(title, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)  # no tool bar
