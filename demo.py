@@ -1,6 +1,7 @@
 """Hand poses from your own depth: a file, a folder, a video, a camera, or a hand that is rendered.
 
 python demo.py --source frame.png --camera sr305 --save out
+
 python demo.py --source synthetic --serve
 """
 
