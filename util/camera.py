@@ -138,7 +138,7 @@ def to_millimetres(depth: np.ndarray, depth_scale: float = 1.0) -> np.ndarray:
     """A camera's frame -> (H, W) float32 mm, 0 where nothing was measured.
 
     Args:
-        depth: (H, W) integers or floats; NaN, infinity, 0, 65535, below 0 and masked are no readings.
+        depth: (H, W) integers or floats; NaN, infinity, 0, 65535 and below 0 are no readings.
         depth_scale: mm a unit of `depth`.
 
     Raises:

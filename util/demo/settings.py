@@ -88,6 +88,7 @@ class DemoSettings(OutputSettings, PoseSettings, InputSettings):
         source, maps = set(self.source), self.weights or self.serve
         unread = (
             (maps and self.backend != "torch", "with --weights or --serve, which need PyTorch", ("backend",)),
+            (not (self.show or self.save or self.serve), "without --show, --save or --serve", ("weights",)),
             (not self.serve, "without --serve", ("port",)),
             (self.serve, "with --serve", ("show", "save", "json", "smooth", "track", "frames", "strict")),
             ("synthetic" not in source, "without --source synthetic", ("seed", "leaves", "body")),

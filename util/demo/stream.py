@@ -190,15 +190,15 @@ class _Run:
         self.done, self.with_hand = self.done + 1, self.with_hand + bool(hands)
         if self.first is None or not self.first.depth.any():
             self.first = frame
-        if not (self.pictures or self.show):
-            return True
-        rate = f"{self.done / (time.perf_counter() - self._started):.1f} frames/s" if self.show else ""
-        headline = "   ".join(filter(None, (label, rate, reason)))
-        info, camera = self.predictor.info, source.camera
-        picture = draw_panel(frame.depth, hands, info, camera, headline, settings.weights)
-        if self.pictures:
-            self.pictures(picture, seconds, Path(label).stem if source.labels else f"{frame.i:06d}")
-        closed = bool(self.show) and self.show(picture)
+        closed = False
+        if self.pictures or self.show:
+            rate = f"{self.done / (time.perf_counter() - self._started):.1f} frames/s" if self.show else ""
+            headline = "   ".join(filter(None, (label, rate, reason)))
+            info, camera = self.predictor.info, source.camera
+            picture = draw_panel(frame.depth, hands, info, camera, headline, settings.weights)
+            if self.pictures:
+                self.pictures(picture, seconds, Path(label).stem if source.labels else f"{frame.i:06d}")
+            closed = self.show is not None and self.show(picture)
         self.delays.append(time.perf_counter() - frame.moment)
         return not closed
 
