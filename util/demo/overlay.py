@@ -218,5 +218,7 @@ def _draw_skeleton(
 def _write(
     picture: np.ndarray, text: str, place: tuple[int, int], size: float, color: Color = (235, 235, 235)
 ) -> None:
-    for thickness, shown in ((3, (0, 0, 0)), (1, color)):  # a dark rim: readable on a hand
-        cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, shown, thickness, cv2.LINE_AA)
+    x, y = place
+    for corner in ((x - 1, y - 1), (x + 1, y - 1), (x - 1, y + 1), (x + 1, y + 1)):  # readable on a hand
+        cv2.putText(picture, text, corner, cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 1, cv2.LINE_AA)
+    cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, color, 1, cv2.LINE_AA)

@@ -73,10 +73,11 @@ class DemoSettings(OutputSettings, PoseSettings, InputSettings):
             raise UserError(f"--save {self.save}: use a name that ends in .mp4, .gif or .png, or a folder's.")
         if self.save and self.json and Path(self.save) in (Path(self.json), *Path(self.json).parents):
             raise UserError(f"--json {self.json} lies in --save {self.save}: name a place of its own.")
-        if "synthetic" in self.source and self.hands > 2:
-            raise UserError(f"hands is {self.hands}: the synthetic source has at most 2.")
         ranges = {"hands": (1, 20), "frames": (0, 10**9), "seed": (0, 2**32 - 1), "port": (1, 65535)}
-        for name, (least, most) in (ranges | {"depth_scale": (1e-4, 1e4), "fps": (0.01, 1000)}).items():
+        ranges |= {"depth_scale": (1e-4, 1e4), "fps": (0.01, 1000)}
+        if "synthetic" in self.source:
+            ranges["hands"] = (1, 2)
+        for name, (least, most) in ranges.items():
             value = getattr(self, name)
             if value is not None and not least <= value <= most:
                 raise UserError(f"{name} is {value}: it must be {least:,} to {most:,}.")
