@@ -24,8 +24,8 @@ from tests.helpers.nyu_folder import open_hand, write_nyu_folder
 from tests.helpers.project import PROJECT
 from util import UserError
 from util.cli import _sentence
-from util.demo.sources import read_frame
-from util.demo.stream import NoHand
+from util.demo.frame_files import read_frame
+from util.demo.stream import why_no_hand
 from util.files import read_table
 from util.points import doubt_format, parse_format, read_centers, read_predictions
 
@@ -74,10 +74,10 @@ def demo(run_script, source, *flags):
 def test_names_that_are_no_text_are_drawn_with_replacements(run_script, frames, tmp_path, name):
     frame = os.path.join(os.fsencode(frames), name + b".png")
     os.rename(frames / "000.png", frame)
-    for out in ("sheet.png", "poses.jsonl"):
-        ran = demo(run_script, frames, "--save" if out.endswith("png") else "--json", tmp_path / out)
+    for out in ("pictures", "poses.jsonl"):
+        ran = demo(run_script, frames, "--save" if out == "pictures" else "--json", tmp_path / out)
         assert ran.code == 0, ran.err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["frames", "poses.jsonl", "sheet.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["frames", "pictures", "poses.jsonl"]
 
 
 COMMANDS = ("test.py", "train.py", "demo.py", "-m util.benchmark", "-m dataloader.synthetic")
@@ -432,18 +432,21 @@ def test_no_hand_comes_with_a_reason(run_script, tmp_path, depths, scale, dtype,
 
 
 @pytest.mark.parametrize(
-    ("median", "scale", "unit_known", "advice"),
+    ("reading", "scales", "advice"),
     [
-        (600, 0.1, False, "if they are millimetres, pass --depth_scale 1 "),  # --camera d405
-        (600, 0.125, False, "if they are millimetres, pass --depth_scale 1 "),
-        (6000, 1.0, False, "if they are tenths of a millimetre, as of a D405, pass --depth_scale 0.1 "),
-        (3000, 1.0, True, "come nearer, or pass another --depth_range"),  # a RealSense before a wall
+        (600, (0.1, 0.1), "with --depth_scale 1 "),  # --camera d405, whose frames were converted
+        (4800, (1.0, 0.125), "with --depth_scale 0.125 "),  # --camera sr305 and a wrong --depth_scale
+        (600, (1000.0, 1.0), "with --depth_scale 1 "),
+        (6000, (1.0, 1.0), "with --depth_scale 0.1 "),
+        (0.6, (1.0, 1.0), "with --depth_scale 1000 "),  # a renderer's metres before its background
+        (3000, (), "come nearer, or pass another --depth_range"),  # a RealSense before a wall
+        (600, (1.0, 1.0), "hold the hand nearer than everything else"),
     ],
 )
-def test_the_unit_advised_is_not_the_present_one(median, scale, unit_known, advice):
-    nothing = NoHand((100, 1500), scale, unit_known)
-    nothing.look_at(np.full((4, 4), median * (1 if scale == 1 else 0.1 / scale), np.float32))
-    assert advice in nothing.reason()
+def test_the_unit_advised_fits_and_is_not_the_present_one(reading, scales, advice):
+    depth = np.full((40, 40), 100.0 if reading < 1 else reading, np.float32)
+    depth[:20] = reading
+    assert advice in why_no_hand(depth, scales, (100, 1500))
 
 
 # Kinds of files.

@@ -12,7 +12,7 @@ import pytest
 from config import NYU_CAMERA
 from tests.helpers.blob_network import CAMERA, blob_predictor
 from tests.helpers.project import need_synthetic_hand
-from util.demo import poses
+from util.demo import stream
 from util.demo.settings import DemoSettings
 from util.demo.sources import Source
 from util.inference.predictor import (
@@ -381,8 +381,8 @@ def test_memory_stays_flat_over_thousands_of_frames(tmp_path):
 def test_a_live_camera_is_smoothed_by_the_time_that_passed(tmp_path, monkeypatch):
     waited = []
     monkeypatch.setattr(HandTracker, "update_hands", lambda _, depth, seconds: waited.append(seconds))
-    source = Source("camera", None, None, CAMERA, 1.0, live=True)
-    poser = poses.Poser(source, blob_predictor(tmp_path), DemoSettings(smooth=True))
+    source = Source("camera", None, None, CAMERA, live=True)
+    poser = stream.Poser(source, blob_predictor(tmp_path), DemoSettings(smooth=True))
     for moment in (10.0, 10.2, 10.5):
         poser(np.zeros((240, 320)), moment)
     assert waited == pytest.approx([1 / 30, 0.2, 0.3])

@@ -146,7 +146,7 @@ def to_millimetres(depth: np.ndarray, depth_scale: float = 1.0) -> np.ndarray:
         )
     if not 0 < depth_scale < np.inf:
         raise UserError(f"depth_scale is {depth_scale}: it is the mm of one unit, so positive and finite.")
-    depth = depth.astype(np.float64)
+    depth = np.ma.filled(depth.astype(np.float64), 0)
     with np.errstate(invalid="ignore", over="ignore"):
         depth_mm = np.rint(depth * (depth_scale / STEP_MM)) * STEP_MM
         measured = (depth > 0) & (depth != NO_READING) & (depth_mm < FARTHEST_MM)
