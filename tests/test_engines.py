@@ -14,7 +14,7 @@ from tests.helpers.trained_network import SPEC, trained
 from util.camera import CAMERAS
 from util.checkpoint import save_checkpoint
 from util.deployment.backends import load_backend
-from util.deployment.folding import example_crops
+from util.deployment.export import example_crops
 from util.inference.predictor import HandPosePredictor
 from util.inference.tracker import HandTracker
 
@@ -57,7 +57,7 @@ import os, signal, sys
 from tests.helpers.trained_network import SPEC, trained
 from util.deployment import backends as module
 from util.deployment.backends import load_backend, to_onnx
-from util.deployment.folding import example_crops
+from util.deployment.export import example_crops
 
 if sys.argv[1] != "torch":  # the graph is made once: that takes 10 s
     graph = to_onnx(trained(SPEC), SPEC)

@@ -23,3 +23,8 @@ def trained(spec):
         for head in (network.final1, network.final2):
             nn.init.normal_(head.weight, std=0.02)
     return network
+
+
+def shift_mm(found, expected, cube_mm=300):
+    """Distances (B, J), mm, between joints (B, J, 3) in normalised uvd of a cube with this edge."""
+    return (found - expected).norm(dim=-1) * cube_mm / 2
