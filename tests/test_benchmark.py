@@ -35,7 +35,7 @@ def test_time_is_the_median_of_turns(benchmark):
     turns = []
     benchmark.repeats = 3
     slow = lambda: turns.append("plain") or time.sleep(0.004)  # noqa: E731
-    row = benchmark.compare("a", slow, lambda: turns.append("ours"), 1)
+    row = benchmark.compare("a", slow, lambda: turns.append("ours"), [()], 1)
     assert turns == ["plain", "ours"] * 5
     assert row.plain >= 4 > row.ours
 
@@ -43,8 +43,8 @@ def test_time_is_the_median_of_turns(benchmark):
 def test_rows_say_how_many_times_faster(benchmark, monkeypatch):
     clock = iter(np.cumsum([0, 2.0, 0, 0.5] * 6))  # a run of one way takes 2 s, of the other 0.5 s
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
-    assert benchmark.compare("a", int, str, 1) == Row("a", 2000, 500, 4, "ms")
-    assert benchmark.compare("a", int, str, 10, "images/s") == Row("a", 5, 20, 4, "images/s")
+    assert benchmark.compare("a", int, str, [()], 1) == Row("a", 2000, 500, 4, "ms")
+    assert benchmark.compare("a", int, str, [()], 10, "images/s") == Row("a", 5, 20, 4, "images/s")
 
 
 def test_chosen_rows_are_printed_and_written(run_script, tmp_path, small):
@@ -144,7 +144,7 @@ def test_live_rows_are_of_whole_frames(benchmark):
 def test_both_ways_train_alike(benchmark, monkeypatch):
     losses = {"plain": [], "ours": []}
 
-    def compare(name, plain, ours, frames, unit):
+    def compare(name, plain, ours, calls, frames, unit):
         for _ in range(3):
             plain()
             losses["ours"].append(ours().loss)

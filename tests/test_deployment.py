@@ -18,7 +18,7 @@ from dataloader import build_dataset
 from model.awr import decode, dense_to_joints
 from tests.helpers.project import PROJECT
 from tests.helpers.sphere_hands import write_sphere_hands
-from tests.helpers.trained_network import SIZE, SPEC, shift_mm, trained
+from tests.helpers.trained_network import SIZE, SPEC, example_crops, shift_mm, trained
 from util import UserError
 from util.checkpoint import ModelSpec, load_network, load_or_init_network, save_checkpoint
 from util.deployment.backends import (
@@ -29,7 +29,7 @@ from util.deployment.backends import (
     run_by_onnxruntime,
     run_by_openvino,
 )
-from util.deployment.export import LIMITS, example_crops, export
+from util.deployment.export import LIMITS, export
 from util.deployment.folding import fuse_conv_bn
 from util.deployment.graph import to_onnx
 from util.deployment.int8 import calibration_dataset, kept_in_float, quantize, spread_crops

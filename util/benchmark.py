@@ -6,17 +6,14 @@ python -m util.benchmark --rows frame live --nets resnet_18 --json benchmark.jso
 import copy
 import json
 import os
-import platform
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from math import inf
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal, NamedTuple
-
-import numpy as np
 
 from config import Config, check_numbers
 from util import UserError
@@ -67,16 +64,16 @@ class Row(NamedTuple):
 
 def main(config: BenchmarkConfig) -> None:
     """Measure the chosen rows; print and write each as soon as it is known."""
-    networks, rows = [Benchmark(config, net) for net in config.nets], []
+    networks = [Benchmark(config, net) for net in config.nets]
+    content: dict[str, Any] = {"machine": networks[0].machine, "rows": []}
     print(f"{networks[0].machine}\n{'row':42} {'plain':>12} {'ours':>12} {'ratio':>8}  unit")
     for row in (row for network in networks for row in network.rows()):
         print(f"{row.name:42} {row.plain:12.3f} {row.ours:12.3f} {row.ratio:7.2f}×  {row.unit}", flush=True)
-        rows.append(row._asdict())
+        content["rows"].append(row._asdict())
         with atomic_write(Path(config.json)) as temporary:  # whatever fails later, this row is kept
-            content = {"machine": networks[0].machine, "rows": rows}
             temporary.write_text(json.dumps(content, indent=1) + "\n")
     for start in config.rows:
-        if not any(row["name"].startswith(start) for row in rows):
+        if not any(row["name"].startswith(start) for row in content["rows"]):
             raise UserError(f"No row starts with {start!r}: they start with {', '.join(ENGINE_ROWS)}, train.")
     print(f"Written to {config.json}")
 
@@ -111,10 +108,8 @@ class Benchmark:
         is_gpu = self.device.type == "cuda"
         self.wait = partial(torch.cuda.synchronize, self.device) if is_gpu else lambda: None
         processor = torch.cuda.get_device_name(self.device) if is_gpu else cpu_info().get("model name")
-        self.machine = (
-            f"{processor or platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
-            f"torch {torch.__version__}, Python {platform.python_version()}"
-        )
+        threads = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
+        self.machine = f"{processor}, {threads}, torch {torch.__version__}"
 
     def rows(self) -> Iterator[Row]:
         """The chosen rows. An engine that cannot be used has none, and is named with the reason."""
@@ -125,7 +120,7 @@ class Benchmark:
             names = [f"{kind}_{self.spec.net}_{backend}_{precision}" for kind in ENGINE_ROWS]
             if self.wants(*names) and (backend != "compile" or self.settings.compile):
                 try:
-                    yield from self.engine_rows(backend, precision, *names)
+                    yield from self.engine_rows(backend, precision, names)
                 except UserError as error:
                     print(f"  without {backend} {precision} of {self.spec.net}: {error}")
         if self.wants(f"train_{self.spec.net}"):
@@ -135,17 +130,15 @@ class Benchmark:
         """Whether one of these rows is among those chosen."""
         return not self.chosen or any(name.startswith(self.chosen) for name in names)
 
-    def engine_rows(
-        self, backend: str, precision: str, frame: str, batch: str, moved: str, found: str, tracked: str
-    ) -> Iterator[Row]:
-        """The rows, by these names, of an engine with the head, and of a predictor with this engine."""
+    def engine_rows(self, backend: str, precision: str, names: list[str]) -> Iterator[Row]:
+        """The rows, with these names, of an engine with the head, and of a predictor with this engine."""
         from util.deployment.backends import best_precision, exported_int8, load_backend, load_engine
         from util.inference.predictor import HandPosePredictor
 
-        file: Any = self.checkpoint
+        (frame, batch, moved, found, tracked), file = names, self.checkpoint
         if precision == "int8":
-            file = exported_int8(Path(file), self.device)
-            if file is None:
+            file = file and exported_int8(Path(file), self.device)
+            if not file:
                 raise UserError("no int8 file of the checkpoint lies beside it, or it is not faster here.")
         elif best_precision(backend, precision, self.device) != precision:
             raise UserError(f"it is not faster on this {self.device}.")
@@ -156,8 +149,7 @@ class Benchmark:
                 ours = load_backend(self.network, self.spec, backend, precision, self.device)
             for name, image, unit in ((frame, self.crops[:1], "ms"), (batch, self.crops, "images/s")):
                 if self.wants(name):
-                    ways = partial(self.plain, image), partial(ours, image)
-                    yield self.compare(name, *ways, len(image), unit)
+                    yield self.compare(name, self.plain, ours, [(image,)], len(image), unit)
             if self.wants(moved):
                 shift = (ours(self.crops)[0] - self.plain(self.crops)).norm(dim=-1).mean()
                 yield Row(moved, 0.0, float(shift) * max(self.settings.cube) / 2, 0.0, "mm")
@@ -170,19 +162,12 @@ class Benchmark:
         """Whole frames, the hand's centre to be found or known, against a plain pass for each."""
         index, camera, size = self.dataset.index, self.dataset.camera, len(self.dataset)
         frames = range(0, size, -(-size // LIVE_FRAMES))
-        depths = [index.read_depth(index.frame_path(i)) for i in frames]
-
-        def predict(centers: Iterable[np.ndarray | None]) -> None:
-            for depth, center in zip(depths, centers, strict=True):
-                predictor.predict(depth, camera, center, "right")
-
-        def plain() -> None:
-            for _ in frames:
-                self.plain(self.crops[:1])
-
-        for name, centers in ((found, [None] * len(frames)), (tracked, index.center_xyz[frames])):
+        depths = {i: index.read_depth(index.frame_path(i)) for i in frames}
+        one_pass = lambda *_: self.plain(self.crops[:1])  # noqa: E731
+        for name, centers in ((found, dict.fromkeys(frames)), (tracked, index.center_xyz)):
             if self.wants(name):
-                yield self.compare(name, plain, partial(predict, centers), len(frames))
+                calls = [(depths[i], camera, centers[i], "right") for i in frames]
+                yield self.compare(name, one_pass, predictor.predict, calls, len(calls))
 
     def train_row(self, name: str) -> Row:
         """A step of train.py against the textbook's: fp32, eager, channels first, PyTorch's default Adam."""
@@ -202,6 +187,8 @@ class Benchmark:
         network = copy.deepcopy(self.network).train()
         optimizer = torch.optim.Adam(network.parameters(), lr=self.settings.lr)
         settings = replace(self.settings, precision=usable_precision(self.device, self.settings.precision))
+        if settings.precision != self.settings.precision:
+            print(f"  {self.settings.precision} is not faster here: our step is in {settings.precision}.")
         state = TrainingState(copy.deepcopy(self.network), self.spec, settings, Processes(self.device))
         state.network.train()
 
@@ -212,15 +199,18 @@ class Benchmark:
             optimizer.step()
 
         ours = partial(train_step, state, batch, dataset, settings.lr)
-        return self.compare(name, plain, ours, len(frames), "images/s")
+        return self.compare(name, plain, ours, [()], len(frames), "images/s")
 
-    def compare(self, name: str, plain: Callable, ours: Callable, frames: int, unit: str = "ms") -> Row:
-        """Median times of two ways that take turns, in ms a frame, or as frames a second in another unit."""
+    def compare(
+        self, name: str, plain: Callable, ours: Callable, calls: list[tuple], frames: int, unit: str = "ms"
+    ) -> Row:
+        """Median times in which two ways, in turn, do all calls: ms a frame, or frames a second."""
         times: dict[Callable, list[float]] = {plain: [], ours: []}
         for _ in range(WARM_UP + (self.repeats if frames == 1 else min(self.repeats, FEW))):
             for way, seconds in times.items():
                 start = time.perf_counter()
-                way()
+                for arguments in calls:
+                    way(*arguments)
                 self.wait()
                 seconds.append(time.perf_counter() - start)
         before, after = (median(seconds[WARM_UP:]) / frames for seconds in times.values())

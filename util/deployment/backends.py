@@ -68,9 +68,10 @@ def load_backend(
     if backend == "onnxruntime":
         return run_by_onnxruntime(to_onnx(network, spec))
     if backend == "openvino":
-        if precision == "bf16" and not _openvino_has_bf16():
+        core = openvino_core()
+        if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise UserError("This processor has no bf16, openvino would only emulate it: use fp32.")
-        return run_by_openvino(openvino_core().read_model(to_onnx(network, spec)), precision)
+        return run_by_openvino(core.read_model(to_onnx(network, spec)), precision)
     module = JointNetwork(network, spec.kernel_size, precision)
     if backend == "compile":
         module.network = torch.compile(module.network, dynamic=False)
@@ -97,10 +98,7 @@ def load_engine(path: Path) -> tuple[Backend, ModelSpec]:
 
 
 def exported_int8(checkpoint: Path, device: torch.device) -> Path | None:
-    """The whole int8 file beside a checkpoint that was exported from it, where it is fast; or None.
-
-    It has the checkpoint's name and ends in .xml. It gives no weight maps.
-    """
+    """The whole int8 file, of a checkpoint's name, that was exported from it; None where it is not fast."""
     path = checkpoint.with_suffix(ENGINE_SUFFIX)
     if not (device.type == "cpu" and has_vnni() and find_spec("openvino") and path.is_file()):
         return None
@@ -140,7 +138,8 @@ def fastest_backend(device: torch.device, precision: str = "fp32") -> tuple[str,
     """
     if device.type != "cpu" or any(find_spec(name) is None for name in ("openvino", "onnx", "onnxscript")):
         return "torch", precision
-    return "openvino", "bf16" if _openvino_has_bf16() else "fp32"
+    has_bf16 = "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "openvino", "bf16" if has_bf16 else "fp32"
 
 
 def best_precision(backend: str, precision: str, device: torch.device) -> str:
@@ -184,11 +183,7 @@ def run_by_openvino(model: Any, precision: str = "fp32") -> Backend:
 def openvino_core() -> Any:
     """The process's one `openvino.Core`, kept until the process ends.
 
-    Each Core replaces the signal stack (openvino pull request 11894). After two of them were freed in the
-    order of their making, the next signal ended the process with SIGSEGV (OpenVINO 2026.4.1).
+    Each replaces the signal stack (openvino pull request 11894): after two of them were freed in the order
+    of their making, the next signal ended the process with SIGSEGV (OpenVINO 2026.4.1).
     """
     return require("openvino").Core()
-
-
-def _openvino_has_bf16() -> bool:
-    return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

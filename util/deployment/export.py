@@ -3,8 +3,6 @@
 python -m util.deployment.export --load_model output/synth/hourglass_1/best.pth --out model.onnx
 python -m util.deployment.export --load_model results/resnet_18_synth.pth --precision int8 --out int8.xml
 python -m util.deployment.export --load_model output/synth/resnet_18/best.pth --out half.pth
-
-What the files hold: docs/deployment.md.
 """
 
 import copy
@@ -17,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from config import Config
 from model.awr import dense_to_joints
@@ -50,9 +48,7 @@ class ExportSettings:
     load_model: str = ""  # checkpoint; empty: results/<net>_<dataset>.pth
     out: str = "model.onnx"  # file to write: .onnx a graph, .xml int8 for OpenVINO, .pth weights
     precision: Literal["fp32", "int8"] = "fp32"  # int8: with ranges measured on crops of the data set
-    opset: Literal[17, 18, 19, 20, 21, 22, 23] = (
-        OPSET  # of an .onnx: 17 for TensorRT 8 and other older engines
-    )
+    opset: Literal[17, 18, 19, 20, 21, 22, 23] = OPSET  # of an .onnx: 17 for older engines, as TensorRT 8
     data_dir: str = "data"  # folder that holds the data sets; read for int8 alone
     dataset: str = "synth"  # whose joints the network predicts
     net: str = "resnet_18"  # resnet_18, resnet_50, resnet_101, resnet_152, or hourglass_N
@@ -99,7 +95,9 @@ def export(out: Path, network: nn.Module, spec: ModelSpec, config: Config, opset
 
     `config` names the checkpoint, `load_model`, and the data set on which int8's ranges are measured.
     """
-    kind, image = out.suffix, example_crops(4, spec.img_size)
+    kind, size = out.suffix, spec.img_size
+    planes = torch.linspace(0, 1, 4).view(-1, 1, 1, 1) * torch.linspace(-1, 1, size)  # differently tilted
+    image = planes.expand(-1, -1, size, -1).contiguous()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"model{kind}")
         if kind == ".onnx":
@@ -123,23 +121,21 @@ def export(out: Path, network: nn.Module, spec: ModelSpec, config: Config, opset
         for file in files:
             with atomic_write(out.with_suffix(file.suffix)) as temporary:
                 shutil.copyfile(file, temporary)
-        size = sum(file.stat().st_size for file in files) / 1e6
-    print(f"{spec.net}, {size:.1f} MB, in {out}: over {len(image)} crops, {outcome}.")
+        megabytes = sum(file.stat().st_size for file in files) / 1e6
+    print(f"{spec.net}, {megabytes:.1f} MB, in {out}: over {len(image)} crops, {outcome}.")
 
 
-def write_int8(
-    path: Path, network: nn.Module, spec: ModelSpec, checkpoint: Path, crops: np.ndarray
-) -> Backend:
-    """Write OpenVINO's .xml and .bin, and load them.
+def write_int8(path: Path, network: nn.Module, spec: ModelSpec, source: Path, crops: np.ndarray) -> Backend:
+    """Write OpenVINO's .xml and .bin, with ranges measured on crops (N, 1, S, S), and load them.
 
-    Ranges are measured on `crops` (N, 1, S, S). The .xml has the SHA-256 of the checkpoint and of the .bin.
+    The .xml has the SHA-256 of the checkpoint, `source`, and of the .bin.
     """
     save_model = require("openvino").save_model
     model = quantize(openvino_core().read_model(to_onnx(network, spec)), crops)
     save_model(model, path)
     entries = graph_metadata(spec) | {
         "spec": json.dumps(spec._asdict()),
-        "checkpoint_sha256": sha256(checkpoint),
+        "checkpoint_sha256": sha256(source),
         "weights_sha256": sha256(path.with_suffix(".bin")),
     }
     for key, value in entries.items():
@@ -148,25 +144,16 @@ def write_int8(
     return load_engine(path)[0]
 
 
-def write_weights(path: Path, network: nn.Module, spec: ModelSpec, checkpoint: Path) -> Backend:
-    """Write the weights in fp16, with what the checkpoint says of its training, and load them."""
+def write_weights(path: Path, network: nn.Module, spec: ModelSpec, source: Path) -> Backend:
+    """Write the weights in fp16, with what the checkpoint `source` says of its training, and load them."""
     halved = copy.deepcopy(network)
     for weight in halved.parameters():
         if weight.dim() > 1:  # all but a fraction of a per cent; batch norms are no place to save
             weight.data = weight.data.half()
-    content = read_checkpoint(checkpoint)
+    content = read_checkpoint(source)
     kept = ("config", "revision", "step", "best_mpe_mm")
     save_checkpoint(path, halved, spec, **{name: content[name] for name in kept if name in content})
     return JointNetwork(load_network(path, spec)[0], spec.kernel_size)
-
-
-def example_crops(batch: int, img_size: int) -> Tensor:
-    """(batch, 1, S, S) crops to compare networks on: tilted discs before background."""
-    edge = torch.linspace(-1, 1, img_size)
-    v, u = torch.meshgrid(edge, edge, indexing="ij")
-    share = torch.linspace(0, 1, batch)[:, None, None]  # of the way from the first disc to the last
-    inside = (u - 0.4 * share).square() + (v + 0.3 * share).square() < (0.7 - 0.4 * share).square()
-    return torch.where(inside, 0.5 * u + share * v - 0.4 * share, 1.0)[:, None]
 
 
 if __name__ == "__main__":

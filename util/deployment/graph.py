@@ -13,7 +13,7 @@ from util import UserError
 from util.checkpoint import ModelSpec
 from util.deployment.folding import fuse_conv_bn, last_dense
 
-OPSET = 20
+OPSET = 20  # version of ONNX's operators
 IMAGE_AND_JOINTS = {
     "image": "(batch, 1, img_size, img_size): (depth - center z) / (cube[2] / 2) in [-1, 1]; background 1",
     "joint_uvd": "(batch, joints, 3): u right, v down, in [-1, 1] across the crop; d as the image's depth",
@@ -37,10 +37,7 @@ class JointNetwork(nn.Module):
 
 
 def to_onnx(network: nn.Module, spec: ModelSpec, opset: int = OPSET) -> bytes:
-    """The ONNX graph of a network, as trained and on the CPU, and its head, weights included.
-
-    `spec` goes into the graph's metadata. `opset`: version of ONNX's operators.
-    """
+    """The ONNX graph of a network, as trained and on the CPU, and its head, with weights and metadata."""
     onnx = require("onnx")
     require("onnxscript")
     with torch.no_grad():
@@ -57,18 +54,13 @@ def to_onnx(network: nn.Module, spec: ModelSpec, opset: int = OPSET) -> bytes:
     graph = program.model_proto
     made = next(entry.version for entry in graph.opset_import if not entry.domain)
     if made != opset != OPSET:  # PyTorch keeps its own where it cannot convert
-        raise UserError(
-            f"The graph cannot be written for opset {opset}, only for {made}: pass --opset {made}."
-        )
+        raise UserError(f"The graph cannot be written for opset {opset}: pass --opset {made}.")
     onnx.helper.set_model_props(graph, graph_metadata(spec))
     return graph.SerializeToString()
 
 
 def graph_metadata(spec: ModelSpec) -> dict[str, str]:
-    """What a program without this project needs to know of the graph (docs/deployment.md).
-
-    Lists and numbers are JSON. If the data set is unknown, `cube` is null and there are no `joint_names`.
-    """
+    """What a program without this project needs to know of the graph, as docs/deployment.md lists it."""
     entries: dict = spec._asdict()
     if spec.dataset in DATASETS:
         info = DATASETS[spec.dataset]
@@ -78,10 +70,9 @@ def graph_metadata(spec: ModelSpec) -> dict[str, str]:
 
 
 def require(name: str) -> ModuleType:
-    """Import an optional package, or say what installs it: a clone has a file of requirements."""
+    """Import an optional package, or say what installs it: in setup.py's package `awr` an extra."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        is_package = __name__.startswith("awr.")  # setup.py copies this file there
-        command = f"pip install {'awr[deploy]' if is_package else '-r requirements-deploy.txt'}"
-        raise UserError(f"{name} is not installed: {command}.") from error
+        source = "awr[deploy]" if __name__.startswith("awr.") else "-r requirements-deploy.txt"
+        raise UserError(f"{name} is not installed: pip install {source}.") from error

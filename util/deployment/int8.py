@@ -12,8 +12,8 @@ from dataloader.base import HandDataset
 from util.deployment.graph import require
 from util.device import has_vnni
 
-CONVOLUTIONS = ("Convolution", "ConvolutionBackpropData")  # as OpenVINO calls them
-PASSIVE = ("Constant", "Parameter", "Result")
+# As OpenVINO calls them.
+CONVOLUTIONS, PASSIVE = ("Convolution", "ConvolutionBackpropData"), ("Constant", "Parameter", "Result")
 
 
 def calibration_dataset(config: Config) -> HandDataset:
@@ -32,10 +32,7 @@ def spread_crops(dataset: HandDataset, count: int) -> np.ndarray:
 
 
 def quantize(model: Any, crops: np.ndarray) -> Any:
-    """An `openvino.Model` of a graph by `to_onnx` with its inner convolutions in int8.
-
-    Ranges are measured on `crops` (N, 1, S, S) float32 of the kind that will be seen.
-    """
+    """An `openvino.Model` in int8, all but `kept_in_float`; ranges are measured on crops (N, 1, S, S)."""
     nncf = require("nncf")
     logging.getLogger("nncf").setLevel(logging.ERROR)
     operations = {operation.get_friendly_name(): operation for operation in model.get_ordered_ops()}
@@ -65,22 +62,20 @@ def kept_in_float(kinds: dict[str, str], inputs: dict[str, set[str]]) -> list[st
       there, hourglass_1's joints moved by 76 mm, resnet_18's by centimetres.
     - Convolutions that read a sum: no batch norm has brought it to size.
 
-    Args:
-        kinds: of the operations by their names, in the order of their computation; the input is called image.
-        inputs: names of those that each reads.
+    `kinds` has each operation's kind by its name, in the order of their computation, `inputs` the names of
+    those that it reads; the network's input is called image.
     """
     convolutions = {name for name, kind in kinds.items() if kind in CONVOLUTIONS}
     poolings = {name for name, kind in kinds.items() if kind == "MaxPool"}
     sums = {name for name, kind in kinds.items() if kind == "Add"}
     stems = {name for name in convolutions if "image" in inputs[name]}
-    kept = stems | poolings
+    kept, early = stems | poolings, set(stems)
     before_convolutions: set[str] = set()
     for name in reversed(kinds):
         if name not in before_convolutions:
             kept.add(name)
         if name in before_convolutions | convolutions:
             before_convolutions |= inputs[name]
-    early = set(stems)
     for name, reads in inputs.items():
         if reads & early or (name in convolutions and reads & sums):
             kept.add(name)
