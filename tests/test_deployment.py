@@ -460,6 +460,25 @@ def test_exported_weights_are_half_as_large_and_say_where_they_come_from(export_
             assert torch.equal(weight, expected)  # batch norms and biases are kept as they are
 
 
+def test_a_checkpoints_own_data_set_wins(tmp_path, run_script):
+    spec = ModelSpec("hourglass_1", 21, 2, 0.4, "msra", img_size=32)
+    save_checkpoint(tmp_path / "a.pth", trained(spec), spec)
+    files = ("--load_model", tmp_path / "a.pth", "--out", tmp_path / "b.pth")
+    ran = run_script("util.deployment.export", *files)
+    assert ran.code == 0, ran.err
+    assert f"{tmp_path}/a.pth was trained on msra: this wins over synth." in ran.out
+    assert load_network(tmp_path / "b.pth", SPEC)[1] == spec
+    weights = {"model": trained(spec).state_dict()}  # which do not say what they are
+    torch.save(weights, tmp_path / "a.pth")
+    flags = ("--net", "hourglass_1", "--img_size", "32", "--load_model", tmp_path / "a.pth")
+    ran = run_script("util.deployment.export", *flags, "--out", tmp_path / "c.pth")
+    assert ran.code == 2
+    assert "predicts 21 joints, data set synth has 14" in ran.err
+    ran = run_script("util.deployment.export", *flags, "--dataset", "msra", "--out", tmp_path / "c.pth")
+    assert ran.code == 0, ran.err
+    assert load_network(tmp_path / "c.pth", SPEC)[1] == spec
+
+
 @pytest.mark.parametrize("name", ["weights.pt", "weights.PTH", "model"])
 def test_an_ending_says_what_to_export(name, tmp_path, run_script):
     ran = run_script("util.deployment.export", "--out", tmp_path / name)
