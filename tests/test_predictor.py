@@ -1,7 +1,6 @@
 """From a depth frame to a pose: mirrored, in any unit, damaged, real, and with no hand in it."""
 
 import json
-import os
 from types import SimpleNamespace
 
 import cv2
@@ -561,20 +560,3 @@ def test_auto_takes_the_fastest_that_is_there(tmp_path, monkeypatch):
         core = SimpleNamespace(get_property=lambda *_, has=capabilities: has)
         monkeypatch.setattr(backends, "openvino_core", lambda core=core: core)
         assert backends.fastest_backend(cpu) == ("openvino", precision)
-
-    checkpoint, int8 = tmp_path / "a.pth", tmp_path / "a.xml"
-    checkpoint.touch()
-    monkeypatch.setattr(backends, "has_vnni", lambda: True)
-    assert backends.exported_int8(checkpoint, cpu) is None  # not exported
-    int8.write_text("<net><rt_info><awr><spec value='{}'/></awr></rt_info></net>")
-    assert backends.exported_int8(checkpoint, cpu) is None  # half of it
-    int8.with_suffix(".bin").touch()
-    assert backends.exported_int8(checkpoint, cpu) == int8
-    assert backends.exported_int8(checkpoint, gpu) is None
-    os.utime(int8, (0, 0))  # of older weights
-    assert backends.exported_int8(checkpoint, cpu) is None
-    int8.write_text("<net/>")  # somebody else's
-    assert backends.exported_int8(checkpoint, cpu) is None
-    int8.write_text("<net><rt_info><awr><spec value='{}'/></awr></rt_info></net>")
-    monkeypatch.setattr(backends, "has_vnni", lambda: False)
-    assert backends.exported_int8(checkpoint, cpu) is None
