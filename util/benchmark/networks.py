@@ -197,7 +197,8 @@ def plain_step(loaded: LoadedNetwork, batch: Sample) -> Callable[[], float]:
     optimizer = torch.optim.Adam(network.parameters(), lr=loaded.config.lr)
 
     def step() -> float:
-        loss = awr_loss(network(batch.image), batch.image, batch.joint_uvd, loaded.spec.kernel_size).total
+        loss = awr_loss(network(batch.image), batch.image, batch.joint_uvd, loaded.spec.kernel_size)
+        loss = loss.total({"dense": 1.0, "coord": 1.0})
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
