@@ -62,11 +62,7 @@ class Processes:
 
 @contextmanager
 def init_distributed(device: torch.device) -> Iterator[Processes]:
-    """Join the processes that torchrun started: nccl between GPUs, gloo between CPUs.
-
-    Args:
-        device: where one process alone computes; of several on one machine, each takes a GPU of its own.
-    """
+    """Join the processes that torchrun started: nccl between GPUs, each with its own, gloo between CPUs."""
     if "LOCAL_RANK" not in os.environ:  # torchrun's; clusters set WORLD_SIZE and RANK for all programs
         yield Processes(device)
         return

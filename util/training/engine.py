@@ -48,10 +48,8 @@ def make_training_loader(
 
 
 def _loader(dataset: HandDataset, num_workers: int, device: torch.device, **order: Any) -> DataLoader:
-    pinned = device.type == "cuda"
-    return DataLoader(
-        dataset, num_workers=num_workers, pin_memory=pinned, worker_init_fn=init_worker, **order
-    )
+    order |= {"pin_memory": device.type == "cuda", "worker_init_fn": init_worker}
+    return DataLoader(dataset, num_workers=num_workers, **order)
 
 
 def learning_rate(config: Config, epoch: float) -> float:
@@ -209,27 +207,22 @@ def predict_frames(
     """Joints of every frame of a loader, in its order (docs/spec.md §6, §10).
 
     Args:
-        predict: (B, 1, S, S) normalised crops -> joints (B, J, 3) normalised uvd.
+        predict: (B, 1, S, S) normalised crops on `device` -> joints (B, J, 3) normalised uvd.
         loader: batches of a HandDataset.
-        device: where `predict` takes its crops.
-        precision: for the error's sentence, which names the first frame whose joints are not finite.
-        show_bar: show a progress bar.
+        precision: for the sentence that names the first frame whose joints are not finite.
 
     Returns:
         (N, J, 3) float64 full-frame uvd: pixels and mm.
     """
     batches = []
     for batch in tqdm(loader, desc="frames", unit="batch", leave=False, disable=not show_bar):
-        sample = to_device(batch, device)
-        center_z, cube_z = sample.center_xyz[:, 2], sample.cube[:, 2]
+        sample, size = to_device(batch, device), loader.dataset.img_size
         joint_uvd = predict(sample.image)
-        batches.append(crop_to_uvd(joint_uvd, center_z, cube_z, sample.M, loader.dataset.img_size))
+        batches.append(crop_to_uvd(joint_uvd, sample.center_xyz[:, 2], sample.cube[:, 2], sample.M, size))
     joint_uvd = torch.cat(batches).double().cpu().numpy()
     finite = np.isfinite(joint_uvd).all((1, 2))
     if not finite.all():
         name = loader.dataset.index.frame_path(loader.sampler[int(np.argmin(finite))])
-        raise UserError(
-            f"The network's joints for {name} are not finite: {precision} overflows, or the weights are "
-            "damaged, as by too high an lr."
-        )
+        causes = f"{precision} overflows, or the weights are damaged, as by too high an lr"
+        raise UserError(f"The network's joints for {name} are not finite: {causes}.")
     return joint_uvd

@@ -108,7 +108,7 @@ class TrainingState:
         return content["log_size"]
 
     def _compare(self, path: Path, content: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another run; where other settings or frames win over its own, say so."""
+        """Refuse a checkpoint of another run; say where this run's settings or frames differ from its own."""
         saved, spec = content["config"], self.spec._asdict()
         pairs = {name: (content["spec"].get(name, value), value) for name, value in spec.items()}
         frozen = saved.get("freeze", ()), self.config.freeze
@@ -125,11 +125,9 @@ class TrainingState:
         data = content.get("data", {})
         others = [split for split, frames in self.data.items() if data.get(split, frames) != frames]
         if others:
-            print(
-                f"warning: {path} was trained with other frames of the split {' and '.join(others)} (names, "
-                "sizes, times or joints differ): errors from here on do not compare with those before.",
-                file=sys.stderr,
-            )
+            what = f"other frames of the split {' and '.join(others)} (files, times or labels differ)"
+            then = "errors from here on do not compare with those before"
+            print(f"warning: {path} was trained with {what}: {then}.", file=sys.stderr)
 
     def _forward(self) -> Callable[[Tensor, Tensor], Loss]:
         network, processes = self.network, self.processes

@@ -1,8 +1,6 @@
 """A whole training run: prepare or resume, epochs, validation, checkpoints, and leaving when asked to."""
 
 import errno
-import hashlib
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -10,11 +8,10 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from config import DATASETS, Config
 from dataloader import build_dataset
-from dataloader.base import FrameIndex, HandDataset
+from dataloader.base import HandDataset
+from dataloader.index import fingerprint
 from util import UserError
 from util.checkpoint import init_network, load_network, load_or_init_network, spec_from_config
 from util.device import usable_precision
@@ -125,20 +122,8 @@ def start(config: Config, processes: Processes, data: dict[str, str]) -> tuple[T
     log_size = state.restore(last) if resuming else 0
     # Only the main process writes: on machines that share no disk the others would start from the beginning.
     if len(set(processes.gather((state.epoch, state.frames, state.step)))) > 1:
-        raise UserError(
-            f"{last} is not the same for all processes: give an --output_dir on a disk that all machines "
-            "see, or copy the file to each."
-        )
+        raise UserError(f"{last} is not the same for all processes: choose a disk that all machines see.")
     return state, log_size
-
-
-def fingerprint(index: FrameIndex) -> str:
-    """What tells a split's frames apart from others: SHA-256 of their joints, names, sizes and times."""
-    digest = hashlib.sha256(np.ascontiguousarray(index.joint_xyz))
-    for path in map(index.frame_path, range(len(index.joint_xyz))):
-        found = path.stat()
-        digest.update(os.fsencode(f"{path.name} {found.st_size} {found.st_mtime_ns}\n"))
-    return digest.hexdigest()
 
 
 @contextmanager
@@ -162,8 +147,7 @@ class StopRequest:
     Repeated signals change nothing: torchrun passes on what its processes have received already.
     """
 
-    def __init__(self) -> None:
-        self.requested = self._raises = False
+    requested = _raises = False
 
     def __enter__(self) -> "StopRequest":
         self._before = {n: signal.signal(n, self._receive) for n in (signal.SIGTERM, signal.SIGINT)}
