@@ -130,10 +130,10 @@ def _describe_failure(state: TrainingState, dataset: HandDataset, frames: list[i
     frames = [i for shard in state.processes.gather(frames) for i in shard]
     paths = [dataset.index.frame_path(i) for i in frames]
     folder = os.path.commonpath([path.parent for path in paths])
-    names = [path.relative_to(folder).as_posix() for path in paths]
+    names = ", ".join(path.relative_to(folder).as_posix() for path in paths)
     return (
         f"Training diverged at step {state.step + 1} of epoch {state.epoch + 1}: the loss or its gradient is "
-        f"not finite for a batch of frames in {folder}: {', '.join(names)}; "
+        f"not finite for a batch of frames in {folder}: {names}; "
         f"checkpoints are as they were, try a lower lr (here {rate:g}), clip_grad, or precision fp32."
     )
 
@@ -152,17 +152,14 @@ def mean_error_mm(joint_uvd: Tensor, sample: Sample, camera: Camera, img_size: i
 
 
 def recalibrate_batch_norm(state: TrainingState, loader: DataLoader) -> None:
-    """Make the statistics of the network that predicts ready for scoring.
-
-    Averaged weights have seen no batch themselves, so `bn_batches` of the epoch's first batches
-    measure their statistics; several processes then share the mean of theirs.
-    """
-    device, networks = state.processes.device, dict.fromkeys((state.network, state.scored))
+    """Make batch-norm statistics ready for scoring: those of averaged weights, which have seen no batch, are
+    measured on the epoch's first `bn_batches`; several processes then share the mean of theirs."""
+    device = state.processes.device
     if state.averaged is not None and state.config.bn_batches:
         loader.batch_sampler.select(state.epoch, stop=state.config.bn_batches)
         with autocast(device, state.config.precision):
             update_bn(loader, state.scored, device)
-    for network in networks:
+    for network in dict.fromkeys((state.network, state.scored)):  # one or two, in this order
         state.processes.average_buffers(network)
 
 

@@ -2,12 +2,12 @@
 
 import contextlib
 import json
-import os
 import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Self
 
+from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from config import DATASETS
@@ -32,13 +32,9 @@ class RunLog:
         self.folder = Path(state.config.output_dir)
         self.saved_at = time.monotonic()
         remove_leftovers(self.folder)
-        path = self.folder / "log.jsonl"
-        if path.is_file() and path.stat().st_size > kept_bytes:
-            os.truncate(path, kept_bytes)
-        self.file = path.open("a")
-        # Imported late: it takes a second that other commands need not wait.
-        from torch.utils.tensorboard import SummaryWriter
-
+        self.file = (self.folder / "log.jsonl").open("a")
+        if self.file.tell() > kept_bytes:
+            self.file.truncate(kept_bytes)
         self.board = SummaryWriter(self.folder / "tensorboard", purge_step=state.step + 1)
         settings = "\n".join(f"    {name}: {value}" for name, value in asdict(state.config).items())
         self.board.add_text("settings", settings, state.step)

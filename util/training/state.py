@@ -112,7 +112,8 @@ class TrainingState:
         saved, spec = content["config"], self.spec._asdict()
         pairs = {name: (content["spec"].get(name, value), value) for name, value in spec.items()}
         frozen = saved.get("freeze", ()), self.config.freeze
-        pairs["freeze"] = tuple(" ".join(sorted(parts)) for parts in frozen)
+        if sorted(frozen[0]) != sorted(frozen[1]):
+            pairs["freeze"] = tuple(map(" ".join, frozen))
         started, named = saved.get("load_model", ""), self.config.load_model
         if named and Path(started).absolute() != Path(named).absolute():
             pairs["load_model"] = (started, named)
@@ -120,7 +121,8 @@ class TrainingState:
         if found:
             raise UserError(f"{path} has {'; '.join(found)}: a run goes on with the same.")
         for name, value in asdict(self.config).items():
-            if name not in ("resume", *pairs, "load_model") and saved.get(name, value) != value:
+            skipped = name in ("resume", "freeze", "load_model", *spec)
+            if not skipped and saved.get(name, value) != value:
                 self.processes.print(f"{path} was trained with {name} {saved[name]}, from here on {value}.")
         data = content.get("data", {})
         others = [split for split, frames in self.data.items() if data.get(split, frames) != frames]

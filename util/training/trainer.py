@@ -95,10 +95,8 @@ def finish_epoch(state: TrainingState, mpe_mm: float) -> bool:
 
 
 def start(config: Config, processes: Processes, data: dict[str, str]) -> tuple[TrainingState, int]:
-    """A state with random weights, those of --load_model, or where last.pth left it.
-
-    Returns the state, and the bytes of log.jsonl that belong to it.
-    """
+    """A state with random weights, those of --load_model, or where last.pth left it; and the bytes of
+    log.jsonl that belong to it."""
     last = Path(config.output_dir, "last.pth")
     resuming = last.is_file()
     if resuming and not config.resume:
