@@ -447,7 +447,7 @@ def test_damage_ends_in_a_sentence(name, copied):
         (("--dataset", "msra", "--split", "val"), "MSRA has no split val"),
         (("--dataset", "msra", "--test_subject", "9"), "test_subject is 9"),
         (("--dataset", "icvl", "--test_subject", "all"), "icvl has no subjects"),
-        (("--dataset", "hands17", "--predictions", "any.txt"), "are withheld"),
+        (("--dataset", "hands17", "--predictions", __file__), "are withheld"),
     ],
 )
 def test_settings_that_cannot_work(written, flags, sentence, run_script, tmp_path):

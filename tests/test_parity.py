@@ -111,14 +111,9 @@ def training_losses(tag, ulp_seed):
                 weight.mul_(1 + 1e-7 * torch.randn(weight.shape, generator=generator))
     optimizer = torch.optim.Adam(network.parameters(), lr=TRAIN_STEPS["lr"])
     for _ in range(TRAIN_STEPS["steps"]):
-        loss = awr_loss(
-            network(image),
-            image,
-            joint_uvd,
-            float(kernel_size.removeprefix("ks")),
-            float(dense_weight.removeprefix("dense")),
-            float(coord_weight.removeprefix("coord")),
-        ).total
+        terms = awr_loss(network(image), image, joint_uvd, float(kernel_size.removeprefix("ks")))
+        weights = dense_weight.removeprefix("dense"), coord_weight.removeprefix("coord")
+        loss = terms.total(dict(zip(("dense", "coord"), map(float, weights), strict=True)))
         yield loss.item()
         optimizer.zero_grad()
         loss.backward()

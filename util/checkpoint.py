@@ -81,14 +81,15 @@ def spec_from_dict(content: dict[str, Any]) -> ModelSpec:
 def load_or_init_network(config: Config, training: bool = False) -> tuple[nn.Module, ModelSpec]:
     """The network of the settings, on the CPU, with the weights of the named checkpoint.
 
-    Where none is named, with those in results/ for this network and data set, else with random ones.
+    Where none is named, with those in results/ for this network and data set, else with random ones; these
+    too where `load_model` is random.
     What the checkpoint says of itself wins over the settings, except for what it is `training` on from
     now; with other joints its last layers start from random weights then. Every difference is printed.
     """
     wanted = spec_from_config(config)
     path = config.load_model or shipped_weights(config)
-    if not path:
-        print(f"No --load_model: {config.net} is randomly initialised, its predictions are meaningless.")
+    if path in ("", "random"):
+        print(f"{config.net} is randomly initialised: its predictions are meaningless.")
         return init_network(config), wanted
     if not config.load_model:
         print(f"No --load_model: using {path}, which came with the project.")
