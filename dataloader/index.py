@@ -170,15 +170,6 @@ def select(index: FrameIndex, frames: np.ndarray) -> FrameIndex:
     return FrameIndex(*(array[frames] for array in index[:4]), *index[4:])
 
 
-def fingerprint(index: FrameIndex) -> str:
-    """What tells a split's frames apart from others: SHA-256 of their joints, names, sizes and times."""
-    digest = hashlib.sha256(np.ascontiguousarray(index.joint_xyz))
-    for path in map(index.frame_path, range(len(index.joint_xyz))):
-        found = path.stat()
-        digest.update(os.fsencode(f"{path.name} {found.st_size} {found.st_mtime_ns}\n"))
-    return digest.hexdigest()
-
-
 def concatenate(parts: Sequence[FrameIndex]) -> FrameIndex:
     """Indices of one data set, one after the other."""
     if len(parts) == 1:

@@ -195,7 +195,7 @@ class Benchmark:
         def plain() -> None:
             loss = awr_loss(network(batch.image), batch.image, batch.joint_uvd, self.spec.kernel_size)
             optimizer.zero_grad()
-            loss.total.backward()
+            sum(loss.terms.values()).backward()
             optimizer.step()
 
         ours = partial(train_step, state, batch, dataset, settings.lr)
