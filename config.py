@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from util import UserError
-from util.camera import CAMERAS, Camera
 
 VERSION = "1.0.0"  # of this software; saved poses and exported graphs carry it
 
@@ -95,7 +94,7 @@ NOT_NEGATIVE = (
 
 @dataclass
 class Config(TrainingSettings, ScoringSettings, NetworkSettings, DataSettings):
-    """All settings together. What is None follows from the tables below."""
+    """All settings together. What is None follows from the tables below, or is the data set's own."""
 
     def resolved(self) -> "Config":
         """Check the settings and fill what is None from the tables.
@@ -120,28 +119,22 @@ class Config(TrainingSettings, ScoringSettings, NetworkSettings, DataSettings):
             raise UserError(f"{self.dataset} has no split val_hard: it is one of synth.")
         if self.test_subject != "all" and not 0 <= self.test_subject <= 8:
             raise UserError(f"test_subject is {self.test_subject}: use 0 to 8, or all.")
-        info = DATASETS[self.dataset]
+        row = DATASETS[self.dataset]
         return replace(
             self,
-            cube=self.cube or info.cube,
             kernel_size=self.kernel_size or find_network(self.net).kernel_size,
-            max_epoch=self.max_epoch or info.max_epoch,
-            step=self.step or info.step,
+            max_epoch=self.max_epoch or row.max_epoch,
+            step=self.step or row.step,
             output_dir=self.output_dir or self.default_output_dir,
         )
 
     @property
     def default_output_dir(self) -> str:
         """Where results go if nothing else is said."""
-        fold = (f"P{self.test_subject}",) if DATASETS[self.dataset].subject_scales else ()
+        fold = (f"P{self.test_subject}",) if DATASETS[self.dataset].folds else ()
         # Not where a network of ours leaves its own predictions.
         folder = f"scored_{Path(self.predictions).stem}" if self.predictions else self.net
         return str(Path("output", self.dataset, folder, *fold))
-
-    @property
-    def info(self) -> "DatasetInfo":
-        """The data set's row."""
-        return DATASETS[self.dataset]
 
 
 def check_numbers(
@@ -162,124 +155,23 @@ def check_numbers(
             raise UserError(f"{name} is {value}: it must be {wanted}.")
 
 
-@dataclass(frozen=True)
-class DatasetInfo:
-    """What is fixed for a data set (docs/spec.md §1, §9)."""
+class DatasetRow(NamedTuple):
+    """A data set: the module of dataloader/ that reads its files and holds its facts; and for how long it is
+    trained, epochs in all and between cuts of the learning rate (docs/spec.md §9). `folds`: whether one
+    subject after the other is left out of training."""
 
-    layout: str  # module of dataloader/ that reads its files
-    joint_names: tuple[str, ...]
-    chains: tuple[tuple[int, ...], ...]  # joints from pinky to thumb, then wrist or knuckles, for drawing
-    camera: Camera
-    frame_size: tuple[int, int]  # height, width of the camera's frames, pixels
-    cube: tuple[float, float, float]  # mm
+    module: str
     max_epoch: int
-    step: int  # epochs between cuts of the learning rate
-    source: str  # where it comes from, for the error when it is missing
-    val_split: str = "val"  # scored after every epoch; best.pth is picked by it
-    smaller_hand_from: int | None = None  # first test frame of a subject whose cube is × 5/6
-    subject_scales: tuple[float, ...] = ()  # of the cube by subject, where subjects are left out in turn
+    step: int
+    folds: bool = False
 
-    def origin(self, root: Path, split: str) -> str:
-        """Where a split that is missing comes from, or the command that makes it."""
-        frames = {"train": 20000, "val_hard": 600}.get(split, 2000)
-        return self.source.format(root=root, split=split, frames=frames)
-
-
-NYU_JOINTS = (
-    *("pinky tip", "pinky PIP", "ring tip", "ring PIP", "middle tip", "middle PIP", "index tip", "index PIP"),
-    *("thumb tip", "thumb IP", "thumb MCP", "wrist ulnar", "wrist radial", "palm"),
-)
-NYU_CHAINS = ((13, 1, 0), (13, 3, 2), (13, 5, 4), (13, 7, 6), (13, 10, 9, 8), (11, 13, 12))
-NYU_CAMERA = CAMERAS["nyu"].camera
-
-ICVL_JOINTS = (
-    *("palm", "thumb root", "thumb mid", "thumb tip", "index root", "index mid", "index tip"),
-    *("middle root", "middle mid", "middle tip", "ring root", "ring mid", "ring tip"),
-    *("pinky root", "pinky mid", "pinky tip"),
-)
-ICVL_CHAINS = ((0, 13, 14, 15), (0, 10, 11, 12), (0, 7, 8, 9), (0, 4, 5, 6), (0, 1, 2, 3), (4, 7, 10, 13))
-
-MSRA_JOINTS = (
-    *("wrist", "index MCP", "index PIP", "index DIP", "index tip"),
-    *("middle MCP", "middle PIP", "middle DIP", "middle tip", "ring MCP", "ring PIP", "ring DIP", "ring tip"),
-    *("pinky MCP", "pinky PIP", "pinky DIP", "pinky tip"),
-    *("thumb MCP", "thumb PIP", "thumb DIP", "thumb tip"),
-)
-MSRA_CHAINS = (
-    *((0, 13, 14, 15, 16), (0, 9, 10, 11, 12), (0, 5, 6, 7, 8), (0, 1, 2, 3, 4)),
-    *((0, 17, 18, 19, 20), (1, 5, 9, 13)),
-)
-
-HANDS17_JOINTS = (
-    *("wrist", "thumb MCP", "index MCP", "middle MCP", "ring MCP", "pinky MCP"),
-    *("thumb PIP", "thumb DIP", "thumb tip", "index PIP", "index DIP", "index tip"),
-    *("middle PIP", "middle DIP", "middle tip", "ring PIP", "ring DIP", "ring tip"),
-    *("pinky PIP", "pinky DIP", "pinky tip"),
-)
-HANDS17_CHAINS = (
-    *((0, 5, 18, 19, 20), (0, 4, 15, 16, 17), (0, 3, 12, 13, 14), (0, 2, 9, 10, 11)),
-    *((0, 1, 6, 7, 8), (2, 3, 4, 5)),
-)
-
-NYU = DatasetInfo(
-    layout="nyu",
-    joint_names=NYU_JOINTS,
-    chains=NYU_CHAINS,
-    camera=NYU_CAMERA,
-    frame_size=CAMERAS["nyu"].frame_size,
-    cube=(300, 300, 300),
-    max_epoch=40,
-    step=30,
-    source="the NYU Hand Pose Dataset is at https://jonathantompson.github.io/NYU_Hand_Pose_Dataset.htm",
-    val_split="test",  # there is no other
-    smaller_hand_from=2440,
-)
 
 DATASETS = {
-    "nyu": NYU,
-    # Rendered hands in NYU's own layout: the same loader reads them.
-    "synth": replace(
-        NYU,
-        source="`python -m dataloader.synthetic --out {root} --split {split} --frames {frames}` makes it",
-        val_split="val",
-        smaller_hand_from=None,
-    ),
-    "icvl": DatasetInfo(
-        layout="icvl",
-        joint_names=ICVL_JOINTS,
-        chains=ICVL_CHAINS,
-        camera=CAMERAS["icvl"].camera,
-        frame_size=CAMERAS["icvl"].frame_size,
-        cube=(200, 200, 200),
-        max_epoch=40,
-        step=10,
-        val_split="test",  # there is no other
-        source="the ICVL Hand Posture Dataset is at https://labicvl.github.io/hand.html",
-    ),
-    "msra": DatasetInfo(
-        layout="msra",
-        joint_names=MSRA_JOINTS,
-        chains=MSRA_CHAINS,
-        camera=CAMERAS["msra"].camera,
-        frame_size=CAMERAS["msra"].frame_size,
-        cube=(200, 200, 200),
-        max_epoch=25,
-        step=10,
-        val_split="test",  # there is no other
-        source="the MSRA Hand Gesture database is linked from https://jimmysuen.github.io",
-        subject_scales=(1, 1, 1, 0.9, 0.9, 0.9, 0.85, 0.8, 0.75),
-    ),
-    "hands17": DatasetInfo(
-        layout="hands17",
-        joint_names=HANDS17_JOINTS,
-        chains=HANDS17_CHAINS,
-        camera=CAMERAS["hands17"].camera,
-        frame_size=CAMERAS["hands17"].frame_size,
-        cube=(200, 200, 200),
-        max_epoch=10,
-        step=5,
-        source="the HANDS 2017 challenge is at http://icvl.ee.ic.ac.uk/hands17/challenge",
-    ),
+    "nyu": DatasetRow("nyu", 40, 30),
+    "synth": DatasetRow("nyu", 40, 30),  # rendered hands in NYU's own layout
+    "icvl": DatasetRow("icvl", 40, 10),
+    "msra": DatasetRow("msra", 25, 10, folds=True),
+    "hands17": DatasetRow("hands17", 10, 5),
 }
 
 
@@ -319,7 +211,7 @@ def find_network(net: str) -> NetworkInfo:
     return NETWORKS[kind]
 
 
-def find_dataset(dataset: str) -> DatasetInfo:
+def find_dataset(dataset: str) -> DatasetRow:
     """The row of a data set's name.
 
     Raises:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from config import DATASETS, Config, DataSettings, NetworkSettings, ScoringSettings
+from config import Config, DataSettings, NetworkSettings, ScoringSettings
+from dataloader import dataset_info
 from util import UserError
 from util.cli import run
 from util.files import atomic_write, read_json, require_file, require_writable, sha256, write_table
@@ -28,7 +29,7 @@ def main(config: Config) -> None:
         from util.checkpoint import shipped_weights
 
         source = shipped_weights(config) or "random"
-    name, info = run_name(Path(source)), DATASETS[config.dataset]
+    name, info = run_name(Path(source)), dataset_info(config.dataset)
     if name in files and not config.predictions:
         raise UserError(f"--compare {name}={files[name]}: the name {name} is taken, choose another.")
     scored = {"predictions" if config.predictions else "checkpoint": source}
@@ -39,8 +40,9 @@ def main(config: Config) -> None:
             raise UserError(f"{file} would be overwritten: choose another --output_dir.")
     require_writable(folder)
 
-    from dataloader import build_dataset, folds, join, missing_parts, read_kinds, read_labels
+    from dataloader.dataset import build_dataset, join
     from dataloader.hands17 import write_submission
+    from dataloader.index import folds, missing_parts, read_kinds, read_labels
     from util.plots import pick_tiles
 
     joints = {}
@@ -114,7 +116,7 @@ def results_folder(config: Config, name: str, scored: dict[str, str]) -> Path:
     if config.output_dir != config.default_output_dir:
         return Path(config.output_dir)
     folder = Path("output", config.dataset, f"scored_{name}" if config.predictions else name)
-    if DATASETS[config.dataset].subject_scales and config.test_subject != "all":
+    if dataset_info(config.dataset).subject_scales and config.test_subject != "all":
         folder /= f"P{config.test_subject}"
     folder = folder if config.split == "test" else folder / config.split
     found = read_json(folder / "metrics.json") if (folder / "metrics.json").exists() else {}
@@ -127,7 +129,8 @@ def results_folder(config: Config, name: str, scored: dict[str, str]) -> Path:
 
 def predict(config: Config) -> tuple[Any, np.ndarray]:
     """Run the network of every fold on its frames: their HandDataset, and (N, J, 3) full-frame uvd."""
-    from dataloader import build_dataset, folds, join
+    from dataloader.dataset import build_dataset, join
+    from dataloader.index import folds
     from util.checkpoint import shipped_weights
     from util.deployment.backends import backend_from_config
     from util.training.engine import make_loader, predict_frames
@@ -150,7 +153,7 @@ def predict(config: Config) -> tuple[Any, np.ndarray]:
 
 def read_joints(file: Path, true_xyz: np.ndarray, config: Config) -> np.ndarray:
     """Joints of --predictions or --compare as (N, J, 3) uvd; says so where another format fits better."""
-    info, points = DATASETS[config.dataset], parse_format(config.predictions_format)
+    info, points = dataset_info(config.dataset), parse_format(config.predictions_format)
     hint = ""
     if info.subject_scales and config.test_subject != "all":
         hint = f"; these labels are of subject {config.test_subject}, all nine are --test_subject all"
@@ -163,7 +166,7 @@ def write_figures(config: Config, folder: Path, rows: dict[str, Any], tiles: dic
     """Draw each run's Metrics of `rows`, and a gallery of `tiles`; the figures of an earlier run go."""
     from util import plots
 
-    info, ending = DATASETS[config.dataset], config.figures
+    info, ending = dataset_info(config.dataset), config.figures
     for name in ("pck", "success", "joints", "gallery", "comparison"):
         for stale in folder.glob(f"{name}.*"):
             stale.unlink()

@@ -25,8 +25,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from config import Config
-from dataloader import build_dataset
-from dataloader.dataset import HandDataset, init_worker
+from dataloader.dataset import HandDataset, build_dataset, init_worker
 from dataloader.index import FrameIndex, fingerprint
 from dataloader.labels import cache_file, remove_other_keys
 from util import UserError

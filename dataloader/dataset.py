@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from config import DATASETS, Config
+from dataloader import dataset_info
 from dataloader.augment import Augmentation, apply_augmentation, draw_augmentation
 from dataloader.crop import Crop, crop_hand, cut_window, finish_crop, network_input
 from dataloader.faults import add_faults
-from dataloader.index import FrameIndex
+from dataloader.index import FrameIndex, build_index, concatenate, data_root
 from util import UserError
 from util.camera import Camera, uvd_to_crop
 
@@ -157,3 +159,27 @@ def init_worker(_: int) -> None:
     # To ignore signals instead would make them deaf to that word too.
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
+
+
+def build_dataset(config: Config, augment: bool = False) -> HandDataset:
+    """The samples of `config.split`, augmented or not, and cached if `config.cache`."""
+    dataset = _dataset(build_index(config), config, augment)
+    if config.cache:
+        from dataloader.cache import CropCache
+
+        fold = f"_{config.test_subject}" if DATASETS[config.dataset].folds else ""
+        path = data_root(config) / f"crops_{config.split}{fold}_{config.img_size}.bin"
+        dataset.cache = CropCache(path, dataset.index, dataset.camera, config.img_size)
+    return dataset
+
+
+def join(datasets: list[HandDataset], config: Config) -> HandDataset:
+    """The test samples of several folds, one after the other."""
+    return _dataset(concatenate([dataset.index for dataset in datasets]), config)
+
+
+def _dataset(index: FrameIndex, config: Config, augment: bool = False) -> HandDataset:
+    info = dataset_info(config.dataset)
+    strength = config.augment_para if augment else None
+    what = (index, info.camera, info.frame_size, config.img_size, strength, config.seed)
+    return HandDataset(*what, rotation=config.rotation, sensor=config.sensor)

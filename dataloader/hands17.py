@@ -13,10 +13,32 @@ from pathlib import Path
 
 import numpy as np
 
-from config import DATASETS, Config
+from config import Config
+from dataloader import DatasetInfo, dataset_info
 from dataloader.index import FrameIndex, Frames
 from dataloader.labels import read_label_files, require_labels
+from util.camera import CAMERAS
 from util.files import atomic_write, read_depth_png
+
+JOINTS = (
+    *("wrist", "thumb MCP", "index MCP", "middle MCP", "ring MCP", "pinky MCP"),
+    *("thumb PIP", "thumb DIP", "thumb tip", "index PIP", "index DIP", "index tip"),
+    *("middle PIP", "middle DIP", "middle tip", "ring PIP", "ring DIP", "ring tip"),
+    *("pinky PIP", "pinky DIP", "pinky tip"),
+)
+CHAINS = (
+    *((0, 5, 18, 19, 20), (0, 4, 15, 16, 17), (0, 3, 12, 13, 14), (0, 2, 9, 10, 11)),
+    *((0, 1, 6, 7, 8), (2, 3, 4, 5)),
+)
+INFO = DatasetInfo(
+    joint_names=JOINTS,
+    chains=CHAINS,
+    camera=CAMERAS["hands17"].camera,
+    frame_size=CAMERAS["hands17"].frame_size,
+    cube=(200, 200, 200),
+    source="the HANDS 2017 challenge is at http://icvl.ee.ic.ac.uk/hands17/challenge",
+)
+INFOS = {"hands17": INFO}
 
 FOLDERS = {"train": "training", "val": "training", "test": "frame"}
 IMAGE = re.compile(r"image_D\d+\.png")
@@ -33,7 +55,7 @@ def find_frames(root: Path, config: Config) -> Frames:
 
     Labels and names stay on disk and are mapped into memory; the joints of test are NaN.
     """
-    folder, info, used = split_folder(root, config), DATASETS[config.dataset], None
+    folder, info, used = split_folder(root, config), dataset_info(config.dataset), None
     if config.split == "test":
         images = [entry.name for entry in (folder / "images").glob("*") if IMAGE.fullmatch(entry.name)]
         if not images:
@@ -49,7 +71,7 @@ def find_frames(root: Path, config: Config) -> Frames:
         names, joint_xyz = records["name"][::step], records["joint"][::step]
     return Frames(
         joint_xyz=joint_xyz,
-        cube=np.broadcast_to(np.asarray(config.cube, np.float64), (len(names), 3)),
+        cube=np.broadcast_to(np.asarray(config.cube or info.cube, np.float64), (len(names), 3)),
         names=names,
         folder=folder / "images",
         read_depth=read_depth_png,

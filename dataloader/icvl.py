@@ -15,11 +15,30 @@ from pathlib import Path
 
 import numpy as np
 
-from config import DATASETS, Config
+from config import Config
+from dataloader import DatasetInfo, dataset_info
 from dataloader.index import Frames
 from dataloader.labels import read_label_files, require_labels
 from util import UserError
+from util.camera import CAMERAS
 from util.files import read_depth_png
+
+JOINTS = (
+    *("palm", "thumb root", "thumb mid", "thumb tip", "index root", "index mid", "index tip"),
+    *("middle root", "middle mid", "middle tip", "ring root", "ring mid", "ring tip"),
+    *("pinky root", "pinky mid", "pinky tip"),
+)
+CHAINS = ((0, 13, 14, 15), (0, 10, 11, 12), (0, 7, 8, 9), (0, 4, 5, 6), (0, 1, 2, 3), (4, 7, 10, 13))
+INFO = DatasetInfo(
+    joint_names=JOINTS,
+    chains=CHAINS,
+    camera=CAMERAS["icvl"].camera,
+    frame_size=CAMERAS["icvl"].frame_size,
+    cube=(200, 200, 200),
+    val_split="test",  # there is no other
+    source="the ICVL Hand Posture Dataset is at https://labicvl.github.io/hand.html",
+)
+INFOS = {"icvl": INFO}
 
 FOLDERS = {"train": "Training", "test": "Testing"}
 LABELS = {"train": ("labels",), "test": ("test_seq_1", "test_seq_2")}
@@ -38,7 +57,8 @@ def split_folder(root: Path, config: Config) -> Path:
 
 def find_frames(root: Path, config: Config) -> Frames:
     """Find the un-rotated frames of a split and their labels; no frame is read."""
-    info, folder, missing = DATASETS[config.dataset], split_folder(root, config), missing_parts(root, config)
+    info, folder = dataset_info(config.dataset), split_folder(root, config)
+    missing = missing_parts(root, config)
     paths = [folder / f"{name}.txt" for name in LABELS[config.split]]
     paths = [path for path in paths if path.stem not in missing] or paths
     require_labels(paths, config.split, info.origin(root, config.split))
@@ -49,7 +69,7 @@ def find_frames(root: Path, config: Config) -> Frames:
     records = lines[used]
     return Frames(
         joint_xyz=info.camera.uvd_to_xyz(records["joint"].astype(np.float64)),
-        cube=np.tile(np.asarray(config.cube, np.float64), (len(records), 1)),
+        cube=np.tile(np.asarray(config.cube or info.cube, np.float64), (len(records), 1)),
         names=records["name"],
         folder=folder / "Depth",
         read_depth=read_depth_png,

@@ -1,18 +1,24 @@
-"""The index of a split: frames, labels and centres that agree."""
+"""The index of a split: settings in; frames, labels and centres that agree, out."""
 
 import os
 import re
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from hashlib import blake2b
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 
+from config import DATASETS, Config
+from dataloader import dataset_info
 from dataloader.crop import cut_window
 from util import UserError
 from util.camera import Camera
-from util.points import PointFormat, doubt_format, read_centers
+from util.points import PointFormat, doubt_format, parse_format, read_centers
 
 DOUBTED_FRAMES = 2000  # at most, whose centres are compared with the labels
 
@@ -183,3 +189,87 @@ def _nearest_valid(valid: np.ndarray) -> np.ndarray:
     after = known[np.minimum(np.searchsorted(known, frames), len(known) - 1)]
     before = known[np.maximum(np.searchsorted(known, frames, side="right") - 1, 0)]
     return np.where(np.abs(frames - before) <= np.abs(after - frames), before, after)
+
+
+def find_frames(config: Config) -> Frames:
+    """Find the frames and labels of `config.split` of `config.dataset`, without their centres."""
+    for part in missing_parts(config):
+        print(f"warning: {part} is missing: only a part of the split is used.", file=sys.stderr)
+    return layout_of(config).find_frames(data_root(config), config)
+
+
+def build_index(config: Config) -> FrameIndex:
+    """Find the frames, labels and centres of `config.split` of `config.dataset`."""
+    if config.test_subject == "all":
+        raise UserError("--test_subject all is nine folds for test.py: choose one of 0 to 8 here.")
+    frames, info, subject = find_frames(config), dataset_info(config.dataset), config.test_subject
+    fold, flag = (f"{subject}_", f" --test_subject {subject}") if DATASETS[config.dataset].folds else ("", "")
+    # Named as the released code and V2V-PoseNet do.
+    path = Path(config.centers or data_root(config) / f"center_{frames.center_split}_{fold}refined.txt")
+    make_centers = (
+        f"python -m util.inference.centers --dataset {config.dataset} --data_dir {config.data_dir} "
+        f"--split {frames.center_split}{flag} --method depth --out {path}"
+    )
+    points, training = parse_format(config.centers_format), config.split == "train"
+    return attach_centers(frames, path, make_centers, points, info.camera, info.frame_size, training)
+
+
+def read_labels(config: Config) -> np.ndarray:
+    """True joints of every frame of the split, (N, J, 3) mm, without looking for frames or centres."""
+    joint_xyz = find_frames(config).joint_xyz
+    if np.isnan(joint_xyz[0]).all():
+        raise UserError(
+            f"The labels of {config.dataset}'s {config.split} frames are withheld: run a network instead, "
+            "test.py then writes the submission file."
+        )
+    return joint_xyz
+
+
+def read_kinds(config: Config) -> list[tuple[str, ...]]:
+    """The kinds of each frame of a split, empty where it has none: rendered hands may have some."""
+    read = getattr(layout_of(config), "read_kinds", None)
+    return read(layout_of(config).split_folder(data_root(config), config)) if read else []
+
+
+def missing_parts(config: Config) -> list[str]:
+    """Which parts of a split are not there, of those that the layout allows to be scored without."""
+    find = getattr(layout_of(config), "missing_parts", None)
+    return find(data_root(config), config) if find else []
+
+
+def folds(config: Config) -> list[Config]:
+    """The settings of every fold: one, or with `test_subject` all one for each subject that is there.
+
+    In `load_model` a fold's subject stands for `{subject}`.
+    """
+    if config.test_subject != "all":
+        return [config]
+    if not DATASETS[config.dataset].folds:
+        raise UserError(f"--test_subject all is for msra: {config.dataset} has no subjects to leave out.")
+    if config.load_model and "{subject}" not in config.load_model:
+        raise UserError(
+            f"--load_model {config.load_model} is one network, trained on subjects it would be tested on: "
+            "name nine, with {subject} in place of the number."
+        )
+    return [
+        replace(config, test_subject=subject, load_model=config.load_model.replace("{subject}", str(subject)))
+        for subject in layout_of(config).subjects(data_root(config))
+    ]
+
+
+def data_root(config: Config) -> Path:
+    """The data set's folder: `<data_dir>/<dataset>`, or `data_dir` where that has the layout itself."""
+    split_folder = layout_of(config).split_folder
+    usual, itself = Path(config.data_dir, config.dataset), Path(config.data_dir)
+    for root in (usual, itself):
+        if split_folder(root, config).is_dir():
+            return root
+    raise FileNotFoundError(
+        f"{split_folder(usual, config)} is missing: split {config.split} of the {config.dataset} data set; "
+        f"{dataset_info(config.dataset).origin(usual, config.split)}, data/README.md draws the folders."
+    )
+
+
+def layout_of(config: Config) -> ModuleType:
+    """The module that reads the data set's files: `split_folder` and `find_frames`."""
+    return import_module(f"dataloader.{DATASETS[config.dataset].module}")

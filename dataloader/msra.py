@@ -13,11 +13,35 @@ from pathlib import Path
 
 import numpy as np
 
-from config import DATASETS, Config
+from config import Config
+from dataloader import DatasetInfo, dataset_info
 from dataloader.index import Frames
 from dataloader.labels import read_label_files, require_labels
 from util import UserError
+from util.camera import CAMERAS
 from util.files import open_table, require_file
+
+JOINTS = (
+    *("wrist", "index MCP", "index PIP", "index DIP", "index tip"),
+    *("middle MCP", "middle PIP", "middle DIP", "middle tip", "ring MCP", "ring PIP", "ring DIP", "ring tip"),
+    *("pinky MCP", "pinky PIP", "pinky DIP", "pinky tip"),
+    *("thumb MCP", "thumb PIP", "thumb DIP", "thumb tip"),
+)
+CHAINS = (
+    *((0, 13, 14, 15, 16), (0, 9, 10, 11, 12), (0, 5, 6, 7, 8), (0, 1, 2, 3, 4)),
+    *((0, 17, 18, 19, 20), (1, 5, 9, 13)),
+)
+INFO = DatasetInfo(
+    joint_names=JOINTS,
+    chains=CHAINS,
+    camera=CAMERAS["msra"].camera,
+    frame_size=CAMERAS["msra"].frame_size,
+    cube=(200, 200, 200),
+    val_split="test",  # there is no other
+    subject_scales=(1, 1, 1, 0.9, 0.9, 0.9, 0.85, 0.8, 0.75),
+    source="the MSRA Hand Gesture database is linked from https://jimmysuen.github.io",
+)
+INFOS = {"msra": INFO}
 
 FRAME_NAME = "{:06d}_depth.bin"
 FRAME_PATTERN = re.compile(r"\d{6}_depth\.bin")
@@ -46,7 +70,7 @@ def split_folder(root: Path, config: Config) -> Path:
 
 def find_frames(root: Path, config: Config) -> Frames:
     """Find the frames of a fold's split, or for `test_subject` all of all subjects, and their labels."""
-    info, chosen = DATASETS[config.dataset], _subjects_of_split(root, config)
+    info, chosen = dataset_info(config.dataset), _subjects_of_split(root, config)
     joints, names = [], []
     for subject in chosen:
         paths = [folder / "joint.txt" for folder in _gestures(root / f"P{subject}")]
@@ -59,7 +83,7 @@ def find_frames(root: Path, config: Config) -> Frames:
     scales = np.repeat(np.array(info.subject_scales)[chosen], [len(part) for part in joints])
     return Frames(
         joint_xyz=np.concatenate(joints)["joint"],
-        cube=scales[:, None] * np.asarray(config.cube),
+        cube=scales[:, None] * np.asarray(config.cube or info.cube),
         names=np.array(names, np.bytes_),
         folder=root,
         read_depth=read_depth,

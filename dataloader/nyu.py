@@ -6,17 +6,44 @@
 """
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from scipy.io import loadmat
 
-from config import DATASETS, Config
+from config import Config
+from dataloader import DatasetInfo, dataset_info
 from dataloader.index import Frames
 from dataloader.labels import require_labels
 from util import UserError
-from util.camera import Camera
+from util.camera import CAMERAS, Camera
 from util.files import read_image, read_json
+
+JOINTS = (
+    *("pinky tip", "pinky PIP", "ring tip", "ring PIP", "middle tip", "middle PIP", "index tip", "index PIP"),
+    *("thumb tip", "thumb IP", "thumb MCP", "wrist ulnar", "wrist radial", "palm"),
+)
+CHAINS = ((13, 1, 0), (13, 3, 2), (13, 5, 4), (13, 7, 6), (13, 10, 9, 8), (11, 13, 12))
+INFO = DatasetInfo(
+    joint_names=JOINTS,
+    chains=CHAINS,
+    camera=CAMERAS["nyu"].camera,
+    frame_size=CAMERAS["nyu"].frame_size,
+    cube=(300, 300, 300),
+    val_split="test",  # there is no other
+    smaller_hand_from=2440,
+    source="the NYU Hand Pose Dataset is at https://jonathantompson.github.io/NYU_Hand_Pose_Dataset.htm",
+)
+INFOS = {
+    "nyu": INFO,
+    "synth": replace(
+        INFO,
+        source="`python -m dataloader.synthetic --out {root} --split {split} --frames {frames}` makes it",
+        val_split="val",
+        smaller_hand_from=None,
+    ),
+}
 
 LABELLED_JOINTS = 36
 # Of these, those that the field evaluates, in the order of the joint names.
@@ -33,14 +60,14 @@ def split_folder(root: Path, config: Config) -> Path:
 
 def find_frames(root: Path, config: Config) -> Frames:
     """Find the frames of a split and their labels; no frame is read."""
-    folder, info = split_folder(root, config), DATASETS[config.dataset]
+    folder, info = split_folder(root, config), dataset_info(config.dataset)
     if (folder / "generator.json").is_file() and recorded_camera(folder) != info.camera:
         raise UserError(
             f"{folder} was rendered with {recorded_camera(folder)}, config.py has {info.camera}: "
             "render it again or change the row."
         )
     joint_xyz = _read_joints(root, config)
-    cube = np.tile(np.asarray(config.cube, np.float64), (len(joint_xyz), 1))
+    cube = np.tile(np.asarray(config.cube or info.cube, np.float64), (len(joint_xyz), 1))
     if config.split == "test" and info.smaller_hand_from is not None:
         cube[info.smaller_hand_from :] *= 5 / 6
     return Frames(
@@ -57,7 +84,7 @@ def find_frames(root: Path, config: Config) -> Frames:
 def _read_joints(root: Path, config: Config) -> np.ndarray:
     """The evaluated joints of every frame of a split: (N, 14, 3) float64, mm."""
     path = split_folder(root, config) / "joint_data.mat"
-    require_labels([path], config.split, DATASETS[config.dataset].origin(root, config.split))
+    require_labels([path], config.split, dataset_info(config.dataset).origin(root, config.split))
     try:
         labels = loadmat(path, variable_names=["joint_xyz"]).get("joint_xyz")
     except Exception as error:  # scipy raises many kinds for a damaged file

@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+from dataloader import dataset_info
+
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python results/figures.py`
 
 import numpy as np
@@ -11,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from config import Config, DataSettings, NetworkSettings
-from dataloader import build_dataset
+from dataloader.dataset import build_dataset
 from model.awr import SOFTMAX_TEMPERATURE, dense_to_joints, joints_to_dense
 from util.cli import run
 from util.plots import DARK, chain_colors, crop_pixels, draw_crop, draw_skeleton, save_figure
@@ -30,7 +32,7 @@ def draw_method(image: np.ndarray, joint_uvd: np.ndarray, config: Config) -> Fig
         joint_uvd: (J, 3) normalised joints.
         config: names the data set and K of docs/spec.md §5.
     """
-    size, joint = image.shape[-1] // 2, config.info.joint_names.index(JOINT)
+    size, joint = image.shape[-1] // 2, dataset_info(config.dataset).joint_names.index(JOINT)
     crops = torch.from_numpy(image)[None]
     dense = joints_to_dense(torch.from_numpy(joint_uvd)[None], crops, config.kernel_size, size)
     direction = dense[0, 3 * joint : 3 * joint + 2].numpy()
@@ -56,7 +58,7 @@ def draw_method(image: np.ndarray, joint_uvd: np.ndarray, config: Config) -> Fig
     places = (2 * grid[votes] + 0.5 for grid in (columns, rows))
     panels[1].quiver(*places, u, v, color="white", angles="xy", scale=26, width=0.004)
     _overlay(panels[2], weight.sqrt().numpy(), "inferno")
-    draw_skeleton(panels[3], crop_pixels(decoded, 2 * size), config.info.chains)
+    draw_skeleton(panels[3], crop_pixels(decoded, 2 * size), dataset_info(config.dataset).chains)
     return figure
 
 
@@ -68,7 +70,7 @@ def _overlay(axes: Axes, values: np.ndarray, colors: str) -> None:
 
 def draw_joint_names(image: np.ndarray, joint_uvd: np.ndarray, config: Config) -> Figure:
     """The joints of a data set, numbered over one of its samples, with their names."""
-    names, chains = config.info.joint_names, config.info.chains
+    names, chains = dataset_info(config.dataset).joint_names, dataset_info(config.dataset).chains
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes, legend = figure.subplots(1, 2, width_ratios=(2, 1))
     draw_crop(axes, image[0])

@@ -17,10 +17,11 @@ import pytest
 import torch
 from scipy.io import savemat
 
-from config import NYU_CAMERA, Config
+from config import Config
 from tests.helpers.nyu_folder import ball_hand, encode_depth, open_hand, write_nyu_folder
 from tests.helpers.project import PROJECT
 from util import UserError
+from util.camera import NYU_CAMERA
 from util.checkpoint import ModelSpec, save_checkpoint
 from util.cli import parse_settings, run
 from util.device import pick_device

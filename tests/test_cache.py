@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from config import NYU_CAMERA, Config
-from dataloader import build_dataset
+from config import Config
 from dataloader.cache import CropCache
-from dataloader.dataset import HandDataset
+from dataloader.dataset import HandDataset, build_dataset
 from dataloader.index import FrameIndex
 from tests.helpers.nyu_folder import ball_hand, open_hand, write_nyu_folder
+from util.camera import NYU_CAMERA
 
 FRAMES = 6
 NAME = "crops_train_128-*.bin"

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import default_collate
 
 from config import Config
-from dataloader import build_dataset
+from dataloader.dataset import build_dataset
 from tests.helpers.project import PROJECT
 from tests.helpers.small_training import BY_HEART, learn_by_heart, start
 from tests.helpers.sphere_hands import write_sphere_hands

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from config import DATASETS, NYU_CAMERA, Config
+from config import Config
+from dataloader import dataset_info
 from tests.helpers.blob_network import CAMERA, blob_predictor, stand_in
 from tests.helpers.nyu_folder import ball_hand, open_hand
 from tests.helpers.project import PROJECT, need_synthetic_hand
 from util import UserError
-from util.camera import Camera
+from util.camera import NYU_CAMERA, Camera
 from util.demo import recording
 from util.demo.overlay import MAX_POINTS, cube_points, draw_panel, joint_colors, weight_sheet
 from util.demo.run import weights_of
@@ -65,7 +66,7 @@ def test_poses_as_json(demo, tmp_path, stack):
     assert "8/8" in ran.err  # the progress bar knows the length
     header, *lines = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
     assert header["format"] == "awr-poses"
-    assert header["joint_names"] == list(DATASETS["synth"].joint_names)
+    assert header["joint_names"] == list(dataset_info("synth").joint_names)
     assert Camera(**header["camera"]) == CAMERA
     assert (header["handedness"], header["net"]) == ("right", "resnet_18")
     assert [line["frame"] for line in lines] == [str(i) for i in range(FRAMES)]
@@ -370,7 +371,7 @@ def test_an_opencv_without_windows_is_a_sentence(demo, monkeypatch):
 
 def test_the_panel_shows_the_joints_where_they_are(tmp_path):
     depth = ball_hand(open_hand([30.0, -20, 600])).astype(np.float32)
-    info = DATASETS["nyu"]
+    info = dataset_info("nyu")
     pose = blob_predictor(tmp_path).predict(depth, NYU_CAMERA, weights=True)
     pose = pose._replace(confidence=np.ones(14, np.float32))
     plain = draw_panel(depth, [], info, NYU_CAMERA, "")

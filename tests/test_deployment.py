@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch import nn
 
-from config import DATASETS, Config
-from dataloader import build_dataset
+from config import Config
+from dataloader import dataset_info
+from dataloader.dataset import build_dataset
 from model.awr import decode, dense_to_joints
 from tests.helpers.project import PROJECT
 from tests.helpers.sphere_hands import write_sphere_hands
@@ -196,7 +197,7 @@ def test_a_graph_says_what_it_is(graph):
     assert held["net"] == "resnet_18"
     assert float(held["kernel_size"]) == 1.0
     assert (held["num_joints"], held["img_size"]) == ("14", str(SIZE))
-    assert json.loads(held["joint_names"]) == list(DATASETS["synth"].joint_names)
+    assert json.loads(held["joint_names"]) == list(dataset_info("synth").joint_names)
     assert json.loads(held["cube"]) == [300, 300, 300]
 
 

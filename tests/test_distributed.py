@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import default_collate
 
 from config import Config
-from dataloader import build_dataset
+from dataloader.dataset import build_dataset
 from model.loss import awr_loss
 from tests.helpers.processes import read_log
 from tests.helpers.sphere_hands import write_sphere_hands

@@ -14,7 +14,6 @@ import pytest
 from nbclient import NotebookClient
 from scipy.io import loadmat
 
-from config import NYU_CAMERA
 from dataloader.nyu import read_depth
 from dataloader.synthetic.hand.bank import BUNDLED
 from dataloader.synthetic.kinds import KINDS
@@ -28,7 +27,7 @@ from tests.helpers.layout_folders import (
 )
 from tests.helpers.project import PROJECT, need_synthetic_hand
 from tests.helpers.sphere_hands import write_sphere_hands
-from util.camera import Camera
+from util.camera import NYU_CAMERA, Camera
 from util.inference.predictor import HandPosePredictor
 
 README = PROJECT / "README.md"

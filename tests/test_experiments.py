@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from config import NYU_CAMERA
 from dataloader.dataset import make_sample
 from model.awr import dense_to_joints, joints_to_dense, read_votes
 from tests.helpers.nyu_folder import ball_hand, open_hand
 from tests.helpers.project import PROJECT
 from tests.helpers.sphere_hands import write_sphere_hands
+from util.camera import NYU_CAMERA
 from util.experiments.aggregation import AGGREGATIONS
 from util.experiments.catalog import EXPERIMENTS, ExperimentConfig
 from util.experiments.degrade import CURVES, Scene

@@ -5,12 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config import NYU_CAMERA, Config
-from dataloader import build_dataset
+from config import Config
 from dataloader.augment import Augmentation, apply_augmentation, draw_augmentation
 from dataloader.crop import crop_hand
+from dataloader.dataset import build_dataset
 from dataloader.faults import FAULTS, add_faults, pixel_noise, put_in_front, shared_noise
 from tests.helpers.nyu_folder import ball_hand, open_hand, write_nyu_folder
+from util.camera import NYU_CAMERA
 
 CENTER, CUBE = np.array([0.0, 0.0, 700.0]), np.full(3, 300.0)
 JOINTS = open_hand(CENTER)

@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 import pytest
 
-from config import NYU_CAMERA
 from dataloader import augment
 from dataloader.nyu import read_depth
 from tests.helpers.blob_network import stand_in
@@ -23,6 +22,7 @@ from tests.helpers.layout_folders import spread_hands, write_icvl_folder, write_
 from tests.helpers.nyu_folder import open_hand, write_nyu_folder
 from tests.helpers.project import PROJECT
 from util import UserError
+from util.camera import NYU_CAMERA
 from util.cli import _sentence
 from util.demo.frame_files import read_frame
 from util.demo.stream import why_no_hand
@@ -213,7 +213,7 @@ def test_every_usual_format_is_recognised_and_read(hands, tmp_path, capsys, name
 )
 def test_centres_of_another_convention_are_doubted_and_read(hands, change, name, capsys, tmp_path):
     from config import Config
-    from dataloader import build_index
+    from dataloader.index import build_index
 
     root, _ = hands
     shutil.copytree(root / "nyu", tmp_path / "nyu")
@@ -325,7 +325,7 @@ def test_hidden_and_system_files_are_no_frames(run_script, frames, tmp_path, nam
 @pytest.mark.parametrize("dataset", ["icvl", "msra"])
 def test_other_files_in_a_data_set_are_not_counted(tmp_path, dataset, junk):
     from config import Config
-    from dataloader import build_index
+    from dataloader.index import build_index
 
     if dataset == "icvl":
         write_icvl_folder(tmp_path / "icvl", spread_hands("icvl", 2, 0), spread_hands("icvl", 4, 1))
@@ -372,7 +372,7 @@ def test_a_folder_of_several_kinds_names_the_patterns(run_script, tmp_path, dept
 
 def test_counts_come_with_a_name(tmp_path):
     from config import Config
-    from dataloader import build_index
+    from dataloader.index import build_index
 
     hands = {0: {"1": spread_hands("msra", 3, 0)}, 1: {"1": spread_hands("msra", 2, 1)}}
     write_msra_folder(tmp_path / "msra", hands)

@@ -139,7 +139,7 @@ def test_a_user_without_a_home_needs_none(monkeypatch, tmp_path):
 MEASURE = """
 import json, pathlib, re, sys, time
 from config import Config
-from dataloader import read_labels
+from dataloader.index import read_labels
 config = Config(dataset="hands17", data_dir=sys.argv[1], split="train").resolved()
 started = time.perf_counter(), time.process_time()
 joints = read_labels(config)

@@ -15,10 +15,11 @@ from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from config import DATASETS, NYU_CAMERA, Config
-from dataloader import build_dataset, build_index, read_labels
+from config import DATASETS, Config
+from dataloader import dataset_info
 from dataloader.crop import cut_window
-from dataloader.index import FrameIndex, _check_windows, fingerprint
+from dataloader.dataset import build_dataset
+from dataloader.index import FrameIndex, _check_windows, build_index, fingerprint, read_labels
 from tests.helpers.layout_folders import (
     spread_hands,
     write_bin,
@@ -28,6 +29,7 @@ from tests.helpers.layout_folders import (
     write_msra_folder,
 )
 from util import UserError
+from util.camera import NYU_CAMERA
 from util.checkpoint import ModelSpec, save_checkpoint
 
 SUBJECTS = {0: 1.0, 3: 0.9, 8: 0.75}
@@ -112,7 +114,7 @@ def test_samples_make_batches(written, dataset, split):
     samples = build_dataset(settings(written[0], dataset, split), augment=split == "train")
     (batch,) = DataLoader(samples, batch_size=8, num_workers=1)
     assert batch[0].shape == (len(samples), 1, 128, 128)
-    assert batch[2].shape == (len(samples), len(DATASETS[dataset].joint_names), 3)
+    assert batch[2].shape == (len(samples), len(dataset_info(dataset).joint_names), 3)
     assert bool(batch[2].isnan().all()) == ((dataset, split) == ("hands17", "test"))
 
 
@@ -148,7 +150,7 @@ def test_hands17_validates_on_training_frames(written, tmp_path):
 @pytest.mark.slow
 def test_a_checkpoint_is_scored(written, dataset, tmp_path, run_script):
     root, truth = written
-    joints = len(DATASETS[dataset].joint_names)
+    joints = len(dataset_info(dataset).joint_names)
     spec = ModelSpec("resnet_18", joints, 4, 1.0, dataset, 64)
     save_checkpoint(tmp_path / "small.pth", spec.build(), spec)
     arguments = ("--dataset", dataset, "--data_dir", root, "--num_workers", "0")
@@ -164,7 +166,7 @@ def test_a_checkpoint_is_scored(written, dataset, tmp_path, run_script):
     assert [row[0] for row in rows] == ["image_D00000001.png", "image_D00000002.png"]
     uvd = np.loadtxt(tmp_path / "out" / "predictions.txt").reshape(2, joints, 3)
     submitted = np.array([row[1:] for row in rows], float).reshape(2, joints, 3)
-    assert np.abs(submitted - DATASETS[dataset].camera.uvd_to_xyz(uvd)).max() < 0.01
+    assert np.abs(submitted - dataset_info(dataset).camera.uvd_to_xyz(uvd)).max() < 0.01
 
 
 @pytest.mark.slow
@@ -188,7 +190,7 @@ def test_all_folds_are_averaged_over_their_frames(written, tmp_path, run_script)
     assert lines[4:8] == of_subject_3
     predicted = np.loadtxt(lines).reshape(12, 21, 3)
     true = np.concatenate([*truth["msra subjects"].values()])
-    errors = np.linalg.norm(DATASETS["msra"].camera.uvd_to_xyz(predicted) - true, axis=-1)
+    errors = np.linalg.norm(dataset_info("msra").camera.uvd_to_xyz(predicted) - true, axis=-1)
     assert figures["frames"] == 12
     assert figures["mpe_mm"] == pytest.approx(errors.mean(), abs=0.01)
     labels = read_labels(settings(root, "msra", test_subject="all"))

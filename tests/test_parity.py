@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from config import DATASETS, find_network
+from config import find_network
+from dataloader import dataset_info
 from dataloader.augment import Augmentation
 from dataloader.dataset import make_sample
 from model import build_network
@@ -151,7 +152,7 @@ def check_sample(arrays, prefix, depth, operation):
     }[operation]
     sample = make_sample(
         depth,
-        DATASETS["nyu"].camera,
+        dataset_info("nyu").camera,
         arrays[f"{prefix}center_xyz"],
         arrays[f"{prefix}cube_in"],
         case["joint_xyz_in"],

@@ -10,8 +10,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from config import NYU_CAMERA, Config
-from dataloader import build_dataset
+from config import Config
+from dataloader.dataset import build_dataset
 from dataloader.nyu import read_depth
 from tests.helpers.blob_network import CAMERA, blob_predictor
 from tests.helpers.nyu_folder import ball_hand, open_hand
@@ -28,7 +28,7 @@ from tests.helpers.real_frames import (
 )
 from tests.helpers.trained_network import SPEC
 from tests.helpers.trained_network import trained as trained_alike
-from util.camera import Camera, to_millimetres, uvd_to_crop
+from util.camera import NYU_CAMERA, Camera, to_millimetres, uvd_to_crop
 from util.checkpoint import RESULTS, ModelSpec, save_checkpoint
 from util.deployment import backends
 from util.inference.find_hand import center_from_depth

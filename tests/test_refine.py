@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from config import NYU_CAMERA, Config
-from dataloader import build_dataset, find_frames, read_labels
+from config import Config
+from dataloader.dataset import build_dataset
+from dataloader.index import find_frames, read_labels
 from dataloader.nyu import read_depth
 from model.awr import joints_to_dense
 from tests.helpers.nyu_folder import ball_hand, open_hand
 from tests.helpers.sphere_hands import write_sphere_hands
+from util.camera import NYU_CAMERA
 from util.checkpoint import ModelSpec, save_checkpoint
 from util.inference.center_network import (
     CENTER_CHECKPOINT,

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from config import NYU_CAMERA, Config
+from config import Config
 from model import build_network
 from tests.helpers.bundled import write_bundled
 from tests.helpers.nyu_folder import ball_hand, open_hand, write_nyu_folder
 from tests.helpers.project import PROJECT, SHARED
+from util.camera import NYU_CAMERA
 from util.checkpoint import ModelSpec, save_checkpoint
 
 NYU_FOLDER = PROJECT.parent / "shared" / "nyu"

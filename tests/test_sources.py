@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from config import DATASETS, NYU_CAMERA
+from dataloader import dataset_info
 from tests.helpers.nyu_folder import ball_hand, encode_depth, open_hand
 from tests.helpers.project import need_synthetic_hand
-from util.camera import CAMERAS, Camera, parse_camera, scale_camera, to_millimetres
+from util.camera import CAMERAS, NYU_CAMERA, Camera, parse_camera, scale_camera, to_millimetres
 from util.demo.sources import SourceOptions, open_source
 
 RAW = np.random.default_rng(0).integers(0, 9999, (6, 48, 64)).astype(np.uint16)  # mm
@@ -61,7 +61,7 @@ def test_nyu_and_msra_files_bring_their_camera(tmp_path):
     source = open_source(str(tmp_path / "000001_depth.bin"), SourceOptions())
     assert source.read(0).shape == (240, 320)
     np.testing.assert_array_equal(source.read(0)[5:53, 3:67], depth)
-    assert source.camera == DATASETS["msra"].camera
+    assert source.camera == dataset_info("msra").camera
     assert open_source(str(tmp_path / "000001_depth.bin"), GIVEN).camera == CAMERA
 
 

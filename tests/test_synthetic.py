@@ -10,8 +10,9 @@ from scipy.spatial import KDTree
 
 pytest.importorskip("embreex", reason="the synthetic hand needs requirements-synth.txt")
 
-from config import NYU_CAMERA, Config
-from dataloader import build_index, nyu
+from config import Config
+from dataloader import nyu
+from dataloader.index import build_index
 from dataloader.nyu import EVALUATED_JOINTS
 from dataloader.synthetic import writer
 from dataloader.synthetic.hand.bank import HandBank
@@ -23,6 +24,7 @@ from dataloader.synthetic.placing import pose_hand
 from dataloader.synthetic.scene import sample_scene
 from dataloader.synthetic.writer import SplitSettings, sample_frame, sample_person, write_split
 from util import UserError
+from util.camera import NYU_CAMERA
 from util.files import locked_folder
 
 SLOTS = list(EVALUATED_JOINTS)

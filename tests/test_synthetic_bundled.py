@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.io import loadmat
 
-from config import NYU_CAMERA
 from dataloader.nyu import EVALUATED_JOINTS, read_depth
 from tests.helpers.project import SHARED
+from util.camera import NYU_CAMERA
 
 FOLDER = Path(__file__).parents[1] / "data" / "synth"
 SLOTS = list(EVALUATED_JOINTS)

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from config import NYU_CAMERA
 from tests.helpers.blob_network import CAMERA, blob_predictor
 from tests.helpers.project import need_synthetic_hand
+from util.camera import NYU_CAMERA
 from util.demo import stream
 from util.demo.settings import DemoSettings
 from util.demo.sources import Source

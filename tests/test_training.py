@@ -9,8 +9,7 @@ import torch
 from torch.utils.data import default_collate
 
 from config import Config
-from dataloader import build_dataset
-from dataloader.dataset import HandDataset, Sample
+from dataloader.dataset import HandDataset, Sample, build_dataset
 from tests.helpers import small_training
 from tests.helpers.small_training import BY_HEART, learn_by_heart
 from tests.helpers.sphere_hands import write_sphere_hands

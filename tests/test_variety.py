@@ -8,7 +8,6 @@ import pytest
 
 pytest.importorskip("embreex", reason="the synthetic hand needs requirements-synth.txt")
 
-from config import NYU_CAMERA
 from dataloader.nyu import KINDS_FILE, read_kinds
 from dataloader.synthetic.hand.bank import HandBank
 from dataloader.synthetic.hand.pose import lean_fingers, overlap, sample_pose
@@ -19,7 +18,7 @@ from dataloader.synthetic.objects import Thing, distance_to, gaps_to, mesh_of, s
 from dataloader.synthetic.scene import sample_scene
 from dataloader.synthetic.sensor import SensorStyle, apply_sensor, sample_coarse_style
 from dataloader.synthetic.writer import SplitSettings, kinds_of, sample_frame, sample_person
-from util.camera import Camera
+from util.camera import NYU_CAMERA, Camera
 
 ALL = SplitSettings("train", 40, 0, NYU_CAMERA, (480, 640), kinds=KINDS)
 
@@ -229,7 +228,7 @@ def test_val_hard_is_scored_by_kind(tmp_path, run_script):
     assert len(labels) == frames
 
     from config import Config
-    from dataloader import read_labels
+    from dataloader.index import read_labels
 
     config = Config(dataset="synth", data_dir=str(tmp_path), split="val_hard").resolved()
     true_uvd = NYU_CAMERA.xyz_to_uvd(read_labels(config))

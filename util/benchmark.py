@@ -16,6 +16,7 @@ from statistics import median
 from typing import Any, Literal, NamedTuple
 
 from config import Config, check_numbers
+from dataloader import dataset_info
 from util import UserError
 from util.cli import run
 from util.files import atomic_write
@@ -84,7 +85,7 @@ class Benchmark:
     def __init__(self, config: BenchmarkConfig, net: str):
         import torch
 
-        from dataloader import build_dataset
+        from dataloader.dataset import build_dataset
         from model.awr import dense_to_joints
         from util.checkpoint import load_or_init_network, shipped_weights
         from util.deployment.int8 import spread_crops
@@ -152,7 +153,8 @@ class Benchmark:
                     yield self.compare(name, self.plain, ours, [(image,)], len(image), unit)
             if self.wants(moved):
                 shift = (ours(self.crops)[0] - self.plain(self.crops)).norm(dim=-1).mean()
-                yield Row(moved, 0.0, float(shift) * max(self.settings.cube) / 2, 0.0, "mm")
+                edge_mm = max(self.settings.cube or dataset_info(self.settings.dataset).cube)
+                yield Row(moved, 0.0, float(shift) * edge_mm / 2, 0.0, "mm")
         if file and self.wants(found, tracked):
             choices = {} if precision == "int8" else {"precision": precision, "backend": backend}
             predictor = HandPosePredictor(file, str(self.device), min_confidence=0.0, **choices)
@@ -174,7 +176,7 @@ class Benchmark:
         import torch
         from torch.utils.data import default_collate
 
-        from dataloader import build_dataset
+        from dataloader.dataset import build_dataset
         from model.loss import awr_loss
         from util.device import usable_precision
         from util.training.distributed import Processes

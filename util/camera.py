@@ -98,6 +98,8 @@ CAMERAS = {
     "iphone": DepthCamera(Camera(200.0, 200.0, 128, 96), (192, 256), 1000.0),
 }
 
+NYU_CAMERA = CAMERAS["nyu"].camera  # of the rendered hands, too
+
 
 def parse_camera(text: str) -> DepthCamera | Camera:
     """A name of CAMERAS, or `fx,fy,cx,cy` in pixels."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from config import DATASETS, VERSION, Config
+from dataloader import dataset_info
 from model import build_network
 from util import UserError
 from util.files import atomic_write
@@ -52,15 +53,14 @@ class ModelSpec(NamedTuple):
 
 def spec_from_config(config: Config) -> ModelSpec:
     """The spec of the network that the settings describe."""
-    default_cube = replace(config, cube=None).resolved().cube
     return ModelSpec(
         config.net,
-        len(config.info.joint_names),
+        len(dataset_info(config.dataset).joint_names),
         config.downsample,
         config.kernel_size,
         config.dataset,
         config.img_size,
-        None if config.cube == default_cube else config.cube,
+        config.cube,
     )
 
 
@@ -141,7 +141,7 @@ def _describe_other_joints(spec: ModelSpec, config: Config) -> str:
 
     As many need not be the same: MSRA's 21 and HANDS 2017's come in another order.
     """
-    names, own = config.info.joint_names, DATASETS.get(spec.dataset)
+    names, own = dataset_info(config.dataset).joint_names, DATASETS.get(spec.dataset)
     if spec.num_joints != len(names):
         return f"predicts {spec.num_joints} joints, data set {config.dataset} has {len(names)}"
     if own is not None and own.joint_names != names:

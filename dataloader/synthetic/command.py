@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from config import NYU_CAMERA, check_numbers
+from config import check_numbers
 from dataloader.synthetic.kinds import KINDS
 from util import UserError
-from util.camera import Camera
+from util.camera import NYU_CAMERA, Camera
 
 SMALLEST_EDGE = 64  # pixels
 

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from config import NYU_CAMERA
 from model.awr import FOREGROUND_DEPTH, joints_to_dense
+from util.camera import NYU_CAMERA
 from util.checkpoint import ModelSpec, save_checkpoint
 from util.inference import predictor as predictor_module
 from util.inference.predictor import HandPosePredictor

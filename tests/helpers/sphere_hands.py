@@ -6,8 +6,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from config import NYU_CAMERA, NYU_CHAINS
+from config import NYU_CHAINS
 from tests.helpers.nyu_folder import write_nyu_folder
+from util.camera import NYU_CAMERA
 
 HEIGHT, WIDTH = 480, 640
 RADIUS_MM = 12.0

@@ -5,8 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from config import DATASETS
-from dataloader import msra
+from dataloader import dataset_info, msra
 from util import UserError
 from util.camera import CAMERAS, DepthCamera
 from util.files import read_image, require_file
@@ -25,7 +24,7 @@ def read_frames(path: Path) -> tuple[np.ndarray, DepthCamera | None]:
     """
     ending = path.suffix.lower()
     if ending == ".bin":
-        info = DATASETS["msra"]
+        info = dataset_info("msra")
         return msra.read_depth(path)[None], DepthCamera(info.camera, info.frame_size, 1.0)
     if ending in ARRAYS:
         return _as_stack(path, _load_array(path)), None

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 
-from config import DatasetInfo
+from dataloader import DatasetInfo
 from util import UserError
 from util.demo.overlay import (
     BACKGROUND,

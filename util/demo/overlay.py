@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from matplotlib.colors import to_rgb
 
-from config import DatasetInfo
+from dataloader import DatasetInfo
 from dataloader.crop import Crop
 from util.camera import Camera
 from util.inference.predictor import HandPose

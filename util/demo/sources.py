@@ -11,9 +11,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from config import NYU_CAMERA
 from util import UserError
-from util.camera import CAMERAS, Camera, DepthCamera, scale_camera, to_millimetres
+from util.camera import CAMERAS, NYU_CAMERA, Camera, DepthCamera, scale_camera, to_millimetres
 from util.demo.frame_files import ARRAYS, FRAME_FILES, read_frame, read_frames
 from util.files import printable, require_file
 

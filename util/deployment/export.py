@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from config import Config
+from dataloader import dataset_info
 from model.awr import dense_to_joints
 from util import UserError
 from util.checkpoint import (
@@ -112,7 +113,8 @@ def export(out: Path, network: nn.Module, spec: ModelSpec, config: Config, opset
             backend = write_weights(path, network, spec, Path(config.load_model))
         with torch.inference_mode():
             expected = dense_to_joints(network.eval()(image)[-1], image, spec.kernel_size)
-            shift = (backend(image)[0] - expected).norm(dim=-1) * max(config.cube) / 2  # mm
+            edge_mm = max(config.cube or dataset_info(config.dataset).cube)
+            shift = (backend(image)[0] - expected).norm(dim=-1) * edge_mm / 2
         outcome = f"joints move by {shift.mean():.5f} mm on average, by {shift.max():.5f} at most"
         moved = shift.mean() if kind == ".xml" else shift.max()
         if not moved <= LIMITS[kind]:

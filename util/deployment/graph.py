@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from config import DATASETS, VERSION
+from dataloader import dataset_info
 from model.awr import decode
 from util import UserError
 from util.checkpoint import ModelSpec
@@ -63,7 +64,7 @@ def graph_metadata(spec: ModelSpec) -> dict[str, str]:
     """What a program without this project needs to know of the graph, as docs/deployment.md lists it."""
     entries: dict = spec._asdict()
     if spec.dataset in DATASETS:
-        info = DATASETS[spec.dataset]
+        info = dataset_info(spec.dataset)
         entries |= {"cube": spec.cube or info.cube, "joint_names": info.joint_names}
     entries |= IMAGE_AND_JOINTS | {"awr_version": VERSION}
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in entries.items()}

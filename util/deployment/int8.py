@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from config import Config
-from dataloader import build_dataset
-from dataloader.dataset import HandDataset
+from dataloader.dataset import HandDataset, build_dataset
 from util.deployment.graph import require
 from util.device import has_vnni
 

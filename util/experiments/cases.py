@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from config import Config
-from dataloader import build_dataset, build_index
-from dataloader.dataset import HandDataset, make_sample
-from dataloader.index import fingerprint, select
+from dataloader import dataset_info
+from dataloader.dataset import HandDataset, build_dataset, make_sample
+from dataloader.index import build_index, fingerprint, select
 from model.awr import dense_to_joints, read_votes
 from util.camera import crop_to_uvd
 from util.checkpoint import RESULTS, ModelSpec, load_or_init_network
@@ -132,7 +132,7 @@ def score_shipped(config: Config, frames: int, curve: str, _: Path) -> Records:
     for level in levels:
         alone, whole = [], []
         for i in range(len(dataset)):
-            scene = change(read_scene(dataset, i, config.info.joint_names), level)
+            scene = change(read_scene(dataset, i, dataset_info(config.dataset).joint_names), level)
             alone.append(joint_errors(joints_alone(network, spec, scene, device), scene.joint_xyz).mean())
             pose = predictor.predict(scene.depth, scene.camera, scene.center_xyz, handedness="right")
             if pose is not None and curve != "cube edge":  # the predictor's cube is its own

@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from config import Config, check_numbers
-from dataloader import find_frames
+from dataloader import dataset_info
 from dataloader.dataset import init_worker, read_sized
-from dataloader.index import Frames
+from dataloader.index import Frames, find_frames
 from util import UserError
 from util.camera import Camera
 from util.cli import run
@@ -188,7 +188,7 @@ def main(settings: CenterSettings) -> None:
         if oracle:
             centers = centers_from_labels(frames.joint_xyz)
         else:
-            camera, size = config.info.camera, config.info.frame_size
+            camera, size = dataset_info(config.dataset).camera, dataset_info(config.dataset).frame_size
             centers = find_centers(
                 frames, camera, size, settings.depth_range, center_network, settings.workers
             )

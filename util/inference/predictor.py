@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from config import DATASETS, Config, find_network
+from dataloader import dataset_info
 from dataloader.crop import Crop, crop_hand, network_input
 from model.awr import decode
 from util import UserError
@@ -161,7 +162,7 @@ class HandPosePredictor:
                 self.engine = load_backend(network, self.spec, backend, self.precision, self.device)
         if self.spec.dataset not in DATASETS:
             raise UserError(f"{checkpoint} does not say which data set it was trained on: pass `assumed`.")
-        self.info = DATASETS[self.spec.dataset]
+        self.info = dataset_info(self.spec.dataset)
         if self.spec.num_joints != len(self.info.joint_names):
             raise UserError(
                 f"{checkpoint} predicts {self.spec.num_joints} joints, "

@@ -10,7 +10,7 @@ from typing import Self
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from config import DATASETS
+from dataloader import dataset_info
 from dataloader.dataset import HandDataset
 from util.files import remove_leftovers
 from util.plots import draw_gallery, pick_tiles, save_training_curves
@@ -102,7 +102,7 @@ class RunLog:
         names = ("mpe_mm", "median_mm", "auc", "frames")
         self._write(state.epoch + 1, {f"val_{name}": getattr(metrics, name) for name in names})
         tiles = pick_tiles(dataset, evaluation.joint_uvd, evaluation.errors.mean(axis=1))
-        figure = draw_gallery(tiles, DATASETS[state.config.dataset].chains)
+        figure = draw_gallery(tiles, dataset_info(state.config.dataset).chains)
         self.board.add_figure("validation frames", figure, state.step)
         self.board.flush()
 

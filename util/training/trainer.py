@@ -8,9 +8,9 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
-from config import DATASETS, Config
-from dataloader import build_dataset
-from dataloader.dataset import HandDataset
+from config import Config
+from dataloader import dataset_info
+from dataloader.dataset import HandDataset, build_dataset
 from dataloader.index import fingerprint
 from util import UserError
 from util.checkpoint import init_network, load_network, load_or_init_network, spec_from_config
@@ -32,7 +32,7 @@ def train(config: Config, processes: Processes) -> TrainingState:
     if precision != config.precision:
         processes.print(f"{config.precision} is not faster on this {processes.device}: using {precision}.")
     config = replace(config, split="train", precision=precision)
-    val_split = DATASETS[config.dataset].val_split
+    val_split = dataset_info(config.dataset).val_split
     training = build_dataset(config, augment=True)
     validation = build_dataset(replace(config, split=val_split))
     if val_split == "test":
