@@ -107,9 +107,9 @@ def find_window(camera: Camera, center_xyz: np.ndarray, cube: np.ndarray, img_si
     start, end = [], []
     for center, edge, focal in zip(center_uv, cube, (camera.fx, camera.fy), strict=False):
         half = float(edge) / 2 / center_z * focal
-        # Bounded, as a centre that all but touches the camera projects to infinity.
-        start.append(int(min(max(center - half + 0.5, -FARTHEST_PIXEL), FARTHEST_PIXEL)))
-        end.append(int(min(max(center + half + 0.5, -FARTHEST_PIXEL), FARTHEST_PIXEL)))
+        # Bounded, as a centre that all but touches the camera projects to infinity; NaN becomes the bound.
+        start.append(int(min(FARTHEST_PIXEL, max(-FARTHEST_PIXEL, center - half + 0.5))))
+        end.append(int(min(FARTHEST_PIXEL, max(-FARTHEST_PIXEL, center + half + 0.5))))
     edges = [stop - first for first, stop in zip(start, end, strict=True)]
     if min(edges) < 1:
         raise UserError(

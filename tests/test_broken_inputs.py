@@ -147,7 +147,7 @@ FILES = {
         "line 2 has 2 numbers, expected 3",
     ),
     "centre is a word": (lambda f: f.save_center("1 2 far"), (), "line 2 holds 'far'"),
-    "centre is NaN": (lambda f: f.save_center("1 2 nan"), (), "line 2 holds nan"),
+    "centre is NaN": (lambda f: f.save_center("1 2 nan"), (), "line 2 holds 'nan', which is not a finite"),
     "centre behind the camera": (lambda f: f.save_center("0 0 -700"), (), "depth_1_0000002.png"),
     "centre misses the frame": (lambda f: f.save_center("5000 0 700"), (), "0000002.png: the crop window"),
     "centre in metres": (lambda f: f.save_center("0 0 1e9"), (), "smaller than a pixel"),

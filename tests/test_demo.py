@@ -301,7 +301,7 @@ ERRORS = {
     "range": (("--json", "a", "--depth_range", "900", "300"), "the nearest depth comes first"),
     "net": (("--json", "a", "--net", "vit"), "There is no network 'vit'"),
     "no weights": (("--json", "a", "--net", "resnet_50"), "No weights of resnet_50 for synth come with"),
-    "no focal length": (("--json", "a", "--camera", "0,0,320,240"), "fx and fy are above 0"),
+    "no focal length": (("--json", "a", "--camera", "0,0,320,240"), "fx and fy above 1"),
     "camera": (("--json", "a", "--camera", "webcam"), "--camera 'webcam'"),
     "source": (("--json", "a", "--source", "absent.png"), "absent.png is missing"),
 }

@@ -71,8 +71,10 @@ def test_a_network_a_data_set_and_a_loss_are_added_as_the_page_says(project):
     add_after(project / "config.py", "NETWORKS = {", f"    {row}\n")
 
     shutil.copy(project / "dataloader" / "nyu.py", project / "dataloader" / "mydata.py")
-    new_set = '    "mydata": replace(NYU, layout="mydata", val_split="val", smaller_hand_from=None),\n'
-    add_after(project / "config.py", "DATASETS = {", new_set)
+    reader = project / "dataloader" / "mydata.py"
+    reader.write_text(reader.read_text().replace('"synth": replace(', '"mydata": replace('))
+    new_set = re.search(r'^   ("mydata": DatasetRow\(.*\),)$', page, re.M)[1]
+    add_after(project / "config.py", "DATASETS = {", f"    {new_set}\n")
 
     term, weight = re.findall(r'^   "bones": .*,$', page, re.M)
     loss = project / "model" / "loss.py"

@@ -170,7 +170,7 @@ def test_several_bad_frames_are_counted(run_script, frames, tmp_path):
 @pytest.mark.skipif(not os.path.isdir("/proc/sys"), reason="there is no folder that takes no files")
 def test_places_to_write_are_tried_before_the_work(run_script, hands, monkeypatch):
     root, _ = hands
-    monkeypatch.setattr("dataloader.build_dataset", lambda *_: pytest.fail("the work began"))
+    monkeypatch.setattr("dataloader.dataset.build_dataset", lambda *_: pytest.fail("the work began"))
     ran = run_script("test.py", "--dataset", "nyu", "--data_dir", root, "--output_dir", "/proc/sys/out")
     assert ran.code == 2
     assert "error: /proc/sys/out: " in ran.err

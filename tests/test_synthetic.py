@@ -216,7 +216,7 @@ def test_nyu_loader_reads_it(written):
     [
         (["--frames", "0"], "must be at least 1"),
         (["--width", "10"], "width is 10: it must be at least 64"),
-        (["--camera.fx", "0"], "fx and fy are above 0"),
+        (["--camera.fx", "0"], "fx and fy above 1"),
         (["--frames", "42"], "other settings (frames 41, now 42)"),
         (["--frames", "41", "--camera.fx", "500"], "other settings (camera"),
     ],

@@ -141,10 +141,10 @@ def _describe_other_joints(spec: ModelSpec, config: Config) -> str:
 
     As many need not be the same: MSRA's 21 and HANDS 2017's come in another order.
     """
-    names, own = dataset_info(config.dataset).joint_names, DATASETS.get(spec.dataset)
+    names, own = dataset_info(config.dataset).joint_names, spec.dataset
     if spec.num_joints != len(names):
         return f"predicts {spec.num_joints} joints, data set {config.dataset} has {len(names)}"
-    if own is not None and own.joint_names != names:
+    if own in DATASETS and dataset_info(own).joint_names != names:
         return f"predicts the joints of {spec.dataset}, data set {config.dataset} has others"
     return ""
 
