@@ -10,19 +10,14 @@ import numpy as np
 import pytest
 
 from config import NYU_CAMERA
+from dataloader.crop import Crop
 from tests.helpers.blob_network import CAMERA, blob_predictor
 from tests.helpers.project import need_synthetic_hand
 from util.demo import poses
 from util.demo.settings import DemoSettings
 from util.demo.sources import Source
-from util.inference.predictor import (
-    DEFAULT_CHECKPOINT,
-    Found,
-    HandPose,
-    HandPosePredictor,
-    distinct,
-    next_center,
-)
+from util.inference.hands import Found, HandPose, distinct, next_center
+from util.inference.predictor import DEFAULT_CHECKPOINT, HandPosePredictor
 from util.inference.tracker import (
     DECIDE,
     MEMORY,
@@ -82,7 +77,7 @@ def returns(clip):
 
 
 def test_a_hand_that_leaves_is_lost_and_found_again(clip, tmp_path):
-    tracker = HandTracker(blob_predictor(tmp_path), CAMERA)
+    tracker = HandTracker(blob_predictor(tmp_path), CAMERA, "right")
     poses = [tracker.update(frame.depth) for frame in clip]
     for frame, pose in zip(clip, poses, strict=True):
         if not frame.depth.any():
@@ -98,7 +93,7 @@ def test_a_hand_that_leaves_is_lost_and_found_again(clip, tmp_path):
 @pytest.mark.slow
 def test_tracking_is_as_near_as_frame_by_frame(clip):
     predictor = HandPosePredictor(DEFAULT_CHECKPOINT, "cpu")
-    tracker = HandTracker(predictor, CAMERA)
+    tracker = HandTracker(predictor, CAMERA, "right")
     started = time.perf_counter()
     poses = [tracker.update(frame.depth) for frame in clip]
     rate = FRAMES / (time.perf_counter() - started)
@@ -113,7 +108,7 @@ def test_tracking_is_as_near_as_frame_by_frame(clip):
         assert any(poses[i] is not None and error(poses[i], i) < 40 for i in range(back, back + 5))
     tracked, alone = [], []
     for i in range(0, FRAMES, EVERY):
-        single = predictor.predict(clip[i].depth, CAMERA) if clip[i].visible else None
+        single = predictor.predict(clip[i].depth, CAMERA, handedness="right") if clip[i].visible else None
         if single is not None and poses[i] is not None:
             tracked.append(error(poses[i], i))
             alone.append(error(single, i))
@@ -142,9 +137,12 @@ class ScriptedPredictor:
     def __init__(self, *answers):
         self.answers, self.calls = list(answers), []
 
-    def look(self, looks, camera, weights):
-        self.calls += [Call(look.center, look.side) for look in looks]
-        return [self.answers.pop(0) for _ in looks]
+    def enter(self, depth, camera, depth_scale):
+        return depth.astype(np.float32)
+
+    def follow(self, candidates, camera, weights):
+        self.calls += [Call(candidate.center, candidate.side) for candidate in candidates]
+        return [self.answers.pop(0) for _ in candidates]
 
     def search(self, frame, camera, max_hands, handedness, weights, known):
         self.calls.append(Call(None, handedness))
@@ -157,11 +155,12 @@ def pose_at(x, confidence=0.9, side="right"):
     joints[0] += (20, 0, 0)
     confidence = np.full(14, confidence, np.float32)
     uvd, center = NYU_CAMERA.xyz_to_uvd(joints), joints.mean(0)
-    return HandPose(joints, uvd, center, confidence, None, handedness=side)
+    crop = Crop(np.full((8, 8), 500, np.float32), center, np.full(3, 300.0), np.eye(3))
+    return HandPose(joints, uvd, center, confidence, crop, handedness=side)
 
 
-def track(predictor, frames, **arguments):
-    tracker = HandTracker(predictor, NYU_CAMERA, **arguments)
+def track(predictor, frames, handedness="right", **arguments):
+    tracker = HandTracker(predictor, NYU_CAMERA, handedness, **arguments)
     return [tracker.update(np.zeros((4, 4))) for _ in range(frames)]
 
 
@@ -233,7 +232,7 @@ def test_a_wrong_side_is_noticed_later():
 
 
 class TwoHandsPredictor:
-    """Finds whatever hands `hands` has now; looks see the nearest of them."""
+    """Finds whatever hands `hands` has now; a candidate is the nearest of them."""
 
     reacquire_below = 0.6
     cube = np.array([300.0, 300, 300])
@@ -241,12 +240,14 @@ class TwoHandsPredictor:
     def __init__(self):
         self.hands = []
 
-    def look(self, looks, camera, weights):
-        def nearest(look):
-            near = [hand for hand in self.hands if abs(next_center(hand)[0] - look.center[0]) < 150]
-            return min(near, key=lambda hand: abs(next_center(hand)[0] - look.center[0]), default=None)
+    enter = ScriptedPredictor.enter
 
-        return [nearest(look) for look in looks]
+    def follow(self, candidates, camera, weights):
+        def nearest(center):
+            near = [hand for hand in self.hands if abs(next_center(hand)[0] - center[0]) < 150]
+            return min(near, key=lambda hand: abs(next_center(hand)[0] - center[0]), default=None)
+
+        return [nearest(candidate.center) for candidate in candidates]
 
     def search(self, frame, camera, max_hands, handedness, weights, known):
         return Found(distinct(self.hands, known)[:max_hands])
@@ -254,7 +255,7 @@ class TwoHandsPredictor:
 
 def test_hands_keep_their_identity_when_one_is_away_or_covered():
     predictor = TwoHandsPredictor()
-    tracker = HandTracker(predictor, NYU_CAMERA, max_hands=2)
+    tracker = HandTracker(predictor, NYU_CAMERA, "right", max_hands=2)
 
     def see(*hands):
         predictor.hands = list(hands)
@@ -363,7 +364,7 @@ def resident_mb():
 @pytest.mark.slow
 def test_memory_stays_flat_over_thousands_of_frames(tmp_path):
     small = CAMERA._replace(fx=70.0, fy=70.0, cx=40.0, cy=30.0)
-    tracker = HandTracker(blob_predictor(tmp_path), small)
+    tracker = HandTracker(blob_predictor(tmp_path), small, "right")
     rows, columns = np.mgrid[:60, :80]
 
     def follow(frames):

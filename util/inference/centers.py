@@ -127,15 +127,17 @@ def refine_centers(
         centers: (3,) mm of each, NaN where none was found.
 
     Returns:
-        Centres (3,) mm; where the network's confidence is low, the rough one.
+        Centres (3,) mm; where the network's confidence is low everywhere, the rough one.
     """
     there = [i for i, center in enumerate(centers) if np.isfinite(center).all()]
     frames, around = [depths[i] for i in there], [centers[i] for i in there]
     poses = predictor.answer_around(frames, camera, around, [True] * len(there), ("right",))
     refined = list(centers)
     for i, pose in zip(there, poses, strict=True):
-        if predictor.is_hand(pose, camera):
-            refined[i] = pose.joints_xyz.mean(axis=0)
+        hands = [pose] if predictor.is_hand(pose, camera) else []
+        # An elbow or a head may have been more like a hand than the hand.
+        for hand in hands or predictor.search(depths[i], camera, 2, "right").hands[:1]:
+            refined[i] = hand.joints_xyz.mean(axis=0)
     return refined
 
 

@@ -17,22 +17,27 @@ OWN_SHARE = 0.25  # of a surface that lies nearer to a hand; less, and it is ano
 # So much of a hand's surface in its crop lies within so many mm of its joints. Of 134 surfaces of rendered
 # moving hands, with the joints of the frame before, 0.44 or more did; of most other hands nothing.
 NEAR_SHARE, NEAR = 0.25, 40.0
+FINGERS = 1500.0  # mm²; a smaller surface may be a finger of the hand whose joints were not found
 
 
 def without_others(
-    frame: np.ndarray, camera: Camera, hands: Sequence[np.ndarray], cube: np.ndarray
+    frame: np.ndarray,
+    camera: Camera,
+    hands: Sequence[np.ndarray],
+    cube: np.ndarray,
+    strangers: bool = False,
 ) -> list[np.ndarray]:
     """For every hand the frame without surfaces that are not its own.
 
     A surface ends where depth jumps. It is taken out of a hand's frame if nearly all of it lies nearer to
-    another hand, or if little of it is near this one: it is of a hand that nobody follows. Two hands that
-    touch share one surface, which both keep.
+    another hand. Two hands that touch share one surface, which both keep.
 
     Args:
         frame: (H, W) mm, 0 for no reading.
         camera: that took it.
         hands: joints (n, 3) mm of each hand.
         cube: (3,) edges of a hand's crop, mm.
+        strangers: take out as well what little of is near a hand: another, which is not among `hands`.
 
     Returns:
         One frame a hand; `frame` itself where there is nothing to take out.
@@ -53,7 +58,10 @@ def without_others(
             np.bincount(part[v, u], mask, count)
             for mask in (own < np.inf, nearer, in_crop, in_crop & (own < NEAR))
         )
-        foreign = (nearer < OWN_SHARE * size) | (near < NEAR_SHARE * seen)
+        area = seen * (STEP * joints[:, 2].mean()) ** 2 / (camera.fx * camera.fy)
+        stranger = (near < NEAR_SHARE * seen) & (area > FINGERS)
+        stranger[np.argmax(near)] = False
+        foreign = (nearer < OWN_SHARE * size) | (stranger & strangers)
         frames.append(_take_out(frame, window, inside, parts, foreign))
     return frames
 

@@ -32,9 +32,9 @@ SEARCH_EVERY, SEARCH_LOST = 10, 4
 LEAD, DECIDE, RECHECK, FADE = 0.12, 10, 30, 0.9
 # mm from where a hand was last seen, for it to be the same: if it was lost, and if it is still followed.
 FARTHEST, STEP = 800.0, 350.0
-# A crop that shows so much more than the last one holds another hand too; mm from a hand's joints that are
-# left of it then.
-GREW, REACH = 1.3, 60.0
+# A crop that shows so many times as much as the last one holds another hand too; mm from a hand's joints that
+# are left of it then.
+GREW, REACH = 1.3, 45.0
 OTHER_SIDE = 300.0  # mm that count for it where the side is another
 
 
@@ -151,7 +151,7 @@ class HandTracker:
     ) -> tuple[dict["_Track", HandPose], list["_Track"]]:
         """What is where the hands were, each without the others in its crop; and of which there is doubt."""
         joints = [track.pose.joints_xyz for track in tracks]
-        frames = without_others(frame, self.camera, joints, self.predictor.cube)
+        frames = without_others(frame, self.camera, joints, self.predictor.cube, strangers=True)
         poses, doubtful = {}, []
         for track, pose in self._answers(tracks, frames).items():
             poses[track] = pose
