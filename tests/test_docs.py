@@ -48,7 +48,7 @@ SHORTER = {
     "dataloader.cache": "--workers 1",
     "dataloader.synthetic": f"--frames 2 --workers 1 --bank {BUNDLED}",
     "util.benchmark": "--rows head_decode --repeats 1",
-    "util.inference.centers": "--workers 1",
+    "util.inference.centers": "--num_workers 1",
     "util.plots": f"--data_dir {PROJECT / 'data'}",  # it draws frame 181
 }
 # Commands that hold one of these words are not run here.

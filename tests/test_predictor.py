@@ -35,8 +35,8 @@ from util.checkpoint import RESULTS, ModelSpec, save_checkpoint
 from util.deployment import backends
 from util.inference.find_hand import center_from_depth
 from util.inference.frames import denoised, enter
-from util.inference.hands import next_center, touches_edge
-from util.inference.predictor import Candidate, HandPosePredictor
+from util.inference.hands import Candidate, next_center, touches_edge
+from util.inference.predictor import HandPosePredictor
 from util.inference.separate import without_others
 from util.inference.tracker import HandTracker
 

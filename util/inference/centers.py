@@ -24,6 +24,7 @@ from util.checkpoint import shipped_weights
 from util.cli import run
 from util.files import atomic_write
 from util.inference.find_hand import DEPTH_RANGE, center_from_depth, check_depth_range
+from util.inference.hands import is_hand
 from util.inference.predictor import HandPosePredictor
 from util.points import write_centers
 
@@ -134,7 +135,7 @@ def refine_centers(
     poses = predictor.answer_around(frames, camera, around, [True] * len(there), ("right",))
     refined = list(centers)
     for i, pose in zip(there, poses, strict=True):
-        hands = [pose] if predictor.is_hand(pose, camera) else []
+        hands = [pose] if is_hand(pose, camera, predictor.min_confidence) else []
         # An elbow or a head may have been more like a hand than the hand.
         for hand in hands or predictor.search(depths[i], camera, 2, "right").hands[:1]:
             refined[i] = hand.joints_xyz.mean(axis=0)

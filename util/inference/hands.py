@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from dataloader.crop import Crop
+from dataloader.crop import Crop, crop_hand
 from util import UserError
 from util.camera import Camera
 
@@ -14,6 +14,7 @@ Handedness = Literal["auto", "right", "left"]
 SIDES = ("right", "left")
 ACROSS = (-1.0, 1.0, 1.0)  # times xyz: mirrored left to right
 
+NEAREST = 1.0  # mm; a centre before it is in the lens, and its pixels overflow
 HAND_AREA = 2000.0  # mm² facing the camera; what is smaller is a finger or a speck
 SAME_HAND = 40.0  # mm between the joints of two answers, in the mean, below which they are of one hand
 # A found hand is cropped again around its joints if they lie so many mm from the centre. At 15, 4 of 10 of
@@ -73,11 +74,33 @@ class HandPose(NamedTuple):
         )
 
 
+class Candidate(NamedTuple):
+    """A hand that may be there: `frame` (H, W) mm; `center` (3,) mm, NaN for none; `side` to take it for."""
+
+    frame: np.ndarray
+    center: np.ndarray
+    side: Side
+
+
 class Found(NamedTuple):
     """Hands in a frame, the most confident first; where there is none, the reason for people."""
 
     hands: list[HandPose]
     reason: str = ""
+
+
+def crop_candidate(candidate: Candidate, camera: Camera, cube: np.ndarray, img_size: int) -> Crop | None:
+    """What the network is to see, a left hand as a right one; None where nothing was measured."""
+    frame, center, side = candidate
+    if not center[2] >= NEAREST:  # NaN: there is no centre
+        return None
+    if side == "left":
+        frame, camera, center = frame[:, ::-1], camera.mirrored(frame.shape[1]), center * ACROSS
+    try:
+        crop = crop_hand(frame, camera, center, cube, img_size)
+    except UserError:
+        return None  # outside the frame, or too far away to be seen
+    return crop if crop.image.any() else None
 
 
 def next_center(pose: HandPose) -> np.ndarray:
@@ -95,7 +118,7 @@ def touches_edge(pose: HandPose) -> bool:
     return bool((np.abs(in_crop / size - 0.5) > 0.5 - CROP_RIM).any())
 
 
-def seen_area(pose: HandPose, camera: Camera) -> float:
+def shown_area(pose: HandPose, camera: Camera) -> float:
     """Area of what the crop shows, mm² facing the camera."""
     readings = pose.crop.image[pose.crop.image > 0].astype(np.float64)
     return float((readings**2).sum() / (float(pose.crop.M[0, 0]) ** 2 * camera.fx * camera.fy))
@@ -104,7 +127,7 @@ def seen_area(pose: HandPose, camera: Camera) -> float:
 def is_hand(pose: HandPose | None, camera: Camera, min_confidence: float) -> bool:
     """Whether an answer is taken for a hand: a network answers for every crop, also for a wall."""
     return (
-        pose is not None and pose.mean_confidence >= min_confidence and seen_area(pose, camera) >= HAND_AREA
+        pose is not None and pose.mean_confidence >= min_confidence and shown_area(pose, camera) >= HAND_AREA
     )
 
 

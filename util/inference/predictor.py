@@ -9,12 +9,11 @@ if pose is not None:
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from dataloader.crop import Crop, crop_hand, network_input
+from dataloader.crop import Crop, network_input
 from model.awr import decode
 from util import UserError
 from util.camera import Camera, crop_to_uvd
@@ -24,10 +23,12 @@ from util.inference.find_hand import DEPTH_RANGE, centers_from_depth, check_dept
 from util.inference.frames import check_max_hands, checked_center, enter
 from util.inference.hands import (
     ACROSS,
+    Candidate,
     Found,
     Handedness,
     HandPose,
     Side,
+    crop_candidate,
     distinct,
     is_hand,
     most_confident,
@@ -41,16 +42,8 @@ from util.inference.load import DEFAULT_CHECKPOINT, load_pose_network, threshold
 from util.inference.separate import without_others
 
 MAX_BATCH = 32  # crops through the network at once
-NEAREST = 1.0  # mm; a centre before it is in the lens, and its pixels overflow
+Answer = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # joints, confidence, weights
 SPARE_CENTERS = 2  # tried beside the wanted hands: an elbow or a head may come before a hand
-
-
-class Candidate(NamedTuple):
-    """A hand that may be there: `frame` (H, W) mm; `center` (3,) mm, NaN for none; `side` to take it for."""
-
-    frame: np.ndarray
-    center: np.ndarray
-    side: Side
 
 
 class HandPosePredictor:
@@ -145,7 +138,7 @@ class HandPosePredictor:
                 with suppress(UserError):  # there is none
                     centers[i] = self.find(frame, camera, sides)[0]
         poses = self.answer_around(frames, camera, centers, rough, sides, weights)
-        return [pose if self.is_hand(pose, camera) else None for pose in poses]
+        return [pose if is_hand(pose, camera, self.min_confidence) else None for pose in poses]
 
     def predict_hands(
         self,
@@ -174,7 +167,7 @@ class HandPosePredictor:
             return self.search(frame, camera, 1, handedness).reason
         sides, centers = sides_of(handedness), [checked_center(center)]
         (pose,) = self.answer_around([frame], camera, centers, [False], sides)
-        return "" if self.is_hand(pose, camera) else why_no_hand([pose], self.min_confidence)
+        return "" if is_hand(pose, camera, self.min_confidence) else why_no_hand([pose], self.min_confidence)
 
     def enter(self, depth: np.ndarray, camera: Camera, depth_scale: float = 1.0) -> np.ndarray:
         """A frame as the methods below take it: (H, W) float32 mm, see `util.inference.frames.enter`."""
@@ -203,7 +196,7 @@ class HandPosePredictor:
         poses = self.answer_around(
             [frame] * len(centers), camera, centers, [True] * len(centers), sides, weights
         )
-        hands = [pose for pose in poses if self.is_hand(pose, camera)]
+        hands = [pose for pose in poses if is_hand(pose, camera, self.min_confidence)]
         hands = distinct(hands, known)[:max_hands]
         if not hands:
             return Found([], why_no_hand(poses, self.min_confidence))
@@ -227,7 +220,7 @@ class HandPosePredictor:
         again = [candidates[i]._replace(center=next_center(poses[i])) for i in cut]
         for i, pose in zip(cut, self.answer(again, camera, weights), strict=True):
             poses[i] = pose or poses[i]
-        return [pose if self.is_hand(pose, camera) else None for pose in poses]
+        return [pose if is_hand(pose, camera, self.min_confidence) else None for pose in poses]
 
     def answer_around(
         self,
@@ -243,12 +236,8 @@ class HandPosePredictor:
         first = self.answer(tries, camera, weights)
         answers = [first[i : i + len(sides)] for i in range(0, len(first), len(sides))]
         # The centre that depth alone gives may be centimetres off: the first answer is a better one.
-        again = [
-            (i, pose)
-            for i, poses in enumerate(answers)
-            if rough[i]
-            for pose in to_crop_again(poses, self.min_confidence)
-        ]
+        least = self.min_confidence
+        again = [(i, pose) for i in np.flatnonzero(rough) for pose in to_crop_again(answers[i], least)]
         tries = [Candidate(frames[i], next_center(pose), pose.handedness) for i, pose in again]
         later: dict[int, list[HandPose | None]] = {}
         for (i, _), pose in zip(again, self.answer(tries, camera, weights), strict=True):
@@ -278,7 +267,7 @@ class HandPosePredictor:
         self, candidates: Sequence[Candidate], camera: Camera, weights: bool = False
     ) -> list[HandPose | None]:
         """The network's answer for each candidate, None where there is nothing to see; not only for hands."""
-        crops = [self.crop(candidate, camera) for candidate in candidates]
+        crops = [crop_candidate(candidate, camera, self.cube, self.spec.img_size) for candidate in candidates]
         answers = iter(self.run([crop for crop in crops if crop is not None], weights))
         poses: list[HandPose | None] = []
         for (frame, _, side), crop in zip(candidates, crops, strict=True):
@@ -294,23 +283,8 @@ class HandPosePredictor:
             poses.append(pose.mirrored(width) if left else pose)
         return poses
 
-    def crop(self, candidate: Candidate, camera: Camera) -> Crop | None:
-        """What the network is to see, a left hand as a right one; None where nothing was measured."""
-        frame, center, side = candidate
-        if not center[2] >= NEAREST:  # NaN: there is no centre
-            return None
-        if side == "left":
-            frame, camera, center = frame[:, ::-1], camera.mirrored(frame.shape[1]), center * ACROSS
-        try:
-            crop = crop_hand(frame, camera, center, self.cube, self.spec.img_size)
-        except UserError:
-            return None  # outside the frame, or too far away to be seen
-        return crop if crop.image.any() else None
-
     @torch.inference_mode()
-    def run(
-        self, crops: Sequence[Crop], weights: bool = False
-    ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+    def run(self, crops: Sequence[Crop], weights: bool = False) -> list[Answer]:
         """The network's answer to each crop: joints (J, 3) float64 normalised uvd, confidence (J,), weights
         (J, F, F)."""
         if weights and self.network is None:
@@ -330,7 +304,3 @@ class HandPosePredictor:
                 raise UserError(f"The network's joints are not finite: {reason}.")
             answers += zip(uvd.double().cpu().numpy(), confidence.cpu().numpy(), maps, strict=True)
         return answers
-
-    def is_hand(self, pose: HandPose | None, camera: Camera) -> bool:
-        """Whether an answer is taken for a hand."""
-        return is_hand(pose, camera, self.min_confidence)

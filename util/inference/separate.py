@@ -54,12 +54,12 @@ def without_others(
         others = np.concatenate([np.full((1, 3), np.inf), *hands[:i], *hands[i + 1 :]])[1:]
         nearer = own < cKDTree(others).query(xyz)[0] if len(others) else np.ones(len(own), bool)
         count = parts.max(initial=0) + 1
-        size, nearer, seen, near = (
+        size, nearer, shown, near = (
             np.bincount(part[v, u], mask, count)
             for mask in (own < np.inf, nearer, in_crop, in_crop & (own < NEAR))
         )
-        area = seen * (STEP * joints[:, 2].mean()) ** 2 / (camera.fx * camera.fy)
-        stranger = (near < NEAR_SHARE * seen) & (area > FINGERS)
+        area = shown * (STEP * joints[:, 2].mean()) ** 2 / (camera.fx * camera.fy)
+        stranger = (near < NEAR_SHARE * shown) & (area > FINGERS)
         stranger[np.argmax(near)] = False
         foreign = (nearer < OWN_SHARE * size) | (stranger & strangers)
         frames.append(_take_out(frame, window, inside, parts, foreign))
