@@ -14,7 +14,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).parent
 MODULES = ("config", "model", "dataloader", "util", "test", "train", "demo")
 # Found without being named; resnet_18's are three times as large.
-WEIGHTS = ("hourglass_1_synth.pth", "center_hourglass_1_synth.pth")
+WEIGHTS = ("hourglass_1_synth.pth",)
 BANK = "dataloader/synthetic/hand/bank.npz"  # of hand shapes
 EXTRAS = {"openvino": "deploy", "synth": "synth", "anny": "anny synth", "demo": "demo", "dev": "dev"}
 IMPORT = re.compile(rf"^(\s*)(from|import) ({'|'.join(MODULES)})\b(?=[. ])", re.MULTILINE)

@@ -42,6 +42,7 @@ from util.inference.load import DEFAULT_CHECKPOINT, load_pose_network, threshold
 from util.inference.separate import without_others
 
 MAX_BATCH = 32  # crops through the network at once
+Poses = list[HandPose | None]
 Answer = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # joints, confidence, weights
 SPARE_CENTERS = 2  # tried beside the wanted hands: an elbow or a head may come before a hand
 
@@ -119,7 +120,7 @@ class HandPosePredictor:
         handedness: Handedness = "auto",
         depth_scale: float = 1.0,
         weights: bool = False,
-    ) -> list[HandPose | None]:
+    ) -> Poses:
         """The hand in each of several frames of one size; arguments as for `predict`.
 
         A None among `centers` is found.
@@ -208,13 +209,8 @@ class HandPosePredictor:
             hands = distinct([new or old for new, old in zip(second, hands, strict=True)], known)
         return Found(hands)
 
-    def follow(
-        self, candidates: Sequence[Candidate], camera: Camera, weights: bool = False
-    ) -> list[HandPose | None]:
-        """The hand of each candidate, None where there is none.
-
-        Where a joint touches the crop's edge, it is cropped again around the joints.
-        """
+    def follow(self, candidates: Sequence[Candidate], camera: Camera, weights: bool = False) -> Poses:
+        """The hand of each candidate, None where there is none; cropped again if it touches the edge."""
         poses = self.answer(candidates, camera, weights)
         cut = [i for i, pose in enumerate(poses) if pose is not None and touches_edge(pose)]
         again = [candidates[i]._replace(center=next_center(poses[i])) for i in cut]
@@ -230,7 +226,7 @@ class HandPosePredictor:
         rough: Sequence[bool],
         sides: tuple[Side, ...],
         weights: bool = False,
-    ) -> list[HandPose | None]:
+    ) -> Poses:
         """The network's answer around each centre (3,) mm; where that is rough, of a second crop."""
         tries = [Candidate(*place, side) for place in zip(frames, centers, strict=True) for side in sides]
         first = self.answer(tries, camera, weights)
@@ -239,7 +235,7 @@ class HandPosePredictor:
         least = self.min_confidence
         again = [(i, pose) for i in np.flatnonzero(rough) for pose in to_crop_again(answers[i], least)]
         tries = [Candidate(frames[i], next_center(pose), pose.handedness) for i, pose in again]
-        later: dict[int, list[HandPose | None]] = {}
+        later: dict[int, Poses] = {}
         for (i, _), pose in zip(again, self.answer(tries, camera, weights), strict=True):
             later.setdefault(i, []).append(pose)
         return [most_confident(later.get(i, poses)) for i, poses in enumerate(answers)]
@@ -263,13 +259,11 @@ class HandPosePredictor:
         places = [place * ACROSS for place in places]
         return centers_from_depth(frame, camera, self.depth_range, most, places) * ACROSS
 
-    def answer(
-        self, candidates: Sequence[Candidate], camera: Camera, weights: bool = False
-    ) -> list[HandPose | None]:
+    def answer(self, candidates: Sequence[Candidate], camera: Camera, weights: bool = False) -> Poses:
         """The network's answer for each candidate, None where there is nothing to see; not only for hands."""
         crops = [crop_candidate(candidate, camera, self.cube, self.spec.img_size) for candidate in candidates]
         answers = iter(self.run([crop for crop in crops if crop is not None], weights))
-        poses: list[HandPose | None] = []
+        poses: Poses = []
         for (frame, _, side), crop in zip(candidates, crops, strict=True):
             if crop is None:
                 poses.append(None)
@@ -278,15 +272,14 @@ class HandPosePredictor:
             width, left = frame.shape[1], side == "left"
             view, M = camera.mirrored(width) if left else camera, crop.M.astype(np.float64)
             uvd = crop_to_uvd(uvd, crop.center_xyz[2], crop.cube[2], M, self.spec.img_size)
-            names = self.info.joint_names
-            pose = HandPose(view.uvd_to_xyz(uvd), uvd, crop.center_xyz, confidence, crop, maps, names)
+            joints_xyz, names = view.uvd_to_xyz(uvd), self.info.joint_names
+            pose = HandPose(joints_xyz, uvd, crop.center_xyz, confidence, crop, maps, names)
             poses.append(pose.mirrored(width) if left else pose)
         return poses
 
     @torch.inference_mode()
     def run(self, crops: Sequence[Crop], weights: bool = False) -> list[Answer]:
-        """The network's answer to each crop: joints (J, 3) float64 normalised uvd, confidence (J,), weights
-        (J, F, F)."""
+        """Joints (J, 3) float64 normalised uvd, confidence (J,) and weights (J, F, F) of each crop."""
         if weights and self.network is None:
             raise UserError("An int8 file gives no weight maps: use the checkpoint that it was made from.")
         answers = []
@@ -300,7 +293,8 @@ class HandPosePredictor:
                 uvd, confidence, weight = decode(dense, image, self.spec.kernel_size)
                 maps = weight.cpu().numpy() if weights else maps
             if not uvd.isfinite().all():
-                reason = f"its weights are damaged or {self.precision} overflows"
-                raise UserError(f"The network's joints are not finite: {reason}.")
+                raise UserError(
+                    f"Joints are not finite: the weights are damaged, or {self.precision} overflows."
+                )
             answers += zip(uvd.double().cpu().numpy(), confidence.cpu().numpy(), maps, strict=True)
         return answers
