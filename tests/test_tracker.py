@@ -13,6 +13,7 @@ from config import NYU_CAMERA
 from dataloader.crop import Crop
 from tests.helpers.blob_network import CAMERA, blob_predictor
 from tests.helpers.project import need_synthetic_hand
+from util.checkpoint import RESULTS
 from util.demo import poses
 from util.demo.settings import DemoSettings
 from util.demo.sources import Source
@@ -338,6 +339,41 @@ def test_smoothing_starts_anew_when_the_hand_was_lost():
     assert track(ScriptedPredictor(*answers), 3, smoothing=OneEuro())[2].joints_xyz[1, 0] == 300
     euro = OneEuro()
     assert euro(np.array([1.0]), 0.1) == euro(np.array([5.0]), 0.0) == 1  # no time passed
+
+
+@pytest.mark.parametrize("seconds", [-0.1, float("nan"), float("inf")])
+def test_a_time_that_cannot_be_is_refused(seconds):
+    euro = OneEuro()
+    euro(np.array([1.0]), 0.1)
+    with pytest.raises(ValueError, match="seconds is"):
+        euro(np.array([2.0]), seconds)
+    assert np.isfinite(euro(np.array([2.0]), 0.1))
+
+
+@pytest.mark.slow
+def test_a_third_hand_draws_no_track_onto_it():
+    need_synthetic_hand()
+    from dataloader.synthetic.motion import MovingHand, TwoMovingHands
+    from dataloader.synthetic.writer import load_shapes
+
+    shapes, shift = load_shapes(), 170
+    two, third = TwoMovingHands(shapes, 5, NYU_CAMERA), MovingHand(shapes, 11, NYU_CAMERA)
+    tracker = HandTracker(
+        HandPosePredictor(RESULTS / "hourglass_1_synth.pth", "cpu"), NYU_CAMERA, max_hands=2
+    )
+    homes = {}  # of each identity
+    for i in range(60, 84):
+        frame, other = two.frame(i), third.frame(i)
+        moved = np.roll(other.depth, -shift, axis=1)
+        moved[:, -shift:] = 0
+        depth = np.where((moved > 0) & ((frame.depth == 0) | (moved < frame.depth)), moved, frame.depth)
+        uvd = NYU_CAMERA.xyz_to_uvd(other.joint_xyz) - (shift, 0, 0)
+        truth = np.stack([*frame.joint_xyz, NYU_CAMERA.uvd_to_xyz(uvd)])
+        for hand in tracker.update_hands(depth):
+            errors = np.linalg.norm(hand.joints_xyz - truth, axis=-1).mean(axis=1)
+            home = homes.setdefault(hand.identity, int(np.argmin(errors)))
+            assert np.argmin(errors) == home, i
+            assert errors[home] < 40, i
 
 
 @pytest.mark.parametrize("arguments", [{"min_cutoff": 0}, {"beta": -1}, {"min_cutoff": float("nan")}])
