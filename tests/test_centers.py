@@ -266,7 +266,7 @@ def test_damaged_frames_get_no_centre_and_cost_the_others_nothing(written, tmp_p
     (frame, *_) = sorted((tmp_path / "icvl").rglob("*.png"))[-4:]  # of the test split
     frame.write_bytes(b"no picture")
     out = tmp_path / "centers.txt"
-    flags = ("--dataset", "icvl", "--data_dir", tmp_path, "--out", out, "--workers")
+    flags = ("--dataset", "icvl", "--data_dir", tmp_path, "--out", out, "--num_workers")
     for workers in (1, 2):
         ran = run_script("util.inference.centers", *flags, workers)
         assert ran.code == 0, ran.err

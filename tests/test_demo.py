@@ -71,7 +71,7 @@ def test_poses_as_json(demo, tmp_path, stack):
     assert (header["handedness"], header["net"]) == ("right", "resnet_18")
     assert [line["frame"] for line in lines] == [str(i) for i in range(FRAMES)]
     assert [line["pose"] is None for line in lines] == [False] * 6 + [True] * 2
-    tracker = HandTracker(blob_predictor(tmp_path), CAMERA)
+    tracker = HandTracker(blob_predictor(tmp_path), CAMERA, "right")
     for line, frame in zip(lines[:6], np.load(stack), strict=False):
         pose = tracker.update(frame)
         for name in ("joints_xyz", "joints_uvd", "center_xyz", "confidence"):

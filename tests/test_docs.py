@@ -45,7 +45,7 @@ SHORTER = {
     "dataloader.cache": "--num_workers 0",
     "dataloader.synthetic": f"--frames 2 --num_workers 1 --bank {BUNDLED}",
     "util.benchmark": "--rows moved_resnet_18_torch_fp32 --nets resnet_18 --repeats 1",
-    "util.inference.centers": "--workers 1",
+    "util.inference.centers": "--num_workers 1",
     "results.figures": f"--data_dir {PROJECT / 'data'}",  # it draws frame 181
 }
 # Commands that hold one of these words are not run here.

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import field, make_dataclass
 from functools import partial
@@ -44,6 +45,7 @@ def run(
     # For scripts that import PyTorch after this: its idle threads sleep instead of spinning. On two cores a
     # frame took 317 instead of 310 ms; beside two busy processes 538 instead of 1,810 ms.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    warnings.formatwarning = lambda text, *_: f"warning: {text}\n"  # on one line, as an error is
     before = signal.signal(signal.SIGTERM, _stop)
     try:
         with _patient_output(), _errors_on_one_line():
