@@ -232,7 +232,7 @@ MISTAKES = {
     "camera's row": (((frame,), {"camera": CAMERAS["sr305"]}), "a row of CAMERAS has as its .camera"),
     "camera's numbers": (((frame,), {"camera": (500, 500, 160, 120)}), "camera is a tuple"),
     "camera": (((frame,), {"camera": Camera(0, 500, 1, 1)}), "fx and fy above 1"),
-    "camera NaN": (((frame,), {"camera": Camera(500, 500, np.nan, 1)}), "all are finite"),
+    "camera NaN": (((frame,), {"camera": Camera(500, 500, np.nan, 1)}), "cx=nan.*cannot be"),
 }
 
 
