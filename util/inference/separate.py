@@ -62,7 +62,13 @@ def without_others(
         stranger = (near < NEAR_SHARE * shown) & (area > FINGERS)
         stranger[np.argmax(near)] = False
         foreign = (nearer < OWN_SHARE * size) | (stranger & strangers)
-        frames.append(_take_out(frame, window, inside, parts, foreign))
+        gone, kept = foreign[parts], ~foreign[parts] & (parts > 0)
+        own_frame = frame
+        if gone.any():  # with their rims
+            gone = cv2.dilate(gone.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+            own_frame = frame.copy()
+            own_frame[window][gone & ~kept & inside] = 0
+        frames.append(own_frame)
     return frames
 
 
@@ -100,20 +106,3 @@ def _surfaces(
     if smooth.any():  # OpenCV ends the process for an image without pixels
         parts = cv2.connectedComponents(smooth.astype(np.uint8), connectivity=4)[1]
     return window, inside, parts
-
-
-def _take_out(
-    frame: np.ndarray,
-    window: tuple[slice, slice],
-    inside: np.ndarray,
-    parts: np.ndarray,
-    foreign: np.ndarray,
-) -> np.ndarray:
-    """A copy of the frame with no readings on the `foreign` (count,) of its parts, nor at their rims."""
-    gone, kept = foreign[parts], ~foreign[parts] & (parts > 0)
-    if not gone.any():
-        return frame
-    with_rim = cv2.dilate(gone.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
-    frame = frame.copy()
-    frame[window][with_rim & ~kept & inside] = 0
-    return frame
