@@ -1,9 +1,8 @@
-"""Draw method.png and joint_names.png from one frame of a data set."""
+"""Draw method.png and joint_names.png from one frame of a data set, and faults.png from 24."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
-
-from dataloader import dataset_info
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python results/figures.py`
 
@@ -13,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from config import Config, DataSettings, NetworkSettings
+from dataloader import dataset_info
 from dataloader.dataset import build_dataset
 from model.awr import SOFTMAX_TEMPERATURE, dense_to_joints, joints_to_dense
 from util.cli import run
@@ -88,11 +88,21 @@ def draw_joint_names(image: np.ndarray, joint_uvd: np.ndarray, config: Config) -
     return figure
 
 
+def draw_faults(config: Config) -> Figure:
+    """Crops with a camera's faults at full strength, as `train.py --sensor 1` sees them."""
+    dataset = build_dataset(replace(config, sensor=1.0))
+    figure = Figure(figsize=(13, 5), layout="constrained", facecolor=DARK)
+    for axes, i in zip(figure.subplots(3, 8).flat, np.linspace(0, len(dataset) - 1, 24), strict=True):
+        draw_crop(axes, dataset[int(i)].image[0])
+    return figure
+
+
 def main(config: Config) -> None:
-    """Draw both pictures."""
+    """Draw the pictures."""
     sample, folder = build_dataset(config)[FRAME], Path(config.output_dir)
     save_figure(draw_method(sample.image, sample.joint_uvd, config), folder / "method.png")
     save_figure(draw_joint_names(sample.image, sample.joint_uvd, config), folder / "joint_names.png")
+    save_figure(draw_faults(config), folder / "faults.png")
     print(f"Written to {folder}/")
 
 
