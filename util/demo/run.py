@@ -48,6 +48,7 @@ def load_predictor(settings: DemoSettings, source: Source) -> HandPosePredictor:
         assumed=spec_from_config(config),
         backend=backend,
         depth_range=settings.depth_range,
+        denoise=settings.denoise,
     )
     if settings.backend == "auto":
         print(f"Running by {predictor.backend} in {predictor.precision}.")
