@@ -12,13 +12,11 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
-from config import Config
-from dataloader import DatasetInfo, dataset_info
-from dataloader.index import Frames
-from dataloader.labels import require_labels
+from dataloader import DatasetInfo
+from dataloader.index import FrameIndex
 from util import UserError
 from util.camera import CAMERAS, Camera
-from util.files import read_image, read_json
+from util.files import read_image, read_json, require_file
 
 JOINTS = (
     *("pinky tip", "pinky PIP", "ring tip", "ring PIP", "middle tip", "middle PIP", "index tip", "index PIP"),
@@ -53,38 +51,38 @@ FRAME_NAME = "depth_1_{:07d}.png"
 FRAME_PATTERN = re.compile(r"depth_1_\d{7}\.png")
 
 
-def split_folder(root: Path, config: Config) -> Path:
+def split_folder(root: Path, split: str) -> Path:
     """The folder without which there is no such split."""
-    return root / config.split
+    return root / split
 
 
-def find_frames(root: Path, config: Config) -> Frames:
+def find_frames(root: Path, split: str, info: DatasetInfo) -> FrameIndex:
     """Find the frames of a split and their labels; no frame is read."""
-    folder, info = split_folder(root, config), dataset_info(config.dataset)
+    folder = split_folder(root, split)
     if (folder / "generator.json").is_file() and recorded_camera(folder) != info.camera:
         raise UserError(
-            f"{folder} was rendered with {recorded_camera(folder)}, config.py has {info.camera}: "
-            "render it again or change the row."
+            f"{folder} was rendered with {recorded_camera(folder)}, not {info.camera}: render it again."
         )
-    joint_xyz = _read_joints(root, config)
-    cube = np.tile(np.asarray(config.cube or info.cube, np.float64), (len(joint_xyz), 1))
-    if config.split == "test" and info.smaller_hand_from is not None:
+    joint_xyz = _read_joints(folder / "joint_data.mat")
+    cube = np.tile(np.asarray(info.cube, np.float64), (len(joint_xyz), 1))
+    if split == "test" and info.smaller_hand_from is not None:
         cube[info.smaller_hand_from :] *= 5 / 6
-    return Frames(
+    return FrameIndex(
         joint_xyz=joint_xyz,
+        center_xyz=None,
         cube=cube,
         names=np.array([FRAME_NAME.format(i + 1) for i in range(len(joint_xyz))], np.bytes_),
         folder=folder,
         read_depth=read_depth,
         pattern=FRAME_PATTERN,
-        center_split=config.split,
+        center_split=split,
+        kinds=read_kinds(folder),
     )
 
 
-def _read_joints(root: Path, config: Config) -> np.ndarray:
+def _read_joints(path: Path) -> np.ndarray:
     """The evaluated joints of every frame of a split: (N, 14, 3) float64, mm."""
-    path = split_folder(root, config) / "joint_data.mat"
-    require_labels([path], config.split, dataset_info(config.dataset).origin(root, config.split))
+    require_file(path, "labels, as MATLAB writes them")
     try:
         labels = loadmat(path, variable_names=["joint_xyz"]).get("joint_xyz")
     except Exception as error:  # scipy raises many kinds for a damaged file

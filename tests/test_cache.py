@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from config import Config
-from dataloader.cache import CropCache
+from dataloader.cache import open_cache
 from dataloader.dataset import HandDataset, build_dataset
 from dataloader.index import FrameIndex
 from tests.helpers.nyu_folder import ball_hand, open_hand, write_nyu_folder
@@ -99,7 +99,7 @@ def test_any_augmentation_of_any_window_is_exact(tmp_path_factory, seed, center,
         folder=folder,
         read_depth=lambda path: depth,
     )
-    cache = CropCache(folder / "crops.bin", index, NYU_CAMERA, 64)
+    cache = open_cache(folder / "crops.bin", index, NYU_CAMERA, 64)
     arguments = (index, NYU_CAMERA, depth.shape, 64, strength, seed)
     plain, cached = HandDataset(*arguments), HandDataset(*arguments, cache)
     expected = outcome(plain)
@@ -252,7 +252,7 @@ def test_a_build_that_is_killed_goes_on(config):
     code = (
         "import time; from dataloader import cache; from dataloader.dataset import HandDataset; "
         "from util.cli import run; fill = HandDataset.fill_cache; "
-        "HandDataset.fill_cache = lambda self, i: fill(self, i) if i < 4 else time.sleep(60); "
+        "HandDataset.fill_cache = lambda self, frames: fill(self, frames[:4]) + time.sleep(60); "
         "run(cache.main, '', cache.CacheSettings)"
     )
     arguments = [sys.executable, "-c", code, *command(config, "--num_workers", "0")]
@@ -266,7 +266,7 @@ def test_a_build_that_is_killed_goes_on(config):
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     cached = build_dataset(config)
-    assert [cached.fill_cache(i) for i in range(FRAMES)] == [False] * 4 + [True] * 2
+    assert [cached.fill_cache([i]) for i in range(FRAMES)] == [0] * 4 + [1] * 2
     assert_same(samples(cached), samples(build_dataset(replace(config, cache=False))))
 
 

@@ -19,7 +19,7 @@ from config import DATASETS, Config
 from dataloader import dataset_info
 from dataloader.crop import cut_window
 from dataloader.dataset import build_dataset
-from dataloader.index import FrameIndex, _check_windows, build_index, fingerprint, read_labels
+from dataloader.index import FrameIndex, _check_windows, build_index, find_frames, fingerprint
 from tests.helpers.layout_folders import (
     spread_hands,
     write_bin,
@@ -83,7 +83,7 @@ def test_joints_come_back(written, dataset, split):
         found = build_index(config).joint_xyz
         assert found.shape == truth[dataset][split].shape
         assert np.abs(found - truth[dataset][split]).max() < 0.01
-        assert np.abs(read_labels(config) - truth[dataset][split]).max() < 0.01
+        assert np.abs(find_frames(config).joint_xyz - truth[dataset][split]).max() < 0.01
 
 
 @pytest.mark.parametrize(("dataset", "split"), SPLITS)
@@ -193,7 +193,7 @@ def test_all_folds_are_averaged_over_their_frames(written, tmp_path, run_script)
     errors = np.linalg.norm(dataset_info("msra").camera.uvd_to_xyz(predicted) - true, axis=-1)
     assert figures["frames"] == 12
     assert figures["mpe_mm"] == pytest.approx(errors.mean(), abs=0.01)
-    labels = read_labels(settings(root, "msra", test_subject="all"))
+    labels = find_frames(settings(root, "msra", test_subject="all")).joint_xyz
     assert np.abs(labels - np.concatenate([*truth["msra subjects"].values()])).max() < 0.01
 
     flags = ("--test_subject", "all", "--load_model", tmp_path / "P3.pth")

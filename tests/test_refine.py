@@ -10,7 +10,7 @@ from torch import nn
 
 from config import Config
 from dataloader.dataset import build_dataset
-from dataloader.index import find_frames, read_labels
+from dataloader.index import find_frames
 from dataloader.nyu import read_depth
 from model.awr import joints_to_dense
 from tests.helpers.nyu_folder import ball_hand, open_hand
@@ -87,8 +87,8 @@ def test_the_target_is_the_mean_joint_in_a_wider_crop_around_a_rough_centre(data
     center = Config(data_dir=str(data_dir), split="test", target="center").resolved()
     assert center.cube == (400, 400, 400)
     assert center.output_dir != joints.output_dir
-    expected = read_labels(joints).mean(axis=1, keepdims=True)
-    np.testing.assert_array_equal(read_labels(center), expected)
+    expected = find_frames(joints).joint_xyz.mean(axis=1, keepdims=True)
+    np.testing.assert_array_equal(find_frames(center).joint_xyz, expected)
     dataset = build_dataset(center)
     np.testing.assert_array_equal(dataset.index.joint_xyz, expected)
     samples = [dataset[i] for i in range(8)]
