@@ -61,10 +61,10 @@ class FrameIndex(NamedTuple):
 
     def read_frame(self, i: int, frame_size: tuple[int, int]) -> np.ndarray:
         """Depth (H, W) of frame i in mm, which must have its data set's (height, width)."""
-        depth = self.read_depth(self.frame_path(i))
+        path = self.frame_path(i)
+        depth = self.read_depth(path)
         if depth.shape != frame_size:
             (height, width), (rows, columns) = depth.shape, frame_size
-            path = self.frame_path(i)
             raise UserError(f"{path} has {width}×{height} pixels, its data set's camera {columns}×{rows}.")
         return depth
 

@@ -18,7 +18,7 @@ from dataloader.index import FrameIndex
 from dataloader.labels import read_label_files
 from util import UserError
 from util.camera import CAMERAS
-from util.files import open_table, require_file
+from util.files import require_file
 
 JOINTS = (
     *("wrist", "index MCP", "index PIP", "index DIP", "index tip"),
@@ -63,19 +63,18 @@ def split_folder(root: Path, split: str, subject: int | str) -> Path:
 
 def find_frames(root: Path, split: str, info: DatasetInfo, subject: int | str) -> FrameIndex:
     """Find the frames of a fold's split, or for `subject` all of all subjects, and their labels."""
-    chosen, joints, names = _subjects_of_split(root, split, subject), [], []
+    chosen, joints, names, scales = _subjects_of_split(root, split, subject), [], [], []
     for number in chosen:
-        paths = [folder / "joint.txt" for folder in _gestures(root / f"P{number}")]
-        joints.append(read_label_files(paths, len(info.joint_names), named=False, counted=True, z_sign=-1))
-        for path in paths:
-            with open_table(path) as lines:
-                count = int(next(lines))  # which reading the labels has compared with the lines
-            names += [f"P{number}/{path.parent.name}/{FRAME_NAME.format(i)}" for i in range(count)]
-    scales = np.repeat(np.array(info.subject_scales)[chosen], [len(part) for part in joints])
+        for folder in _gestures(root / f"P{number}"):
+            path, num_joints = folder / "joint.txt", len(info.joint_names)
+            joints.append(read_label_files([path], num_joints, named=False, counted=True, z_sign=-1))
+            count = len(joints[-1])
+            names += [f"P{number}/{folder.name}/{FRAME_NAME.format(i)}" for i in range(count)]
+            scales += [info.subject_scales[number]] * count
     return FrameIndex(
         joint_xyz=np.concatenate(joints)["joint"],
         center_xyz=None,
-        cube=scales[:, None] * info.cube,
+        cube=np.array(scales)[:, None] * info.cube,
         names=np.array(names, np.bytes_),
         folder=root,
         read_depth=read_depth,
@@ -95,8 +94,8 @@ def read_depth(path: Path) -> np.ndarray:
     if not fits or len(content) != 4 * (HEADER + (right - left) * (bottom - top)):
         raise UserError(
             f"{path} is damaged, or not in MSRA's format (six int32, then float32 mm of a window): it has "
-            f"{len(content)} bytes and begins with {header}; raw float32 frames, as of an iPhone, become "
-            "readable by np.save(name.npy, np.fromfile(name.bin, np.float32).reshape(height, width))."
+            f"{len(content)} bytes and begins with {header}; read raw float32 frames by np.fromfile and save "
+            "them by np.save."
         )
     depth = np.zeros((height, width), np.float32)
     depth[top:bottom, left:right] = np.frombuffer(content, "<f4", offset=4 * HEADER).reshape(bottom - top, -1)

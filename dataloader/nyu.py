@@ -60,9 +60,7 @@ def find_frames(root: Path, split: str, info: DatasetInfo) -> FrameIndex:
     """Find the frames of a split and their labels; no frame is read."""
     folder = split_folder(root, split)
     if (folder / "generator.json").is_file() and recorded_camera(folder) != info.camera:
-        raise UserError(
-            f"{folder} was rendered with {recorded_camera(folder)}, not {info.camera}: render it again."
-        )
+        raise UserError(f"{folder} was rendered with {recorded_camera(folder)}, another camera: do it again.")
     joint_xyz = _read_joints(folder / "joint_data.mat")
     cube = np.tile(np.asarray(info.cube, np.float64), (len(joint_xyz), 1))
     if split == "test" and info.smaller_hand_from is not None:
@@ -84,11 +82,9 @@ def _read_joints(path: Path) -> np.ndarray:
     """The evaluated joints of every frame of a split: (N, 14, 3) float64, mm."""
     require_file(path, "labels, as MATLAB writes them")
     try:
-        labels = loadmat(path, variable_names=["joint_xyz"]).get("joint_xyz")
+        labels = loadmat(path, variable_names=["joint_xyz"]).get("joint_xyz", np.empty(0))
     except Exception as error:  # scipy raises many kinds for a damaged file
         raise UserError(f"{path} cannot be read as a MATLAB file: {error}.") from error
-    if labels is None:
-        raise UserError(f"{path} holds no joint_xyz: it is not NYU's label file.")
     if labels.dtype.kind not in "fiu" or labels.shape[2:] != (LABELLED_JOINTS, 3) or not labels.size:
         raise UserError(
             f"{path}: joint_xyz holds {labels.dtype} of shape {labels.shape}, expected real numbers of shape "
@@ -98,11 +94,8 @@ def _read_joints(path: Path) -> np.ndarray:
     # Samples are float32. NaN is not below a limit either.
     good = (np.abs(joint_xyz) <= np.finfo(np.float32).max).all((1, 2)) & (joint_xyz[..., 2] > 0).all(1)
     if not good.all():
-        i = int(np.argmin(good))
-        raise UserError(
-            f"{path}: {FRAME_NAME.format(i + 1)} (entry {i + 1}) has a joint that is not finite, or at or "
-            "behind the camera (z ≤ 0)."
-        )
+        name = FRAME_NAME.format(int(np.argmin(good)) + 1)
+        raise UserError(f"{path}: {name} has a joint that is not finite, or at or behind the camera.")
     return joint_xyz
 
 
