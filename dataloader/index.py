@@ -102,17 +102,15 @@ def find_frames(config: Config) -> FrameIndex:
 
 def data_root(config: Config) -> Path:
     """The data set's folder: `<data_dir>/<dataset>`, or `data_dir` where that has the layout itself."""
-    usual, split_folder = Path(config.data_dir, config.dataset), layout_of(config.dataset).split_folder
-    wanted = [split_folder(root, config.split, **_fold(config)) for root in (usual, usual.parent)]
-    for root, folder in zip((usual, usual.parent), wanted, strict=True):
-        if folder.is_dir():
+    split_folder, fold = layout_of(config.dataset).split_folder, _fold(config)
+    usual, itself = Path(config.data_dir, config.dataset), Path(config.data_dir)
+    for root in (usual, itself):
+        if split_folder(root, config.split, **fold).is_dir():
             return root
     frames = {"train": 20000, "val_hard": 600}.get(config.split, 2000)
     source = dataset_info(config.dataset).source.format(root=usual, split=config.split, frames=frames)
-    raise FileNotFoundError(
-        f"{wanted[0]} is missing: split {config.split} of the {config.dataset} data set; {source}, "
-        "data/README.md draws the folders."
-    )
+    what = f"{split_folder(usual, config.split, **fold)} is missing: {config.dataset}'s {config.split} frames"
+    raise FileNotFoundError(f"{what}; {source}, data/README.md draws the folders.")
 
 
 def layout_of(dataset: str) -> ModuleType:
@@ -136,10 +134,8 @@ def folds(config: Config) -> list[Config]:
     if not DATASETS[config.dataset].folds:
         raise UserError(f"--test_subject all is for msra: {config.dataset} has no subjects to leave out.")
     if model and "{subject}" not in model:
-        raise UserError(
-            f"--load_model {model} is one network, trained on subjects it would be tested on: "
-            "name nine, with {subject} in place of the number."
-        )
+        advice = "name nine, with {subject} in place of the number"
+        raise UserError(f"--load_model {model} would be tested on subjects it was trained on: {advice}.")
     return [
         replace(config, test_subject=subject, load_model=model.replace("{subject}", str(subject)))
         for subject in layout_of(config.dataset).subjects(data_root(config))
@@ -148,8 +144,8 @@ def folds(config: Config) -> list[Config]:
 
 def _center_file(config: Config, split: str) -> Path:
     """The file of a split's centres, which is named as the released code and V2V-PoseNet do."""
-    subject = _fold(config).get("subject", "")
-    fold, flag = (f"{subject}_", f" --test_subject {subject}") if _fold(config) else ("", "")
+    subject = _fold(config).get("subject")
+    fold, flag = ("", "") if subject is None else (f"{subject}_", f" --test_subject {subject}")
     path = Path(config.centers or data_root(config) / f"center_{split}_{fold}refined.txt")
     if not path.is_file():
         raise FileNotFoundError(
