@@ -109,7 +109,7 @@ def data_root(config: Config) -> Path:
             return root
     frames = {"train": 20000, "val_hard": 600}.get(config.split, 2000)
     source = dataset_info(config.dataset).source.format(root=usual, split=config.split, frames=frames)
-    what = f"{split_folder(usual, config.split, **fold)} is missing: {config.dataset}'s {config.split} frames"
+    what = f"{split_folder(usual, config.split, **fold)} is missing: split {config.split} of {config.dataset}"
     raise FileNotFoundError(f"{what}; {source}, data/README.md draws the folders.")
 
 
