@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from util import UserError
-from util.files import DamagedLineError, atomic_write, open_table, read_rows
+from util.files import DamagedLineError, atomic_write, open_table, read_rows, require_file
 
 NAME_BYTES = 40  # ICVL's longest, an angle's folder before the sequence's, has 34
 COUNT_DIGITS = 12  # at most, of a number of frames
@@ -35,6 +35,8 @@ def read_label_files(
     Returns (N,) records with `joint` (J, 3) float32, as in the files, and, where named, `name`: read-only
     and memory-mapped where a cache can be written.
     """
+    for path in paths:
+        require_file(path, "labels, a frame a line")
     name = [("name", f"S{NAME_BYTES}")] if named else []
     row = np.dtype([*name, ("joint", np.float32, (num_joints, 3))])
     status = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
@@ -52,13 +54,6 @@ def read_label_files(
         return np.load(cache, mmap_mode="r")
     except OSError:  # no place to write: without a cache
         return records
-
-
-def require_labels(paths: Sequence[Path], split: str, source: str) -> None:
-    """Raise FileNotFoundError, naming the first label file that is not there."""
-    for path in paths:
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing: labels of split {split}; {source}.")
 
 
 def _parse_labels(paths: Sequence[Path], row: np.dtype, counted: bool, z_sign: int) -> Iterator[np.ndarray]:

@@ -125,7 +125,7 @@ FILES = {
     "no labels": (lambda f: f.labels.unlink(), (), "joint_data.mat is missing"),
     "labels are text": (lambda f: f.labels.write_text("x" * 200), (), "cannot be read as a MATLAB file"),
     "labels cut off": (lambda f: cut(f.labels), (), "joint_data.mat"),
-    "labels without joints": (lambda f: savemat(f.labels, {"a": 1}), (), "holds no joint_xyz"),
+    "labels without joints": (lambda f: savemat(f.labels, {"a": 1}), (), "of shape (0,)"),
     "labels of another shape": (lambda f: f.save_labels(np.zeros((3, FRAMES, 14, 3))), (), "(3, 3, 14, 3)"),
     "labels of objects": (
         lambda f: f.save_labels(np.full((3, FRAMES, 36, 3), "7", object)),

@@ -139,10 +139,10 @@ def test_a_user_without_a_home_needs_none(monkeypatch, tmp_path):
 MEASURE = """
 import json, pathlib, re, sys, time
 from config import Config
-from dataloader.index import read_labels
+from dataloader.index import find_frames
 config = Config(dataset="hands17", data_dir=sys.argv[1], split="train").resolved()
 started = time.perf_counter(), time.process_time()
-joints = read_labels(config)
+joints = find_frames(config).joint_xyz
 seconds, cpu_seconds = time.perf_counter() - started[0], time.process_time() - started[1]
 # Not getrusage's peak: that one is handed down from the process which started this one.
 status = pathlib.Path("/proc/self/status").read_text()

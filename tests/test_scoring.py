@@ -170,7 +170,7 @@ def test_the_results_of_another_run_are_not_replaced(hands, tmp_path, run_script
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: theirs}))
     ran = run_script(*common)
     assert ran.code == 2
-    assert f"another run ({key} {theirs}): choose another folder with --output_dir" in ran.err
+    assert f"has results of {key} {theirs}: choose another --output_dir" in ran.err
     assert json.loads(path.read_text())[key] == theirs
     assert run_script(*common, "--output_dir", path.parent / "mine").code == 0
 

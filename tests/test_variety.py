@@ -228,10 +228,10 @@ def test_val_hard_is_scored_by_kind(tmp_path, run_script):
     assert len(labels) == frames
 
     from config import Config
-    from dataloader.index import read_labels
+    from dataloader.index import find_frames
 
     config = Config(dataset="synth", data_dir=str(tmp_path), split="val_hard").resolved()
-    true_uvd = NYU_CAMERA.xyz_to_uvd(read_labels(config))
+    true_uvd = NYU_CAMERA.xyz_to_uvd(find_frames(config).joint_xyz)
     true_uvd[3, :, 2] += 10  # an object
     np.savetxt(tmp_path / "predictions.txt", true_uvd.reshape(frames, -1), fmt="%.3f")
     arguments = ("--dataset", "synth", "--data_dir", tmp_path, "--split", "val_hard")

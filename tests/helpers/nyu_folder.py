@@ -62,3 +62,10 @@ def write_nyu_folder(root, split, depth_frames, joint_xyz, center_xyz):
     np.savetxt(Path(root, f"center_{split}_refined.txt"), center_xyz, fmt="%.3f")
     for i, depth in enumerate(depth_frames):
         cv2.imwrite(str(folder / FRAME_NAME.format(i + 1)), encode_depth(depth))
+
+
+def write_hands(root, center_xyz, *splits):
+    """Write the same open hands around centres (N, 3) mm, as each split of the data set nyu in `root`."""
+    joint_xyz = np.array([open_hand(center) for center in center_xyz])
+    for split in splits:
+        write_nyu_folder(Path(root, "nyu"), split, map(ball_hand, joint_xyz), joint_xyz, center_xyz)
