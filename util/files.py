@@ -186,6 +186,6 @@ def _complaint(path: Path, number: int, row: np.dtype) -> str:
     if len(fields) != expected:
         return f"has {len(fields)} {'fields' if name else 'numbers'}, expected {expected}"
     for field in fields[len(name) :]:
-        if not (NUMBER.fullmatch(field) and abs(float(field)) <= np.finfo(kind).max):
+        if not (NUMBER.fullmatch(field) and abs(float(field)) <= float(np.finfo(kind).max)):
             return f"holds {field[:20]!r}, which is not a finite {kind}"
     return f"has a name of more than {row[0].itemsize - 1} bytes"
