@@ -119,8 +119,9 @@ def to_millimetres(depth: np.ndarray, depth_scale: float = 1.0) -> np.ndarray:
     NaN, infinity, 0, 65535 and below 0 are no readings.
     """
     if not (isinstance(depth, np.ndarray) and depth.ndim == 2 and depth.size and depth.dtype.kind in "fiu"):
-        found = (str(getattr(depth, name, type(depth))) for name in ("shape", "dtype"))
-        raise UserError(f"A depth frame is an array (H, W) of integers or floats, not {' of '.join(found)}.")
+        shape, holds = getattr(depth, "shape", "none"), getattr(depth, "dtype", type(depth).__name__)
+        found = f"this one has shape {shape} and holds {holds}"
+        raise UserError(f"A depth frame is a NumPy array (H, W) of integers or floats, {found}.")
     if not 0 < depth_scale < np.inf:
         raise UserError(f"depth_scale is {depth_scale}: it is the mm of one unit, so positive and finite.")
     depth = np.ma.filled(depth.astype(np.float64), 0)

@@ -199,7 +199,7 @@ def find_weights(content: dict[str, Any]) -> dict[str, Tensor]:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint file onto the CPU, `weights_only` always."""
     there = ", ".join(sorted(str(file) for file in RESULTS.glob("*.pth"))) or "none"
-    require_file(path, f"the project's checkpoints are {there}; the authors' are at {AUTHORS_WEIGHTS}")
+    require_file(path, f"checkpoints in {RESULTS}/ are {there}; the authors' are at {AUTHORS_WEIGHTS}")
     try:
         # PyTorch does not look at an archive's checksums. The format before PyTorch 1.6 has none.
         if zipfile.is_zipfile(path) and zipfile.ZipFile(path).testzip():
