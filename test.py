@@ -157,18 +157,16 @@ def write_figures(config: Config, folder: Path, rows: dict[str, Any], tiles: dic
     from util import plots
 
     info, ending = dataset_info(config.dataset), config.figures
-    for name in ("pck", "success", "joints", "gallery", "comparison"):
+    for name in (*plots.FIGURES, "gallery"):
         for stale in folder.glob(f"{name}.*"):
             stale.unlink()
-    plots.save_pck_curve(folder / f"pck.{ending}", rows)
-    plots.save_success_curve(folder / f"success.{ending}", rows)
-    plots.save_joint_bars(folder / f"joints.{ending}", rows, info.joint_names)
+        if name != "gallery" and (name != "comparison" or config.compare):
+            plots.save_scores(folder / f"{name}.{ending}", name, rows, info.joint_names)
     if config.compare:
-        plots.save_comparison(folder / f"comparison.{ending}", rows, info.joint_names)
         with atomic_write(folder / "comparison.md") as temporary:
             temporary.write_text(as_markdown(rows))
     if tiles is not None:
-        plots.save_gallery(folder / f"gallery.{ending}", tiles, info.chains)
+        plots.save_figure(plots.draw_gallery(tiles, info.chains), folder / f"gallery.{ending}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from util import UserError
-from util.files import DamagedLineError, atomic_write, open_table, read_rows, require_file
+from util.files import atomic_write, open_table, read_rows, require_file
 
 NAME_BYTES = 40  # ICVL's longest, an angle's folder before the sequence's, has 34
 COUNT_DIGITS = 12  # at most, of a number of frames
@@ -57,24 +57,22 @@ def read_label_files(
 
 
 def _parse_labels(paths: Sequence[Path], row: np.dtype, counted: bool, z_sign: int) -> Iterator[np.ndarray]:
-    """Records of some files, one after the other, some thousand at a time."""
+    """Records of some files, one after the other."""
     for path in paths:
-        found = 0
         with open_table(path) as lines_of_file:
             first = next(lines_of_file, "").strip() if counted else ""
             if counted and not (first.isdecimal() and len(first) <= COUNT_DIGITS):
-                raise DamagedLineError(path, 1, f"holds {first[:20]!r}, not a number of frames")
-            for lines, records in read_rows(path, lines_of_file, row, first=1 + counted):
-                z = records["joint"][..., 2]
-                z *= z_sign
-                behind = (z <= 0).any(axis=1)
-                if behind.any():
-                    line = lines[int(np.argmax(behind))]
-                    raise DamagedLineError(path, line, "has a joint at or behind the camera")
-                found += len(records)
-                yield records
-        if counted and int(first) != found:
-            raise UserError(f"{path} announces {first} frames in its first line and holds {found}.")
+                raise UserError(f"{path}: line 1 holds {first[:20]!r}, not a number of frames.")
+            lines, records = read_rows(path, lines_of_file, row, first=1 + counted)
+        z = records["joint"][..., 2]
+        z *= z_sign
+        behind = (z <= 0).any(axis=1)
+        if behind.any():
+            line = lines[int(np.argmax(behind))]
+            raise UserError(f"{path}: line {line} has a joint at or behind the camera.")
+        if counted and int(first) != len(records):
+            raise UserError(f"{path} announces {first} frames in its first line and holds {len(records)}.")
+        yield records
 
 
 def cache_file(beside: Path, key: str) -> Path:

@@ -1,5 +1,6 @@
 """ICVL, MSRA15 and HANDS 2017 from folders in their real layouts: joints, crops, folds, broken files."""
 
+import importlib
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from config import DATASETS, Config
-from dataloader import dataset_info
+from dataloader import augment, dataset_info
 from dataloader.crop import cut_window
 from dataloader.dataset import build_dataset
 from dataloader.index import FrameIndex, _check_windows, build_index, find_frames, fingerprint
@@ -347,3 +348,31 @@ def test_settings_that_cannot_work(written, flags, sentence, run_script, tmp_pat
     assert ran.code == 2
     assert sentence in ran.err.strip().splitlines()[-1]
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("junk", ["._{}", ".{}.swp", "copy_of_{}", "{}~"])
+@pytest.mark.parametrize(("dataset", "frames"), [("icvl", 5), ("msra", 4)])
+def test_other_files_in_a_data_set_are_not_counted(copied, dataset, frames, junk):
+    root = copied(dataset)
+    if dataset == "msra":
+        (root / "P3" / ".ipynb_checkpoints").mkdir()
+    for frame in [*root.rglob("*.bin"), *root.rglob("image_*.png")]:
+        frame.with_name(junk.format(frame.name)).write_bytes(b"\0" * 163)
+    assert len(build_index(settings(root.parent, dataset)).joint_xyz) == frames
+
+
+@pytest.mark.parametrize(("gone", "frames"), [("test_seq_1", 3), ("test_seq_2", 2)])
+def test_one_of_icvls_test_sequences_is_scored_and_called_so(run_script, copied, tmp_path, gone, frames):
+    (copied("icvl") / "Testing" / f"{gone}.txt").unlink()
+    flags = ("--data_dir", tmp_path, "--output_dir", tmp_path, "--img_size", "32", "--num_workers", "0")
+    ran = run_script("test.py", "--dataset", "icvl", *flags, "--load_model", "random")
+    assert ran.code == 0, ran.err
+    assert ran.out.splitlines()[-1] == f"Only a part of the split was scored: {gone} missing."
+    record = json.loads((tmp_path / "metrics.json").read_text())
+    assert (record["missing"], record["frames"]) == ([gone], frames)
+
+
+def test_an_older_opencv_is_said(monkeypatch, capsys):
+    monkeypatch.setattr(cv2, "__version__", "4.11.0")
+    importlib.reload(augment)
+    assert "warning: OpenCV 4.11.0 rounds warps" in capsys.readouterr().err

@@ -1,6 +1,8 @@
 """Frames from files, folders, stacks, videos and cameras, with the right intrinsics and unit."""
 
+import json
 import os
+import re
 import struct
 import sys
 import zlib
@@ -12,10 +14,14 @@ import pytest
 from PIL import Image
 
 from dataloader import dataset_info
+from dataloader.nyu import read_depth
+from tests.helpers.blob_network import stand_in
 from tests.helpers.nyu_folder import ball_hand, encode_depth, open_hand
-from tests.helpers.project import need_synthetic_hand
+from tests.helpers.project import PROJECT, need_synthetic_hand
 from util.camera import CAMERAS, NYU_CAMERA, Camera, parse_camera, scale_camera
+from util.demo.frame_files import read_frame
 from util.demo.sources import SourceOptions, open_source
+from util.demo.stream import why_no_hand
 
 RAW = np.random.default_rng(0).integers(0, 9999, (6, 48, 64)).astype(np.uint16)  # mm
 CAMERA = Camera(50, 50, 32, 24)
@@ -362,3 +368,149 @@ def test_sizes_and_kinds_are_looked_at_before_reading(tmp_path, name):
     (big_png if name == "big.png" else os.mkfifo)(tmp_path / name)
     with pytest.raises(ValueError, match="announces" if name == "big.png" else "is not a file"):
         open_source(str(tmp_path / name), GIVEN)
+
+
+@pytest.mark.parametrize("name", ["objects.npy", "objects.npz"])
+def test_arrays_of_objects_are_refused(tmp_path, name):
+    objects = np.array([{"a": 1}], dtype=object)
+    (np.save if name.endswith("npy") else np.savez)(tmp_path / name, objects)
+    with pytest.raises(ValueError, match="cannot be read as an array of numbers"):
+        open_source(str(tmp_path / name), GIVEN)
+
+
+UNEVEN = np.random.default_rng(0).integers(0, 255, (480, 640, 3)).astype(np.uint8)
+
+
+@pytest.fixture
+def frames(tmp_path):
+    """A folder of four bundled frames as 16-bit PNG."""
+    (tmp_path / "frames").mkdir()
+    for i in range(4):
+        depth = read_depth(PROJECT / "data" / "synth" / "test" / f"depth_1_{i + 1:07d}.png")
+        write_png(tmp_path / "frames" / f"{i:03d}.png", depth.round().astype(np.uint16))
+    return tmp_path / "frames"
+
+
+@pytest.fixture
+def shows(run_script, monkeypatch, tmp_path):
+    """Run the demo with a stand-in for its network: how it ended, and its lines of poses."""
+    stand_in(monkeypatch)
+
+    def run(source, *flags, code=0):
+        given = ("--camera", ",".join(map(str, NYU_CAMERA[:4])), "--json", tmp_path / "a.jsonl")
+        ran = run_script("demo.py", "--source", source, "--device", "cpu", *given, *flags)
+        assert ran.code == code, ran.err
+        return ran, [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()[1:]]
+
+    return run
+
+
+@pytest.mark.parametrize("name", ["深度".encode("gbk"), b"\xff\xfe", b"pos\xe9"])
+def test_names_that_are_no_text_are_drawn_with_replacements(shows, frames, tmp_path, name):
+    os.rename(frames / "000.png", os.path.join(os.fsencode(frames), name + b".png"))
+    shows(frames, "--save", tmp_path / "pictures")
+    assert len(list((tmp_path / "pictures").iterdir())) == 4
+
+
+@pytest.mark.parametrize(
+    ("number", "damage", "complaint"),
+    [
+        (2, lambda path: os.truncate(path, 900), "is damaged"),
+        (0, lambda path: os.truncate(path, 900), "is damaged"),
+        (1, lambda path: write_png(path, UNEVEN), "has lost it"),
+        (3, lambda path: write_png(path, np.full((240, 320), 500, np.uint16)), "the first frame"),
+    ],
+)
+def test_a_bad_frame_is_named_and_the_others_kept(shows, frames, tmp_path, number, damage, complaint):
+    damage(frames / f"{number:03d}.png")
+    ran, lines = shows(frames, "--save", tmp_path / "pictures", code=2)
+    assert re.search(f"error: {frames}/{number:03d}.png.*{complaint}", ran.err)
+    assert [("error" in line, line["pose"] is None) for line in lines].count((True, True)) == 1
+    assert complaint in lines[number]["error"]
+    assert (len(lines), len(list((tmp_path / "pictures").iterdir()))) == (4, 3)
+
+
+def test_bad_frames_are_counted_and_strict_stops_at_the_first(shows, frames):
+    for number in (1, 2):
+        os.truncate(frames / f"{number:03d}.png", 900)
+    assert "2 of 4 frames could not be used; the first:" in shows(frames, code=2)[0].err
+    assert len(shows(frames, "--strict", code=2)[1]) == 2  # the one before it, and its error
+
+
+@pytest.mark.parametrize("name", ["._001.png", ".001.7.part.png", ".hidden.npy", "Thumbs.db", ".DS_Store"])
+def test_hidden_and_system_files_are_no_frames(frames, name):
+    (frames / name).write_bytes(b"\0" * 163)
+    assert open_source(str(frames), GIVEN).length == 4
+
+
+ONE_KIND = ("230536_1{}.png 231615_2{}.png", "{}_depth16.png", "hand{}.png")  # two takes of one camera, too
+SEVERAL = ("depth_1_{}.png depth_2_{}.png", "depth_1_{}.png rgb_1_{}.png", "{}_depth.png {}_color.png")
+SEVERAL += ("a_{}.png a_{}.npy", "frame_{}_cam0.png frame_{}_cam1.png")
+
+
+@pytest.mark.parametrize("names", ONE_KIND + SEVERAL)
+def test_a_folder_of_several_kinds_names_the_patterns(tmp_path, names):
+    for name in (name.format(f"000{i}") for name in names.split() for i in range(2)):
+        np.save(tmp_path / name, RAW[0]) if name.endswith(".npy") else write_png(tmp_path / name, RAW[0])
+    if names in ONE_KIND:
+        assert open_source(str(tmp_path), GIVEN).length == 2 * len(names.split())
+        return
+    pattern = names.split()[0].format("*")
+    letters = re.sub(r"\d+", "*", pattern)
+    with pytest.raises(ValueError, match=f"'{tmp_path}/({re.escape(pattern)}|{re.escape(letters)})'"):
+        open_source(str(tmp_path), GIVEN)
+    assert open_source(str(tmp_path / pattern), GIVEN).length == 2
+
+
+@pytest.mark.parametrize(
+    ("scale", "dtype", "reason"),
+    [
+        (0.001, np.float32, "--depth_scale 1000"),
+        (8, np.uint16, "--depth_scale 0.1"),
+        (65535, np.uint16, "lost their unit"),
+        (0, np.uint16, "No frame has a depth reading"),
+    ],
+)
+def test_no_hand_comes_with_a_reason(shows, frames, tmp_path, scale, dtype, reason):
+    depths = np.stack([cv2.imread(str(frames / f"{i:03d}.png"), -1) for i in range(2)]).astype(np.float64)
+    np.save(tmp_path / "a.npy", (depths / (depths.max() if scale > 60 else 1) * scale).astype(dtype))
+    assert reason in shows(tmp_path / "a.npy")[0].out.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("reading", "scales", "advice"),
+    [
+        (600, (0.1, 0.1), "with --depth_scale 1 "),  # --camera d405, whose frames were converted
+        (4800, (1.0, 0.125), "with --depth_scale 0.125 "),  # --camera sr305 and a wrong --depth_scale
+        (600, (1000.0, 1.0), "with --depth_scale 1 "),
+        (6000, (1.0, 1.0), "with --depth_scale 0.1 "),
+        (60, (1.0, 1.0), "with --depth_scale 10 "),
+        (0.6, (1.0, 1.0), "with --depth_scale 1000 "),  # a renderer's metres before its background
+        (3000, (), "come nearer, or pass another --depth_range"),  # a RealSense before a wall
+        (600, (1.0, 1.0), "hold the hand nearer than everything else"),
+    ],
+)
+def test_the_unit_advised_fits_and_is_not_the_present_one(reading, scales, advice):
+    depth = np.full((40, 40), 100.0 if reading < 1 else reading, np.float32)
+    depth[:20] = reading
+    assert advice in why_no_hand(depth, scales, (100, 1500))
+
+
+@pytest.mark.parametrize("name", ["a.png", "b.pgm", "c.tiff"])
+def test_grey_in_three_equal_channels_keeps_its_depth(tmp_path, name):
+    write_png(tmp_path / name, RAW[0] if name == "b.pgm" else np.dstack([RAW[0]] * 3))
+    np.testing.assert_array_equal(open_source(str(tmp_path / name), GIVEN).read(0), RAW[0])
+
+
+def test_exr_frames_are_read(tmp_path):
+    OpenEXR, depth = pytest.importorskip("OpenEXR"), RAW[0].astype(np.float32)
+    other = {"R": depth, "G": depth, "B": depth + 1}
+    for name, channels in {"z": {"Z": depth}, "grey": {"RGB": np.dstack([depth] * 3)}, "no": other}.items():
+        with OpenEXR.File({"type": OpenEXR.scanlineimage}, channels) as file:
+            file.write(str(tmp_path / f"{name}.exr"))
+    for name in ("z", "grey"):
+        np.testing.assert_array_equal(read_frame(tmp_path / f"{name}.exr")[0], depth)
+    (tmp_path / "cut.exr").write_bytes((tmp_path / "z.exr").read_bytes()[:99])
+    for name, complaint in (("no", "expected depth in Z"), ("cut", "is damaged")):
+        with pytest.raises(ValueError, match=complaint):
+            open_source(str(tmp_path / f"{name}.exr"), GIVEN).read(0)
