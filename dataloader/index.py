@@ -272,4 +272,4 @@ def data_root(config: Config) -> Path:
 
 def layout_of(config: Config) -> ModuleType:
     """The module that reads the data set's files: `split_folder` and `find_frames`."""
-    return import_module(f"dataloader.{DATASETS[config.dataset].module}")
+    return import_module(f"{__package__}.{DATASETS[config.dataset].module}")
