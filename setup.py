@@ -16,6 +16,8 @@ MODULES = ("config", "model", "dataloader", "util", "test", "train", "demo")
 WEIGHTS = "results/hourglass_1_synth.pth"  # found without being named; resnet_18's are three times as large
 BANK = "dataloader/synthetic/hand/bank.npz"  # of hand shapes
 EXTRAS = ("deploy", "synth", "anny", "demo", "dev")  # of requirements-<extra>.txt
+# config.py cannot be imported before the requirements are installed.
+VERSION = re.search(r'^VERSION = "(.+?)"', (ROOT / "config.py").read_text(), re.MULTILINE)[1]
 IMPORT = re.compile(rf"^(\s*)(from|import) ({'|'.join(MODULES)})\b(?=[. ])", re.MULTILINE)
 COMMAND = re.compile(r"python -m (dataloader|util)\b")
 PACKAGE = '''"""AWR: adaptive weighting regression for 3D hand pose from a depth frame.
@@ -59,11 +61,6 @@ def sources() -> list[Path]:
     return [path.relative_to(ROOT) for path in found if path.is_file()]
 
 
-def version() -> str:
-    """VERSION of config.py, which cannot be imported before the requirements are installed."""
-    return re.search(r'^VERSION = "(.+?)"', (ROOT / "config.py").read_text(), re.MULTILINE)[1]
-
-
 class BuildUnderOneName(build_py):
     """Writes `awr/` into the build folder."""
 
@@ -76,7 +73,7 @@ class BuildUnderOneName(build_py):
             (package / source).parent.mkdir(parents=True, exist_ok=True)
             text = IMPORT.sub(r"\1\2 awr.\3", (ROOT / source).read_text(encoding="utf-8"))
             (package / source).write_text(COMMAND.sub(r"python -m awr.\1", text), encoding="utf-8")
-        (package / "__init__.py").write_text(PACKAGE.format(version=version()), encoding="utf-8")
+        (package / "__init__.py").write_text(PACKAGE.format(version=VERSION), encoding="utf-8")
         (package / WEIGHTS).parent.mkdir()
         for file in (BANK, WEIGHTS):
             shutil.copy(ROOT / file, package / file)
@@ -88,7 +85,7 @@ class BuildUnderOneName(build_py):
 
 setup(
     name="awr",
-    version=version(),
+    version=VERSION,
     description="Adaptive weighting regression for 3D hand pose estimation from a single depth image",
     license="MIT",
     license_files=["LICENSE"],

@@ -22,9 +22,7 @@ CURVES: dict[str, tuple[str, tuple[float, ...]]] = {
 }
 
 
-def degrade(
-    data: HandDataset, i: int, curve: str, level: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def degrade(data: HandDataset, i: int, curve: str, level: float) -> tuple[np.ndarray, ...]:
     """Frame i of a split with one thing changed; what is drawn at random is the same at every level.
 
     Returns depth (H, W) float32, 0 where nothing was measured, centre (3,), cube (3,) and joints (J, 3); mm.
