@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -221,16 +222,16 @@ def hands(tmp_path_factory):
 
 
 def test_int8_measures_its_ranges_on_training_frames_or_says_why_not(hands, tmp_path, capsys):
-    shutil.copytree(hands.data_dir, tmp_path, dirs_exist_ok=True)
-    config = replace(hands, data_dir=str(tmp_path))
-    expected = {
-        split: spread_crops(build_dataset(replace(config, split=split)), 3) for split in ("train", "test")
-    }
-    np.testing.assert_array_equal(spread_crops(calibration_dataset(config), 3), expected["train"])
+    config = replace(hands, data_dir=shutil.copytree(hands.data_dir, tmp_path, dirs_exist_ok=True))
+    train, test = (
+        spread_crops(build_dataset(replace(config, split=split)), 3) for split in ("train", "test")
+    )
+    np.testing.assert_array_equal(spread_crops(calibration_dataset(config), 3), train)
     assert not capsys.readouterr().out
     shutil.rmtree(tmp_path / "synth" / "train")
-    np.testing.assert_array_equal(spread_crops(calibration_dataset(config), 3), expected["test"])
-    assert "ranges are measured on the test split" in (said := capsys.readouterr().out)
+    np.testing.assert_array_equal(spread_crops(calibration_dataset(config), 3), test)
+    said = capsys.readouterr().out
+    assert "ranges are measured on the test split" in said
     assert "train is missing" in said
     assert said.count("\n") == 1
 
@@ -322,12 +323,11 @@ def test_an_int8_file_that_cannot_be_read_is_one_sentence(damage, int8_file, tmp
 def test_auto_takes_an_int8_file_of_this_checkpoint_alone(int8_file, tmp_path, monkeypatch):
     monkeypatch.setattr("util.deployment.backends.has_vnni", lambda: True)
     cpu, checkpoint = torch.device("cpu"), tmp_path / "a.pth"
-    shutil.copy(int8_file.with_suffix(".pth"), checkpoint)
-    assert exported_int8(checkpoint, cpu) is None  # not exported
-    xml, weights = checkpoint.with_suffix(".xml"), checkpoint.with_suffix(".bin")
-    shutil.copy(int8_file, xml)
-    assert exported_int8(checkpoint, cpu) is None  # half of it
-    shutil.copy(int8_file.with_suffix(".bin"), weights)
+    parts = [int8_file.with_suffix(end) for end in (".pth", ".xml", ".bin")]
+    _, xml, weights = copies = [checkpoint.with_suffix(part.suffix) for part in parts]
+    for part, copied in zip(parts, copies, strict=True):  # not exported, then half of it
+        assert exported_int8(checkpoint, cpu) is None
+        shutil.copy(part, copied)
     os.utime(xml, (0, 0))  # as tar and cp -p leave it
     assert exported_int8(checkpoint, cpu) == xml
     assert exported_int8(checkpoint, torch.device("cuda")) is None
@@ -336,15 +336,15 @@ def test_auto_takes_an_int8_file_of_this_checkpoint_alone(int8_file, tmp_path, m
     network.final1.weight.data *= 1.001
     save_checkpoint(checkpoint, network, INT8_SPEC)  # the same network, trained on
     assert exported_int8(checkpoint, cpu) is None
-    shutil.copy(int8_file.with_suffix(".pth"), checkpoint)
-    for damaged in (DAMAGES["another bit"], DAMAGES["no digest"], DAMAGES["a million entities"]):
-        content = damaged(int8_file.read_bytes(), int8_file.with_suffix(".bin").read_bytes())
-        for path, part in zip((xml, weights), content, strict=True):
-            path.write_bytes(part)
+    shutil.copy(parts[0], checkpoint)
+    for damage in ("another bit", "no digest", "a million entities"):
+        graph, content = DAMAGES[damage](*map(Path.read_bytes, parts[1:]))
+        xml.write_bytes(graph), weights.write_bytes(content)
         assert exported_int8(checkpoint, cpu) is None
+    for part, copied in zip(parts, copies, strict=True):
+        shutil.copy(part, copied)
+    assert exported_int8(checkpoint, cpu) == xml
     monkeypatch.setattr("util.deployment.backends.has_vnni", lambda: False)
-    shutil.copy(int8_file, xml)
-    shutil.copy(int8_file.with_suffix(".bin"), weights)
     assert exported_int8(checkpoint, cpu) is None
 
 
@@ -413,19 +413,22 @@ def test_exported_weights_are_half_as_large_and_say_where_they_come_from(network
 
 def test_a_checkpoints_own_data_set_wins(tmp_path, run_script):
     spec = ModelSpec("hourglass_1", 21, 2, 0.4, "msra", img_size=32)
+
+    def exported(name, *flags):
+        files = ("--load_model", tmp_path / "a.pth", "--out", tmp_path / name)
+        return run_script("util.deployment.export", *files, *flags)
+
     save_checkpoint(tmp_path / "a.pth", trained(spec), spec)
-    files = ("--load_model", tmp_path / "a.pth", "--out", tmp_path / "b.pth")
-    ran = run_script("util.deployment.export", *files)
+    ran = exported("b.pth")
     assert ran.code == 0, ran.err
     assert f"{tmp_path}/a.pth was trained on msra: this wins over synth." in ran.out
     assert load_network(tmp_path / "b.pth", SPEC)[1] == spec
-    weights = {"model": trained(spec).state_dict()}  # which do not say what they are
-    torch.save(weights, tmp_path / "a.pth")
-    flags = ("--net", "hourglass_1", "--img_size", "32", "--load_model", tmp_path / "a.pth")
-    ran = run_script("util.deployment.export", *flags, "--out", tmp_path / "c.pth")
+    torch.save({"model": trained(spec).state_dict()}, tmp_path / "a.pth")  # does not say what it is
+    flags = ("--net", "hourglass_1", "--img_size", "32")
+    ran = exported("c.pth", *flags)
     assert ran.code == 2
     assert "predicts 21 joints, data set synth has 14" in ran.err
-    ran = run_script("util.deployment.export", *flags, "--dataset", "msra", "--out", tmp_path / "c.pth")
+    ran = exported("c.pth", *flags, "--dataset", "msra")
     assert ran.code == 0, ran.err
     assert load_network(tmp_path / "c.pth", SPEC)[1] == spec
 

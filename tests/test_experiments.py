@@ -88,11 +88,11 @@ def test_the_first_level_changes_nothing_that_a_crop_sees(curve):
         np.testing.assert_allclose(other, one)
 
 
-def test_centres_move_by_as_much_as_is_said():
+def test_centres_move_by_as_much_as_is_said_each_its_own_way():
     pairs = [change("centre error", 20, i) for i in range(2)]
     moves = [after[CENTRE] - before[CENTRE] for before, after in pairs]
     np.testing.assert_allclose(np.linalg.norm(moves, axis=1), 20)
-    assert np.ptp(moves, axis=0).max() > 1  # each its own way
+    assert np.ptp(moves, axis=0).max() > 1
 
 
 def test_a_larger_hand_in_a_larger_cube_is_the_same_crop():

@@ -176,10 +176,14 @@ def test_another_hand_hides_only_some_joints(people):
 PLAIN_SENSOR = SensorStyle(0.0, 0, 0.0, 0.0, (1, 1), 0, 0.0, 0.0, 3, 40.0, 0.0, 0.0)
 
 
+def sense(depth, **style):
+    return apply_sensor(np.random.default_rng(0), depth, NYU_CAMERA, PLAIN_SENSOR._replace(**style))
+
+
 def test_a_coarse_sensor_sees_blocks_of_pixels():
     rows, columns = np.mgrid[:480, :640]
     ball = np.float32(np.where((rows - 240) ** 2 + (columns - 320) ** 2 < 8000, 500 + 0.2 * columns, 0))
-    seen = apply_sensor(np.random.default_rng(0), ball, NYU_CAMERA, PLAIN_SENSOR._replace(coarse=2.0))
+    seen = sense(ball, coarse=2.0)
     assert seen.shape == ball.shape
     np.testing.assert_array_equal(seen[::2, ::2], seen[1::2, 1::2])
     both = (seen > 0) & (ball > 0)
@@ -190,21 +194,18 @@ def test_a_coarse_sensor_sees_blocks_of_pixels():
 def test_time_of_flight_fills_corners_and_nothing_else():
     columns = np.arange(640, dtype=np.float32)
     corner = np.tile(600 - np.abs(columns - 320) * 0.5, (480, 1)).astype(np.float32)
-    style = PLAIN_SENSOR._replace(rounding=0.5, noise_mm=1e-6)
-    change = apply_sensor(np.random.default_rng(0), corner, NYU_CAMERA, style)[100] - corner[100]
+    rounded = {"rounding": 0.5, "noise_mm": 1e-6}
+    change = sense(corner, **rounded)[100] - corner[100]
     assert change[320] < -0.5  # nearer than it is
     assert np.abs(change[50:300]).max() <= 0.5  # rounded to mm
-    lost = apply_sensor(np.random.default_rng(0), corner, NYU_CAMERA, style._replace(dropout=0.1))
-    assert np.mean(lost == 0) == pytest.approx(0.1, abs=0.01)
-    flat = np.full((480, 640), 700, np.float32)
-    assert (apply_sensor(np.random.default_rng(0), flat, NYU_CAMERA, style)[20:-20, 20:-20] == 700).all()
+    assert np.mean(sense(corner, **rounded, dropout=0.1) == 0) == pytest.approx(0.1, abs=0.01)
+    assert (sense(np.full((480, 640), 700, np.float32), **rounded)[20:-20, 20:-20] == 700).all()
 
 
 def test_near_hands_are_seen_by_sensors_that_can():
     near = np.full((480, 640), 200, np.float32)
-    assert not apply_sensor(np.random.default_rng(0), near, NYU_CAMERA, PLAIN_SENSOR).any()
-    seen = apply_sensor(np.random.default_rng(0), near, NYU_CAMERA, PLAIN_SENSOR._replace(nearest=150))
-    assert (seen > 0).all()
+    assert not sense(near).any()
+    assert (sense(near, nearest=150) > 0).all()
     styles = [sample_coarse_style(np.random.default_rng(seed)) for seed in range(50)]
     assert all(style.coarse > 1 or style.noise_mm for style in styles)
 
