@@ -115,7 +115,7 @@ def data_root(config: Config) -> Path:
 
 def layout_of(dataset: str) -> ModuleType:
     """The module that reads the data set's files: `split_folder` and `find_frames`."""
-    return import_module(f"dataloader.{DATASETS[dataset].module}")
+    return import_module(f"{__package__}.{DATASETS[dataset].module}")
 
 
 def _fold(config: Config) -> dict[str, int | str]:

@@ -14,7 +14,7 @@ import pytest
 from config import Config
 from dataloader.index import build_index
 from tests.helpers.bundled import write_bundled
-from tests.helpers.nyu_folder import write_scored_hands, write_nyu_folder
+from tests.helpers.nyu_folder import write_nyu_folder, write_scored_hands
 from tests.helpers.project import PROJECT, SHARED
 from util.camera import NYU_CAMERA
 from util.points import doubt_format, parse_format, read_predictions

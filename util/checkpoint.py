@@ -76,9 +76,13 @@ def spec_from_dict(content: dict[str, Any]) -> ModelSpec:
 
 
 def shipped_weights(config: Config) -> str:
-    """Path of the weights in results/ for the settings' network and data set, empty where none are."""
-    path = RESULTS / f"{config.net}_{config.dataset}.pth"
-    return str(path) if path.is_file() else ""
+    """Path of the weights in results/ for the settings' network and data set, empty where none are.
+
+    For the default network hourglass_1's may stand in: an installed package brings no others.
+    """
+    nets = (config.net, "hourglass_1") if config.net == Config.net else (config.net,)
+    paths = (RESULTS / f"{net}_{config.dataset}.pth" for net in nets)
+    return next((str(path) for path in paths if path.is_file()), "")
 
 
 def init_network(config: Config) -> nn.Module:
