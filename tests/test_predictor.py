@@ -245,13 +245,6 @@ def test_mistakes_are_a_sentence(blob, name):
     assert "\n" not in str(raised.value)
 
 
-def test_mistakes_in_a_batch(blob):
-    with pytest.raises(ValueError, match="different sizes"):
-        blob.predict_batch([nothing(), nothing(120)], CAMERA, handedness="right")
-    with pytest.raises(ValueError, match="2 frames have 1 centres"):
-        blob.predict_batch([nothing(), nothing()], CAMERA, [None], handedness="right")
-
-
 def test_checkpoints_that_cannot_be_used(tmp_path):
     for name, spec, sentence in (
         ("joints", ModelSpec("resnet_18", 16, 4, 1.0, "synth", 64), "has 14"),

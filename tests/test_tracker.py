@@ -190,6 +190,14 @@ def test_an_unsure_pose_is_compared_with_one_found_anew(found, expected):
     assert poses[1].joints_xyz[1, 0] == expected
 
 
+def test_a_weak_track_does_not_step_onto_a_hand_far_away():
+    predictor = ScriptedPredictor(pose_at(0), pose_at(0, 0.5), pose_at(500))
+    tracker = HandTracker(predictor, NYU_CAMERA, "right", max_hands=2)
+    tracker.update(np.zeros((4, 4)))
+    hands = tracker.update_hands(np.zeros((4, 4)))
+    assert [(hand.identity, hand.joints_xyz[1, 0]) for hand in hands] == [(0, 0), (1, 500)]
+
+
 def test_the_side_is_decided_in_the_first_frames_and_kept():
     def both(right, left):
         return pose_at(0, right), pose_at(0, left, "left")
@@ -354,11 +362,11 @@ def test_a_time_that_cannot_be_is_refused(seconds):
 @pytest.mark.slow
 def test_a_third_hand_draws_no_track_onto_it():
     need_synthetic_hand()
-    from dataloader.synthetic.motion import MovingHand, TwoMovingHands
-    from dataloader.synthetic.writer import load_shapes
+    from dataloader.synthetic.hand.bank import HandBank
+    from dataloader.synthetic.motion import MovingHands
 
-    shapes, shift = load_shapes(), 170
-    two, third = TwoMovingHands(shapes, 5, NYU_CAMERA), MovingHand(shapes, 11, NYU_CAMERA)
+    shapes, shift = HandBank(), 170
+    two, third = MovingHands(shapes, 5, NYU_CAMERA, hands=2), MovingHands(shapes, 11, NYU_CAMERA)
     tracker = HandTracker(
         HandPosePredictor(RESULTS / "hourglass_1_synth.pth", "cpu"), NYU_CAMERA, max_hands=2
     )
@@ -369,7 +377,7 @@ def test_a_third_hand_draws_no_track_onto_it():
         moved[:, -shift:] = 0
         depth = np.where((moved > 0) & ((frame.depth == 0) | (moved < frame.depth)), moved, frame.depth)
         uvd = NYU_CAMERA.xyz_to_uvd(other.joint_xyz) - (shift, 0, 0)
-        truth = np.stack([*frame.joint_xyz, NYU_CAMERA.uvd_to_xyz(uvd)])
+        truth = np.concatenate([frame.joint_xyz, NYU_CAMERA.uvd_to_xyz(uvd)])
         for hand in tracker.update_hands(depth):
             errors = np.linalg.norm(hand.joints_xyz - truth, axis=-1).mean(axis=1)
             home = homes.setdefault(hand.identity, int(np.argmin(errors)))
