@@ -83,13 +83,10 @@ def shipped():
 @pytest.mark.slow
 def test_the_shipped_network_finds_the_centres_of_the_bundled_frames(shipped):
     frames = find_frames(Config(data_dir=str(PROJECT / "data")).resolved())
-    every_tenth = frames._replace(
-        joint_xyz=frames.joint_xyz[::10], frame_path=lambda i: frames.frame_path(10 * i)
-    )
+    frames = frames._replace(joint_xyz=frames.joint_xyz[::10], names=frames.names[::10])
+    where = NYU_CAMERA, (480, 640), DEPTH_RANGE
     rough, refined = (
-        center_errors(
-            find_centers(every_tenth, NYU_CAMERA, (480, 640), DEPTH_RANGE, predictor), every_tenth.joint_xyz
-        )
+        center_errors(find_centers(frames, *where, predictor), frames.joint_xyz)
         for predictor in (None, shipped)
     )
     assert refined.median_mm < 5 < 9 < rough.median_mm

@@ -10,16 +10,7 @@ from config import DATASETS, Config
 from dataloader import DatasetInfo, dataset_info
 from util import UserError
 from util.checkpoint import RESULTS, ModelSpec, load_network, spec_from_config
-from util.deployment.backends import (
-    ENGINE_SUFFIX,
-    Backend,
-    best_precision,
-    exported_int8,
-    fastest_backend,
-    load_backend,
-    load_engine,
-    require_precision,
-)
+from util.deployment import backends
 from util.deployment.folding import fuse_conv_bn
 from util.device import pick_device
 
@@ -39,7 +30,7 @@ class LoadedNetwork(NamedTuple):
     backend: str
     precision: str
     network: nn.Module | None
-    engine: Backend | None
+    engine: backends.Backend | None
 
 
 def load_pose_network(
@@ -47,20 +38,20 @@ def load_pose_network(
 ) -> LoadedNetwork:
     """Load a network; arguments as for `HandPosePredictor`."""
     if backend == "auto" and checkpoint.is_file():
-        checkpoint = exported_int8(checkpoint, pick_device(device)) or checkpoint
-    if checkpoint.suffix == ENGINE_SUFFIX:
-        engine, spec = load_engine(checkpoint)
+        checkpoint = backends.exported_int8(checkpoint, pick_device(device)) or checkpoint
+    if checkpoint.suffix == backends.ENGINE_SUFFIX:
+        engine, spec = backends.load_engine(checkpoint)
         info, cpu = info_of(checkpoint, spec), torch.device("cpu")
         return LoadedNetwork(checkpoint, spec, info, cpu, "openvino", "int8", None, engine)
     place = pick_device(device)
     if backend == "auto":
-        backend, precision = fastest_backend(place, precision)
-    require_precision(backend, precision)
-    precision = best_precision(backend, precision, place)
+        backend, precision = backends.fastest_backend(place, precision)
+    backends.require_precision(backend, precision)
+    precision = backends.best_precision(backend, precision, place)
     trained, spec = load_network(checkpoint, assumed or spec_from_config(Config().resolved()))
     info = info_of(checkpoint, spec)
     network = fuse_conv_bn(trained.to(place), precision)
-    engine = None if backend == "torch" else load_backend(trained, spec, backend, precision, place)
+    engine = None if backend == "torch" else backends.load_backend(trained, spec, backend, precision, place)
     return LoadedNetwork(checkpoint, spec, info, place, backend, precision, network, engine)
 
 
@@ -70,8 +61,6 @@ def info_of(checkpoint: Path, spec: ModelSpec) -> DatasetInfo:
         raise UserError(f"{checkpoint} does not say which data set it was trained on: pass `assumed`.")
     info = dataset_info(spec.dataset)
     if spec.num_joints != len(info.joint_names):
-        raise UserError(
-            f"{checkpoint} predicts {spec.num_joints} joints, "
-            f"data set {spec.dataset} has {len(info.joint_names)}."
-        )
+        joints = f"predicts {spec.num_joints} joints, data set {spec.dataset} has {len(info.joint_names)}"
+        raise UserError(f"{checkpoint} {joints}.")
     return info
