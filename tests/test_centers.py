@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from functools import partial
 
 import cv2
@@ -235,18 +236,17 @@ def test_the_command_writes_centres_that_the_loader_reads(written, method, tmp_p
 
 @pytest.fixture(scope="module")
 def icvl(written):
-    """Its four test frames, their camera and size, the range; and the centres of all."""
-    frames, info = find_frames(Config(dataset="icvl", data_dir=str(written)).resolved()), dataset_info("icvl")
-    where = info.camera, info.frame_size, DEPTH_RANGE
-    return frames, where, find_centers(frames, *where)
+    """Its four test frames and the centres of all."""
+    frames = find_frames(Config(dataset="icvl", data_dir=str(written)).resolved())
+    return frames, find_centers(frames, dataset_info("icvl"), DEPTH_RANGE)
 
 
 def test_every_batch_has_its_centres_where_bars_are_switched_off(icvl, monkeypatch):
-    frames, where, expected = icvl
+    frames, expected = icvl
     monkeypatch.setattr("util.inference.centers.BATCH_SIZE", 3)  # of 4 frames
     monkeypatch.setattr("util.inference.centers.tqdm", partial(tqdm, disable=True))  # as TQDM_DISABLE=1 does
     assert np.isfinite(expected).all()
-    np.testing.assert_array_equal(find_centers(frames, *where), expected)
+    np.testing.assert_array_equal(find_centers(frames, dataset_info("icvl"), DEPTH_RANGE), expected)
 
 
 def test_damaged_frames_get_no_centre_and_cost_the_others_nothing(written, tmp_path, run_script):
@@ -266,10 +266,10 @@ def test_damaged_frames_get_no_centre_and_cost_the_others_nothing(written, tmp_p
 
 
 def test_frames_that_cannot_be_used_get_no_centre(icvl):
-    frames, (camera, (height, width), depth_range), expected = icvl
-    assert np.isnan(find_centers(frames, camera, (2 * height, 2 * width), depth_range)).all()
+    (frames, expected), info = icvl, dataset_info("icvl")
+    assert np.isnan(find_centers(frames, replace(info, frame_size=(480, 640)), DEPTH_RANGE)).all()
     absent = frames._replace(names=np.array([b"absent.png", *frames.names[1:]]))
-    centers = find_centers(absent, camera, (height, width), depth_range)
+    centers = find_centers(absent, info, DEPTH_RANGE)
     assert np.isnan(centers[0]).all()
     np.testing.assert_array_equal(centers[1:], expected[1:])
 

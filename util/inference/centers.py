@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from config import Config, check_numbers
-from dataloader import dataset_info
+from dataloader import DatasetInfo, dataset_info
 from dataloader.dataset import init_worker, read_sized
 from dataloader.index import Frames, find_frames
 from util import UserError
@@ -58,8 +58,7 @@ class DepthCenters(Dataset):
     found; and what is wrong."""
 
     frames: Frames
-    camera: Camera
-    frame_size: tuple[int, int]
+    info: DatasetInfo
     depth_range: tuple[float, float]
 
     def __len__(self) -> int:
@@ -68,34 +67,31 @@ class DepthCenters(Dataset):
     def __getitem__(self, i: int) -> tuple[np.ndarray | None, np.ndarray, str]:
         center = np.full(3, np.nan)
         try:
-            depth = read_sized(self.frames.read_depth, self.frames.frame_path(i), self.frame_size)
+            depth = read_sized(self.frames.read_depth, self.frames.frame_path(i), self.info.frame_size)
         except (UserError, FileNotFoundError) as error:  # the others' centres are wanted all the same
             return None, center, str(error)
         with suppress(UserError):  # counted and written as invalid
-            center = center_from_depth(depth, self.camera, self.depth_range)
+            center = center_from_depth(depth, self.info.camera, self.depth_range)
         return depth, center, ""
 
 
 def find_centers(
     frames: Frames,
-    camera: Camera,
-    frame_size: tuple[int, int],
+    info: DatasetInfo,
     depth_range: tuple[float, float],
     predictor: HandPosePredictor | None = None,
     num_workers: int = 1,
 ) -> np.ndarray:
-    """Centre of every frame from its depth, refined if a predictor is given, by `num_workers` processes.
-
-    Returns (N, 3) mm, NaN where no hand is found or the frame is missing or damaged, which is printed.
-    """
-    rough = DepthCenters(frames, camera, frame_size, depth_range)
+    """Centre (N, 3) mm of every frame from its depth, refined if a predictor is given, by `num_workers`
+    processes; NaN where no hand is found or the frame is missing or damaged, which is printed."""
+    rough = DepthCenters(frames, info, depth_range)
     processes = num_workers if num_workers > 1 else 0
     loader = DataLoader(rough, BATCH_SIZE, num_workers=processes, collate_fn=list, worker_init_fn=init_worker)
     centers: list[np.ndarray] = []
     with tqdm(total=len(rough), desc="frames", unit="frame", leave=False) as bar:
         for batch in loader:
             depths, found, problems = zip(*batch, strict=True)
-            centers += refine_centers(predictor, depths, camera, found) if predictor else found
+            centers += refine_centers(predictor, depths, info.camera, found) if predictor else found
             bar.update(len(batch))
             for problem in filter(None, problems):
                 bar.write(f"{problem} It gets no centre.")
@@ -168,8 +164,7 @@ def main(settings: CenterSettings) -> None:
         if oracle:
             centers = frames.joint_xyz.mean(axis=1, dtype=np.float64)
         else:
-            where = info.camera, info.frame_size, settings.depth_range
-            centers = find_centers(frames, *where, predictor, settings.num_workers)
+            centers = find_centers(frames, info, settings.depth_range, predictor, settings.num_workers)
         about = {
             "dataset": config.dataset,
             "split": config.split,
