@@ -125,11 +125,22 @@ def check_depth_range(depth_range: tuple[float, float]) -> None:
 
 def sample_frame(depth: np.ndarray, camera: Camera, depth_range: tuple[float, float]) -> Samples:
     """Thin out the readings in range to about one every SAMPLE_SPACING mm, and take out planes."""
-    thin, beyond, stride = _thin_out(depth, camera, depth_range)
-    spacing = thin * (stride / camera.fx)  # mm between neighbours, 0 where there is no reading
+    near, far = depth_range
+    # The median takes out single specks and holes, which would pass for edges.
+    depth = cv2.medianBlur(np.where(np.isfinite(depth), depth, 0).astype(np.float32), 5)
+    readings = depth[(depth > near) & (depth < far)].astype(np.float64)
+    if not len(readings):
+        raise UserError(f"no reading between {near:.0f} and {far:.0f} mm")
+    total_area = float((readings**2).sum()) / (camera.fx * camera.fy)
+    spacing = max(SAMPLE_SPACING, (total_area / MAX_SAMPLES) ** 0.5)
+    stride = max(1, min(round(spacing * camera.fx / float(np.median(readings))), *depth.shape))
+    first = stride // 2
+    thin = depth[first::stride, first::stride].astype(np.float64)
+    in_range = (thin > near) & (thin < far)
+    thin, beyond = np.where(in_range, thin, 0), np.where(in_range, 0, thin)
     v, u = np.nonzero(thin)
-    uvd = np.stack([u * stride + stride // 2, v * stride + stride // 2, thin[v, u]], axis=1)
-    xyz = camera.uvd_to_xyz(uvd)
+    xyz = camera.uvd_to_xyz(np.stack([u * stride + first, v * stride + first, thin[v, u]], axis=1))
+    spacing = thin * (stride / camera.fx)  # mm between neighbours, 0 where there is no reading
     flat = _on_planes(xyz, spacing[v, u] ** 2)
     thin[v[flat], u[flat]] = 0
     v, u = v[~flat], u[~flat]
@@ -138,25 +149,6 @@ def sample_frame(depth: np.ndarray, camera: Camera, depth_range: tuple[float, fl
     surface, edges, bend, spacing = (image[v, u] for image in (surface, edges, bend, spacing))
     slope = np.minimum(bend / spacing, MAX_BEND)
     return Samples(xyz[~flat], spacing**2, surface, edges * spacing, slope * spacing**2)
-
-
-def _thin_out(
-    depth: np.ndarray, camera: Camera, depth_range: tuple[float, float]
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Every n-th pixel's depth in mm, 0 out of range; the same of what is out of range; and n."""
-    near, far = depth_range
-    # The median takes out single specks and holes, which would pass for edges.
-    depth = cv2.medianBlur(np.where(np.isfinite(depth), depth, 0).astype(np.float32), 5)
-    in_range = (depth > near) & (depth < far)
-    if not in_range.any():
-        raise UserError(f"no reading between {near:.0f} and {far:.0f} mm")
-    readings = depth[in_range].astype(np.float64)
-    total_area = float((readings**2).sum()) / (camera.fx * camera.fy)
-    spacing = max(SAMPLE_SPACING, (total_area / MAX_SAMPLES) ** 0.5)
-    stride = max(1, min(round(spacing * camera.fx / float(np.median(readings))), *depth.shape))
-    thin = depth[stride // 2 :: stride, stride // 2 :: stride].astype(np.float64)
-    in_range = (thin > near) & (thin < far)
-    return np.where(in_range, thin, 0), np.where(in_range, 0, thin), stride
 
 
 def pick_hand(samples: Samples) -> tuple[np.ndarray, np.ndarray] | None:
