@@ -474,6 +474,10 @@ def test_two_hands_that_touch_keep_what_they_share():
     hands = [NYU_CAMERA.uvd_to_xyz(np.array([[u, 230.0, 600.0]])) for u in (270, 370)]
     for frame in without_others(one, NYU_CAMERA, hands, np.array([300.0, 300, 300])):
         assert frame is one
+    (near,) = without_others(one, NYU_CAMERA, hands[:1], np.array([300.0, 300, 300]), reach=45.0)
+    kept = near[230] > 0  # along the bar, a pixel and a bit a mm
+    assert abs(np.flatnonzero(kept).mean() - 270) < 10
+    assert 60 <= kept.sum() <= 90
 
 
 def test_a_pose_as_a_dictionary(blob, hand):
