@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from functools import partial
 
 import cv2
@@ -18,7 +19,7 @@ from tests.helpers.project import SHARED
 from tests.helpers.real_frames import KINECT2, KINECT2_PALMS, PALMS, SR305, kinect2_frame, off_palm
 from util.camera import NYU_CAMERA, Camera
 from util.inference import find_hand
-from util.inference.centers import center_errors, centers_from_labels, find_centers
+from util.inference.centers import center_errors, find_centers
 from util.inference.find_hand import DEPTH_RANGE, center_from_depth
 from util.points import read_centers, write_centers
 
@@ -114,6 +115,7 @@ PALM = (-60, -40, 600, 90, 90)
 FINGERS = [(-95 + 23 * i, -125, 598, 15, 80) for i in range(4)]
 FOREARM = (-60, 115, 605, 60, 220)
 BODY = (60, 60, 750, 380, 500)
+WALL, SPECK = (0, 0, 1400, 3000, 3000), (150, -150, 400, 20, 20)
 CAMERAS = [
     (Camera(475, 475, 320, 240), (480, 640)),
     (Camera(475, 475, 320, 240, flip=-1), (480, 640)),
@@ -129,13 +131,7 @@ def distance_from_hand(center):
 @pytest.mark.parametrize(("camera", "shape"), CAMERAS)
 @pytest.mark.parametrize(
     "others",
-    [
-        [],
-        [FOREARM],
-        [FOREARM, BODY],
-        [FOREARM, BODY, (0, 0, 1400, 3000, 3000)],
-        [BODY, (150, -150, 400, 20, 20)],
-    ],
+    [[], [FOREARM], [FOREARM, BODY], [FOREARM, BODY, WALL], [BODY, SPECK]],
     ids=["alone", "arm", "body", "wall", "speck"],
 )
 def test_the_hand_is_found_in_a_scene(camera, shape, others):
@@ -196,13 +192,7 @@ def test_no_hand_is_an_error(depth, sentence):
 def test_errors_count_frames_without_a_centre():
     joints = np.tile([0.0, 0, 700], (4, 14, 1))
     centers = np.array([[0, 0, 700], [10, 0, 700], [0, 0, 740], [np.nan] * 3])
-    errors = center_errors(centers, joints)
-    assert errors.frames == 4
-    assert errors.invalid == 1
-    assert errors.mean_mm == pytest.approx(50 / 3)
-    assert errors.median_mm == 10
-    assert errors.within_20mm == 0.5
-    np.testing.assert_array_equal(centers_from_labels(joints), joints[:, 0])
+    assert center_errors(centers, joints) == pytest.approx((4, 1, 50 / 3, 10, 0.5))
     with pytest.raises(ValueError, match="No frame has a centre"):
         center_errors(np.full((4, 3), np.nan), joints)
 
@@ -237,28 +227,26 @@ def test_the_command_writes_centres_that_the_loader_reads(written, method, tmp_p
     assert report["frames"] == 4
     assert report["invalid"] == 0
     assert report["oracle"] == ("an oracle" in ran.out) == (method == "labels")
-    if method == "labels":
-        assert report["mean_mm"] < 1e-3
-    else:
-        assert report["mean_mm"] < 25
+    assert report["mean_mm"] < (1e-3 if method == "labels" else 25)
     assert report["within_20mm"] >= 0.5
     index = build_index(Config(dataset="icvl", data_dir=str(written)).resolved())
     errors = center_errors(index.center_xyz, index.joint_xyz)
     assert errors.mean_mm == pytest.approx(report["mean_mm"], abs=2e-3)
 
 
-def test_every_batch_has_its_centres_where_bars_are_switched_off(written, monkeypatch):
-    config = Config(dataset="icvl", data_dir=str(written)).resolved()
-    frames, camera = find_frames(config), dataset_info(config.dataset).camera
-    expected = find_centers(frames, camera, dataset_info(config.dataset).frame_size, DEPTH_RANGE)
+@pytest.fixture(scope="module")
+def icvl(written):
+    """Its four test frames and the centres of all."""
+    frames = find_frames(Config(dataset="icvl", data_dir=str(written)).resolved())
+    return frames, find_centers(frames, dataset_info("icvl"), DEPTH_RANGE)
+
+
+def test_every_batch_has_its_centres_where_bars_are_switched_off(icvl, monkeypatch):
+    frames, expected = icvl
     monkeypatch.setattr("util.inference.centers.BATCH_SIZE", 3)  # of 4 frames
-    monkeypatch.setattr(
-        "util.inference.centers.tqdm", partial(tqdm, disable=True)
-    )  # what TQDM_DISABLE=1 does
+    monkeypatch.setattr("util.inference.centers.tqdm", partial(tqdm, disable=True))  # as TQDM_DISABLE=1 does
     assert np.isfinite(expected).all()
-    np.testing.assert_array_equal(
-        find_centers(frames, camera, dataset_info(config.dataset).frame_size, DEPTH_RANGE), expected
-    )
+    np.testing.assert_array_equal(find_centers(frames, dataset_info("icvl"), DEPTH_RANGE), expected)
 
 
 def test_damaged_frames_get_no_centre_and_cost_the_others_nothing(written, tmp_path, run_script):
@@ -277,32 +265,20 @@ def test_damaged_frames_get_no_centre_and_cost_the_others_nothing(written, tmp_p
     assert out.read_bytes() == before
 
 
-def test_frames_that_cannot_be_used_get_no_centre(written):
-    config = Config(dataset="icvl", data_dir=str(written)).resolved()
-    frames, (height, width) = find_frames(config), dataset_info(config.dataset).frame_size
-    found = find_centers(frames, dataset_info(config.dataset).camera, (height, width), DEPTH_RANGE)
-    of_another_size = find_centers(
-        frames, dataset_info(config.dataset).camera, (2 * height, 2 * width), DEPTH_RANGE
-    )
-    assert np.isnan(of_another_size).all()
+def test_frames_that_cannot_be_used_get_no_centre(icvl):
+    (frames, expected), info = icvl, dataset_info("icvl")
+    assert np.isnan(find_centers(frames, replace(info, frame_size=(480, 640)), DEPTH_RANGE)).all()
     absent = frames._replace(names=np.array([b"absent.png", *frames.names[1:]]))
-    centers = find_centers(absent, dataset_info(config.dataset).camera, (height, width), DEPTH_RANGE)
+    centers = find_centers(absent, info, DEPTH_RANGE)
     assert np.isnan(centers[0]).all()
-    np.testing.assert_array_equal(centers[1:], found[1:])
+    np.testing.assert_array_equal(centers[1:], expected[1:])
 
 
 def test_the_command_without_labels(written, tmp_path, run_script):
-    common = (
-        "util.inference.centers",
-        "--dataset",
-        "hands17",
-        "--data_dir",
-        written,
-        "--json",
-        tmp_path / "e.json",
-    )
+    out = tmp_path / "e.json"
+    common = ("util.inference.centers", "--dataset", "hands17", "--data_dir", written, "--json", out)
     assert run_script(*common).code == 0
-    report = json.loads((tmp_path / "e.json").read_text())
+    report = json.loads(out.read_text())
     assert report["frames"] == 2
     assert "mean_mm" not in report
     refused = run_script(*common, "--method", "labels")

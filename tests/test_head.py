@@ -93,6 +93,14 @@ def test_confidence_grows_with_closeness_and_agreement(kernel_size):
     assert none.item() == 0
 
 
+@pytest.mark.parametrize("kernel_size", [0.4, 1.0])
+def test_confidence_measures_the_voters_spread_by_the_kernel(kernel_size):
+    dense = torch.zeros(1, 4, 64, 64)
+    dense[0, 3, 32, [24, 39]] = 1  # two pixels vote, each 15/64 from their middle
+    confidence = decode(dense, torch.zeros(1, 1, 128, 128), kernel_size).confidence
+    assert confidence.item() == pytest.approx(1 - 15 / 64 / kernel_size, abs=1e-3)
+
+
 def test_confidence_is_a_share_whatever_a_network_says():
     image = torch.rand(4, 1, 64, 64) * 2 - 1
     for dense in (torch.randn(4, 8, 32, 32) * 9, torch.zeros(4, 8, 32, 32), torch.full((4, 8, 32, 32), -5.0)):

@@ -124,11 +124,12 @@ def to_millimetres(depth: np.ndarray, depth_scale: float = 1.0) -> np.ndarray:
         raise UserError(f"A depth frame is a NumPy array (H, W) of integers or floats, {found}.")
     if not 0 < depth_scale < np.inf:
         raise UserError(f"depth_scale is {depth_scale}: it is the mm of one unit, so positive and finite.")
-    depth = np.ma.filled(depth.astype(np.float64), 0)
+    whole = depth.dtype.kind in "iu" and depth_scale == 1  # float32 holds them
+    depth = np.ma.filled(depth, 0).astype(np.float32 if whole else np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
-        depth_mm = np.rint(depth * (depth_scale / STEP_MM)) * STEP_MM
+        depth_mm = depth if whole else np.rint(depth * (depth_scale / STEP_MM)) * STEP_MM
         measured = (depth > 0) & (depth != NO_READING) & (depth_mm < FARTHEST_MM)
-    return np.where(measured, depth_mm, 0).astype(np.float32)
+    return np.where(measured, depth_mm, 0).astype(np.float32, copy=False)
 
 
 def uvd_to_crop(uvd: Points, center_z: Points, cube_z: Points, M: Points, img_size: int) -> Points:

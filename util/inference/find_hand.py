@@ -22,20 +22,16 @@ PALM_AREA = 1500.0  # facing the camera, of half a hand at least; less is a spec
 HAND_EDGE = 150.0  # cube whose centre of mass is the hand's; a larger one slides down the forearm
 HALF_THICKNESS = 10.0  # the camera sees the skin, the joints lie behind it
 
-# What makes a hand likely, in mm of its outline: it is all edges and bends, where forearms, heads and torsos
-# are smooth. Found by logistic regression on 400 frames of synth's train split, then changed by hand to suit
-# 700 of train and val, 19 real frames of a person and one of NYU. None of these is held out; synth's test is,
-# but for one frame, a hand in pieces on a table's edge, for which PALM_AREA was lowered.
+# What makes a hand likely, in mm of its outline. By logistic regression on 400 frames of synth's train split,
+# then by hand on 700 of train and val and 20 real ones; of the bundled test frames, one moved PALM_AREA.
 BEND_WEIGHT = 0.03  # of mm² times slope
 NECK_WEIGHT = -0.015  # of mm² of the same surface within the neck's radius
 DEPTH_WEIGHT = -0.6  # of mm from the camera to the surface: whole, as an elbow may be nearer than its hand
 MAX_BEND = 6.0  # change of slope; more is an edge within the surface, or noise
 AREA_OUTLINE = 0.14  # mm of outline that a mm² counts in the centre of mass
 
-# A plane of this many mm² is a wall or a table; mm that a sample may be off it to support it, and to be it.
-PLANE_AREA = 30000.0
-PLANE_FIT = 4.0
-PLANE_CLEARANCE = 12.0
+PLANE_AREA = 30000.0  # mm² of a wall or a table
+PLANE_FIT, PLANE_CLEARANCE = 4.0, 12.0  # mm that a sample may be off a plane to support it, and to be it
 PLANE_TRIES = 200  # triples of samples; a plane that holds a third of them all is met by seven
 
 DEPTH_RANGE = (100.0, 1500.0)  # mm; where hands are looked for
@@ -43,9 +39,7 @@ NEAREST_RANGE = 450.0  # mm behind the nearest surface: a hand behind a nearer e
 DEPTH_STEP = 50.0  # mm between neighbouring samples; more is another surface
 SAMPLE_SPACING = 7.0  # mm between samples of the frame: fingers have two or three across
 MAX_SAMPLES = 3000  # beyond, a wall behind the hand would take gigabytes and seconds
-
-# Multiplications in a matrix product that OpenBLAS computes in one thread. After a larger one its other
-# threads spin on, and take the cores from the network that follows.
+# Multiplications in a matrix product that OpenBLAS computes in one thread; others would spin on afterwards.
 SINGLE_THREAD_PRODUCT = 4 * 65536
 
 
@@ -69,8 +63,7 @@ class Samples(NamedTuple):
 def center_from_depth(
     depth: np.ndarray, camera: Camera, depth_range: tuple[float, float] = DEPTH_RANGE
 ) -> np.ndarray:
-    """The hand's centre in a frame that shows an arm, or a whole person behind it: (3,) mm; see
-    `centers_from_depth`."""
+    """The centre (3,) mm of what is most like a hand; see `centers_from_depth`."""
     return centers_from_depth(depth, camera, depth_range)[0]
 
 
@@ -94,60 +87,63 @@ def centers_from_depth(
         depth_range: nearest and farthest depth of a hand, mm.
         most: how many are wanted; all but the first may be an elbow or a head.
         known: centres (3,) mm of hands that are known already, and not wanted again.
-
-    Raises:
-        UserError: if nothing in range has a hand's size.
     """
     # Twice: once to see where the nearest surface is, once finer without what lies far behind it.
-    nearest = nearest_depth(sample_frame(depth, camera, depth_range))
-    samples = sample_frame(depth, camera, (depth_range[0], min(depth_range[1], nearest + NEAREST_RANGE)))
+    samples, (near, far) = sample_frame(depth, camera, depth_range), depth_range
+    nearest = min((_front(samples.only(own)) for own in _large_surfaces(samples)), default=np.inf)
+    samples = sample_frame(depth, camera, (near, min(far, nearest + NEAREST_RANGE)))
     for center in known:
         samples = _without_hand(samples, center)
     centers: list[np.ndarray] = []
-    while len(centers) < most:
-        try:
-            start, own = pick_hand(samples)
-        except UserError:
-            if not centers:
-                raise
-            break
+    while len(centers) < most and (picked := pick_hand(samples)):
+        start, own = picked
         # Not all of the surface: the centre would slide down a forearm that is seen at a slant.
         near_start = np.linalg.norm(samples.xyz - start, axis=1) < NECK_RADIUS
         center = rest(samples.only(own & near_start), start)
         # Along the ray, so that the centre stays where it is in the image.
         centers.append(center * (1 + HALF_THICKNESS / center[2]))
         samples = _without_hand(samples, center)
+    if not centers:
+        raise UserError("nothing in range is as large as a hand")
     return np.array(centers)
 
 
 def _without_hand(samples: Samples, center: np.ndarray) -> Samples:
     """Without what is around a hand's centre (3,) mm, and the arm behind it."""
-    if not len(samples.xyz):
-        return samples
     distance = np.linalg.norm(samples.xyz - center, axis=1)
+    if not (distance < PALM_RADIUS).any():
+        return samples
     own = samples.surface == samples.surface[np.argmin(distance)]
-    own &= distance.min() < PALM_RADIUS  # else its surface is not among the samples
     return samples.only(distance > np.where(own, ARM_RADIUS, PALM_RADIUS))
 
 
 def check_depth_range(depth_range: tuple[float, float]) -> None:
-    """Raise UserError, in one sentence, where the nearest depth is not before the farthest."""
+    """Refuse a nearest depth that is not before the farthest."""
     if not 0 <= depth_range[0] < depth_range[1]:
         raise UserError(f"depth_range is {depth_range}: the nearest depth comes first, in mm.")
 
 
 def sample_frame(depth: np.ndarray, camera: Camera, depth_range: tuple[float, float]) -> Samples:
     """Thin out the readings in range to about one every SAMPLE_SPACING mm, and take out planes."""
-    thin, beyond, stride = _thin_out(depth, camera, depth_range)
-    spacing = thin * (stride / camera.fx)  # mm between neighbours, 0 where there is no reading
+    near, far = depth_range
+    # The median takes out single specks and holes, which would pass for edges.
+    depth = cv2.medianBlur(np.where(np.isfinite(depth), depth, 0).astype(np.float32), 5)
+    readings = depth[(depth > near) & (depth < far)].astype(np.float64)
+    if not len(readings):
+        raise UserError(f"no reading between {near:.0f} and {far:.0f} mm")
+    total_area = float((readings**2).sum()) / (camera.fx * camera.fy)
+    spacing = max(SAMPLE_SPACING, (total_area / MAX_SAMPLES) ** 0.5)
+    stride = max(1, min(round(spacing * camera.fx / float(np.median(readings))), *depth.shape))
+    first = stride // 2
+    thin = depth[first::stride, first::stride].astype(np.float64)
+    in_range = (thin > near) & (thin < far)
+    thin, beyond = np.where(in_range, thin, 0), np.where(in_range, 0, thin)
     v, u = np.nonzero(thin)
-    uvd = np.stack([u * stride + stride // 2, v * stride + stride // 2, thin[v, u]], axis=1)
-    xyz = camera.uvd_to_xyz(uvd)
+    xyz = camera.uvd_to_xyz(np.stack([u * stride + first, v * stride + first, thin[v, u]], axis=1))
+    spacing = thin * (stride / camera.fx)  # mm between neighbours, 0 where there is no reading
     flat = _on_planes(xyz, spacing[v, u] ** 2)
     thin[v[flat], u[flat]] = 0
     v, u = v[~flat], u[~flat]
-    if not len(v):  # also of no pixels at all
-        raise UserError("nothing in range is as large as a hand")
     surface = _surfaces(thin)
     edges, bend = _edges_and_bend(thin, surface, beyond)
     surface, edges, bend, spacing = (image[v, u] for image in (surface, edges, bend, spacing))
@@ -155,48 +151,15 @@ def sample_frame(depth: np.ndarray, camera: Camera, depth_range: tuple[float, fl
     return Samples(xyz[~flat], spacing**2, surface, edges * spacing, slope * spacing**2)
 
 
-def _thin_out(
-    depth: np.ndarray, camera: Camera, depth_range: tuple[float, float]
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Every n-th pixel's depth in mm, 0 out of range; the same of what is out of range; and n."""
-    near, far = depth_range
-    # The median takes out single specks and holes, which would pass for edges.
-    depth = cv2.medianBlur(np.where(np.isfinite(depth), depth, 0).astype(np.float32), 5)
-    in_range = (depth > near) & (depth < far)
-    if not in_range.any():
-        raise UserError(f"no reading between {near:.0f} and {far:.0f} mm")
-    readings = depth[in_range].astype(np.float64)
-    total_area = float((readings**2).sum()) / (camera.fx * camera.fy)
-    spacing = max(SAMPLE_SPACING, (total_area / MAX_SAMPLES) ** 0.5)
-    stride = max(1, round(spacing * camera.fx / float(np.median(readings))))
-    thin = depth[stride // 2 :: stride, stride // 2 :: stride].astype(np.float64)
-    in_range = (thin > near) & (thin < far)
-    return np.where(in_range, thin, 0), np.where(in_range, 0, thin), stride
-
-
-def nearest_depth(samples: Samples) -> float:
-    """Depth in mm of the nearest surface that is larger than a speck."""
-    depths = [_front(samples.only(own)) for own in _large_surfaces(samples)]
-    if not depths:
-        raise UserError("nothing in range is as large as a hand")
-    return min(depths)
-
-
-def pick_hand(samples: Samples) -> tuple[np.ndarray, np.ndarray]:
-    """The sample that is most like the middle of a near hand.
-
-    Returns:
-        Its place (3,) mm, and the mask (n,) of its surface.
-    """
+def pick_hand(samples: Samples) -> tuple[np.ndarray, np.ndarray] | None:
+    """The place (3,) mm of the sample that is most like the middle of a near hand, and the mask (n,) of its
+    surface; None where nothing is as large as a hand."""
     likeness = np.full(len(samples.xyz), -np.inf)
-    large = _large_surfaces(samples)
-    if not large:
-        raise UserError("nothing in range is as large as a hand")
-    for own in large:
+    for own in _large_surfaces(samples):
         likeness[own] = _likeness(samples.only(own))
+    if not np.isfinite(likeness).any():
+        return None
     best = int(np.argmax(likeness))
-    if np.isneginf(likeness[best]):
-        raise UserError("nothing in range is as large as a hand")
     return samples.xyz[best], samples.surface == samples.surface[best]
 
 
@@ -267,10 +230,7 @@ def _surfaces(depth: np.ndarray) -> np.ndarray:
     """Number of the connected surface of every pixel (H, W); neighbours differ by at most DEPTH_STEP."""
     number = np.arange(depth.size).reshape(depth.shape)
     pairs = []
-    for one, other in (
-        (np.s_[:, 1:], np.s_[:, :-1]),
-        (np.s_[1:], np.s_[:-1]),
-    ):
+    for one, other in ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:], np.s_[:-1])):
         linked = (depth[one] > 0) & (depth[other] > 0) & (np.abs(depth[one] - depth[other]) < DEPTH_STEP)
         pairs.append((number[one][linked], number[other][linked]))
     i, j = (np.concatenate(ends) for ends in zip(*pairs, strict=True))

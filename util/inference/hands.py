@@ -17,12 +17,10 @@ ACROSS = (-1.0, 1.0, 1.0)  # times xyz: mirrored left to right
 NEAREST = 1.0  # mm; a centre before it is in the lens, and its pixels overflow
 HAND_AREA = 2000.0  # mm² facing the camera; what is smaller is a finger or a speck
 SAME_HAND = 40.0  # mm between the joints of two answers, in the mean, below which they are of one hand
-# A found hand is cropped again around its joints if they lie so many mm from the centre. At 15, 4 of 10 of
-# 200 synthetic hands are not, which costs 0.03 mm of their mean error of 7 (both networks).
-CENTER_MOVED = 15.0
+CENTER_MOVED = 15.0  # mm from the centre to the joints' middle; a found hand is cropped again beyond
 CROP_RIM = 0.06  # of the crop's edge; a joint within it may belong to a finger that is cut off
 # The answer at the rough centre may have so much less confidence than the other side's, and than
-# min_confidence, to be cropped again: that adds at most 0.15 (90 frames of four sets, hourglass_1).
+# min_confidence, to be cropped again: that adds at most 0.15.
 SIDE_MARGIN, MOST_GAIN = 0.1, 0.15
 
 
@@ -53,11 +51,11 @@ class HandPose(NamedTuple):
 
     def to_dict(self) -> dict:
         """The pose as lists and strings, for JSON, to three digits; without the crop and the weights."""
-        fields = ("joints_xyz", "joints_uvd", "center_xyz", "confidence")
-        # In float32, three digits would be printed as eleven.
-        lists = {name: np.asarray(getattr(self, name), np.float64).round(3).tolist() for name in fields}
-        names = list(self.joint_names)
-        return {"identity": self.identity, "handedness": self.handedness, "joint_names": names, **lists}
+        about = {"identity": self.identity, "handedness": self.handedness, "joint_names": [*self.joint_names]}
+        for name in ("joints_xyz", "joints_uvd", "center_xyz", "confidence"):
+            # In float32, three digits would be printed as eleven.
+            about[name] = np.asarray(getattr(self, name), np.float64).round(3).tolist()
+        return about
 
     def mirrored(self, width: int) -> "HandPose":
         """The pose in the frame mirrored left to right, which is `width` pixels wide."""
@@ -104,10 +102,7 @@ def crop_candidate(candidate: Candidate, camera: Camera, cube: np.ndarray, img_s
 
 
 def next_center(pose: HandPose) -> np.ndarray:
-    """Where to crop for a hand known from a pose: (3,) mm, the middle of the joints' bounding box.
-
-    NYU's released centres lie there, and the networks were trained with such.
-    """
+    """Where to crop for a hand known from a pose: (3,) mm, the middle of the joints' bounding box."""
     return (pose.joints_xyz.min(axis=0) + pose.joints_xyz.max(axis=0)) / 2
 
 
@@ -124,21 +119,18 @@ def shown_area(pose: HandPose, camera: Camera) -> float:
     return float((readings**2).sum() / (float(pose.crop.M[0, 0]) ** 2 * camera.fx * camera.fy))
 
 
+def why_no_hand(pose: HandPose | None, camera: Camera, min_confidence: float) -> str:
+    """Why an answer is not taken for a hand, for people; empty where it is one."""
+    if pose is None:
+        return "nothing was measured around the centre"
+    if pose.mean_confidence < min_confidence:
+        return f"low confidence: {pose.mean_confidence:.2f}"
+    return "too small for a hand" if shown_area(pose, camera) < HAND_AREA else ""
+
+
 def is_hand(pose: HandPose | None, camera: Camera, min_confidence: float) -> bool:
     """Whether an answer is taken for a hand: a network answers for every crop, also for a wall."""
-    return (
-        pose is not None and pose.mean_confidence >= min_confidence and shown_area(pose, camera) >= HAND_AREA
-    )
-
-
-def why_no_hand(poses: Sequence[HandPose | None], min_confidence: float) -> str:
-    """Why none of a frame's answers is a hand, for people."""
-    best = most_confident(poses)
-    if best is None:
-        return "nothing was measured around the centre"
-    if best.mean_confidence < min_confidence:
-        return f"low confidence: {best.mean_confidence:.2f}"
-    return "too small for a hand"
+    return not why_no_hand(pose, camera, min_confidence)
 
 
 def most_confident(poses: Sequence[HandPose | None]) -> HandPose | None:

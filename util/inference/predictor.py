@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from config import find_network
 from dataloader.crop import Crop, network_input
 from model.awr import decode
 from util import UserError
@@ -20,7 +21,7 @@ from util.camera import Camera, crop_to_uvd
 from util.checkpoint import ModelSpec
 from util.deployment.folding import last_dense
 from util.inference.find_hand import DEPTH_RANGE, centers_from_depth, check_depth_range
-from util.inference.frames import check_max_hands, checked_center, enter
+from util.inference.frames import checked_center, enter
 from util.inference.hands import (
     ACROSS,
     Candidate,
@@ -38,12 +39,14 @@ from util.inference.hands import (
     touches_edge,
     why_no_hand,
 )
-from util.inference.load import DEFAULT_CHECKPOINT, load_pose_network, thresholds
+from util.inference.load import DEFAULT_CHECKPOINT, load_pose_network
 from util.inference.separate import without_others
 
 MAX_BATCH = 32  # crops through the network at once
 Poses = list[HandPose | None]
 Answer = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # joints, confidence, weights
+# Of the joints' mean confidence, for networks whose row in config.py has none: see NetworkInfo.
+MIN_CONFIDENCE, REACQUIRE_BELOW = 0.3, 0.4
 SPARE_CENTERS = 2  # tried beside the wanted hands: an elbow or a head may come before a hand
 
 
@@ -58,14 +61,10 @@ class HandPosePredictor:
         precision: of the network: fp32, bf16 or fp16, as far as the backend has it.
         min_confidence: mean confidence of the joints below which there is no hand; None: the network's own.
         assumed: what to take for a checkpoint that does not say what it holds, as published ones.
-        backend: what runs the pose network: torch, compile, onnxruntime or openvino; auto: an
-            int8 file beside the checkpoint, see `exported_int8`, else as `fastest_backend` says, which
-            chooses the precision too. The attributes say what it became.
+        backend: what runs the network: torch, compile, onnxruntime or openvino; auto: an int8 file beside
+            the checkpoint, else the fastest, with its precision. The attributes say what it became.
         depth_range: nearest and farthest depth of a hand that is to be found, mm.
         denoise: take noise and flying pixels out of every frame, where its pixels are fine enough.
-
-    Raises:
-        FileNotFoundError: if a checkpoint is missing.
     """
 
     def __init__(
@@ -85,9 +84,11 @@ class HandPosePredictor:
         self.checkpoint, self.spec, self.info, self.device, self.backend, self.precision, *rest = loaded
         self.network, self.engine = rest
         self.cube = np.array(self.spec.cube or self.info.cube, np.float64)
-        self.min_confidence, self.reacquire_below = thresholds(self.spec.net)
+        row = find_network(self.spec.net)
+        self.min_confidence = row.min_confidence or MIN_CONFIDENCE
         if min_confidence is not None:
             self.min_confidence = min_confidence
+        self.reacquire_below = row.reacquire_below or REACQUIRE_BELOW
 
     def predict(
         self,
@@ -121,23 +122,18 @@ class HandPosePredictor:
         depth_scale: float = 1.0,
         weights: bool = False,
     ) -> Poses:
-        """The hand in each of several frames of one size; arguments as for `predict`.
-
-        A None among `centers` is found.
-        """
+        """The hand in each of several frames; arguments as for `predict`. A None among `centers` is found."""
         sides = sides_of(handedness)
         frames = [self.enter(depth, camera, depth_scale) for depth in depths]
-        if len({frame.shape for frame in frames}) > 1:
-            raise UserError("The frames of a batch have different sizes: predict them one by one.")
-        centers = [None] * len(frames) if centers is None else [checked_center(center) for center in centers]
-        if len(centers) != len(frames):
-            raise UserError(f"{len(frames)} frames have {len(centers)} centres: they must be as many.")
+        centers = [None] * len(frames) if centers is None else list(centers)
         rough = [center is None for center in centers]
         for i, frame in enumerate(frames):
-            if rough[i]:
-                centers[i] = np.full(3, np.nan)
-                with suppress(UserError):  # there is none
-                    centers[i] = self.find(frame, camera, sides)[0]
+            if not rough[i]:
+                centers[i] = checked_center(centers[i])
+                continue
+            centers[i] = np.full(3, np.nan)
+            with suppress(UserError):  # there is none
+                centers[i] = self.find(frame, camera, sides)[0]
         poses = self.answer_around(frames, camera, centers, rough, sides, weights)
         return [pose if is_hand(pose, camera, self.min_confidence) else None for pose in poses]
 
@@ -168,10 +164,10 @@ class HandPosePredictor:
             return self.search(frame, camera, 1, handedness).reason
         sides, centers = sides_of(handedness), [checked_center(center)]
         (pose,) = self.answer_around([frame], camera, centers, [False], sides)
-        return "" if is_hand(pose, camera, self.min_confidence) else why_no_hand([pose], self.min_confidence)
+        return why_no_hand(pose, camera, self.min_confidence)
 
     def enter(self, depth: np.ndarray, camera: Camera, depth_scale: float = 1.0) -> np.ndarray:
-        """A frame as the methods below take it: (H, W) float32 mm, see `util.inference.frames.enter`."""
+        """A frame as the methods below take it: (H, W) float32 mm, filtered if `denoise`."""
         return enter(depth, camera, depth_scale, self.denoise)
 
     def search(
@@ -183,24 +179,21 @@ class HandPosePredictor:
         weights: bool = False,
         known: Sequence[HandPose] = (),
     ) -> Found:
-        """At most `max_hands` hands in one frame of `enter`, and if there is none, why.
-
-        Those `known` already are not wanted again. Other arguments as for `predict`.
-        """
-        check_max_hands(max_hands)
+        """At most `max_hands` hands in one frame of `enter`, without those `known`; if there is none, why."""
+        if not isinstance(max_hands, int | np.integer) or max_hands < 1:
+            raise UserError(f"max_hands is {max_hands}: it must be at least 1, and a whole number.")
         sides = sides_of(handedness)
         most = max_hands + SPARE_CENTERS if max_hands > 1 or known else 1
         try:
             centers = self.find(frame, camera, sides, most, known)
         except UserError as error:
             return Found([], str(error))
-        poses = self.answer_around(
-            [frame] * len(centers), camera, centers, [True] * len(centers), sides, weights
-        )
+        count = len(centers)
+        poses = self.answer_around([frame] * count, camera, centers, [True] * count, sides, weights)
         hands = [pose for pose in poses if is_hand(pose, camera, self.min_confidence)]
         hands = distinct(hands, known)[:max_hands]
         if not hands:
-            return Found([], why_no_hand(poses, self.min_confidence))
+            return Found([], why_no_hand(most_confident(poses), camera, self.min_confidence))
         if len(hands) + len(known) > 1:  # once more, each without the others in its crop
             frames = without_others(frame, camera, [hand.joints_xyz for hand in (*hands, *known)], self.cube)
             pairs = zip(frames, hands, strict=False)
@@ -227,7 +220,7 @@ class HandPosePredictor:
         sides: tuple[Side, ...],
         weights: bool = False,
     ) -> Poses:
-        """The network's answer around each centre (3,) mm; where that is rough, of a second crop."""
+        """The network's answer around each centre (3,) mm, of a second crop where that is `rough`."""
         tries = [Candidate(*place, side) for place in zip(frames, centers, strict=True) for side in sides]
         first = self.answer(tries, camera, weights)
         answers = [first[i : i + len(sides)] for i in range(0, len(first), len(sides))]
@@ -235,10 +228,11 @@ class HandPosePredictor:
         least = self.min_confidence
         again = [(i, pose) for i in np.flatnonzero(rough) for pose in to_crop_again(answers[i], least)]
         tries = [Candidate(frames[i], next_center(pose), pose.handedness) for i, pose in again]
-        later: dict[int, Poses] = {}
+        for i, _ in again:
+            answers[i] = []
         for (i, _), pose in zip(again, self.answer(tries, camera, weights), strict=True):
-            later.setdefault(i, []).append(pose)
-        return [most_confident(later.get(i, poses)) for i, poses in enumerate(answers)]
+            answers[i].append(pose)
+        return [most_confident(poses) for poses in answers]
 
     def find(
         self,
@@ -248,33 +242,28 @@ class HandPosePredictor:
         most: int = 1,
         known: Sequence[HandPose] = (),
     ) -> np.ndarray:
-        """Rough centres (n, 3) mm of what is like a hand, see `centers_from_depth`.
-
-        Of left hands alone they are exactly a right hand's in the mirrored frame.
-        """
-        places = [next_center(hand) for hand in known]
-        if sides != ("left",):
-            return centers_from_depth(frame, camera, self.depth_range, most, places)
-        frame, camera = np.ascontiguousarray(frame[:, ::-1]), camera.mirrored(frame.shape[1])
-        places = [place * ACROSS for place in places]
-        return centers_from_depth(frame, camera, self.depth_range, most, places) * ACROSS
+        """Rough centres (n, 3) mm of what is like a hand, see `centers_from_depth`; of left hands alone they
+        are exactly a right hand's in the mirrored frame."""
+        places, across = [next_center(hand) for hand in known], 1.0
+        if sides == ("left",):
+            frame, camera, across = frame[:, ::-1], camera.mirrored(frame.shape[1]), np.array(ACROSS)
+        places = [place * across for place in places]
+        return centers_from_depth(frame, camera, self.depth_range, most, places) * across
 
     def answer(self, candidates: Sequence[Candidate], camera: Camera, weights: bool = False) -> Poses:
         """The network's answer for each candidate, None where there is nothing to see; not only for hands."""
         crops = [crop_candidate(candidate, camera, self.cube, self.spec.img_size) for candidate in candidates]
-        answers = iter(self.run([crop for crop in crops if crop is not None], weights))
-        poses: Poses = []
-        for (frame, _, side), crop in zip(candidates, crops, strict=True):
-            if crop is None:
-                poses.append(None)
-                continue
-            uvd, confidence, maps = next(answers)
-            width, left = frame.shape[1], side == "left"
-            view, M = camera.mirrored(width) if left else camera, crop.M.astype(np.float64)
+        there = [i for i, crop in enumerate(crops) if crop is not None]
+        poses: Poses = [None] * len(crops)
+        answers = self.run([crops[i] for i in there], weights)
+        for i, (uvd, confidence, maps) in zip(there, answers, strict=True):
+            (frame, _, side), crop = candidates[i], crops[i]
+            width, M = frame.shape[1], crop.M.astype(np.float64)
+            view = camera.mirrored(width) if side == "left" else camera
             uvd = crop_to_uvd(uvd, crop.center_xyz[2], crop.cube[2], M, self.spec.img_size)
             joints_xyz, names = view.uvd_to_xyz(uvd), self.info.joint_names
             pose = HandPose(joints_xyz, uvd, crop.center_xyz, confidence, crop, maps, names)
-            poses.append(pose.mirrored(width) if left else pose)
+            poses[i] = pose.mirrored(width) if side == "left" else pose
         return poses
 
     @torch.inference_mode()

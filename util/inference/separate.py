@@ -7,15 +7,14 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
 
 from util.camera import Camera
 
-DEPTH_EDGE = 20.0  # mm between neighbouring pixels; more is the end of a surface
-STEP = 3  # pixels between those that say whose a surface is
+GRID = 3.0  # mm between the pixels that show whether there is anything to take out
+DEPTH_EDGE = 20.0  # mm between neighbours; more is the end of a surface
 OWN_SHARE = 0.25  # of a surface that lies nearer to a hand; less, and it is another's
-# So much of a hand's surface in its crop lies within so many mm of its joints. Of 134 surfaces of rendered
-# moving hands, with the joints of the frame before, 0.44 or more did; of most other hands nothing.
+# Of a hand's surface, so much lies within so many mm of its joints a frame ago; of another's hardly any.
 NEAR_SHARE, NEAR = 0.25, 40.0
 FINGERS = 1500.0  # mm²; a smaller surface may be a finger of the hand whose joints were not found
 
@@ -26,6 +25,7 @@ def without_others(
     hands: Sequence[np.ndarray],
     cube: np.ndarray,
     strangers: bool = False,
+    reach: float = np.inf,
 ) -> list[np.ndarray]:
     """For every hand the frame without surfaces that are not its own.
 
@@ -38,71 +38,72 @@ def without_others(
         hands: joints (n, 3) mm of each hand.
         cube: (3,) edges of a hand's crop, mm.
         strangers: take out as well what little of is near a hand: another, which is not among `hands`.
+        reach: mm from a hand's joints; what is farther is taken out.
 
     Returns:
         One frame a hand; `frame` itself where there is nothing to take out.
     """
     frames = []
     for i, joints in enumerate(hands):
-        window, inside, parts = _surfaces(frame, camera, joints, cube)
-        depth, part = frame[window][::STEP, ::STEP], parts[::STEP, ::STEP]
-        v, u = np.nonzero(part)
-        uv = np.stack([u, v], axis=1) * STEP + (window[1].start, window[0].start)
-        xyz = camera.uvd_to_xyz(np.column_stack([uv, depth[v, u]]).astype(np.float64))
-        own, middle = cKDTree(joints).query(xyz)[0], (joints.min(axis=0) + joints.max(axis=0)) / 2
-        in_crop = (np.abs(xyz - middle) < cube / 2).all(axis=1)
-        others = np.concatenate([np.full((1, 3), np.inf), *hands[:i], *hands[i + 1 :]])[1:]
-        nearer = own < cKDTree(others).query(xyz)[0] if len(others) else np.ones(len(own), bool)
-        count = parts.max(initial=0) + 1
-        size, nearer, shown, near = (
-            np.bincount(part[v, u], mask, count)
-            for mask in (own < np.inf, nearer, in_crop, in_crop & (own < NEAR))
-        )
-        area = shown * (STEP * joints[:, 2].mean()) ** 2 / (camera.fx * camera.fy)
-        stranger = (near < NEAR_SHARE * shown) & (area > FINGERS)
-        stranger[np.argmax(near)] = False
-        foreign = (nearer < OWN_SHARE * size) | (stranger & strangers)
-        gone, kept = foreign[parts], ~foreign[parts] & (parts > 0)
-        own_frame = frame
-        if gone.any():  # with their rims
-            gone = cv2.dilate(gone.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+        others, own_frame = (*hands[:i], *hands[i + 1 :]), frame
+        step = max(1, round(GRID * camera.fx / joints[:, 2].mean()))
+        window, gone = _foreign(frame, camera, joints, others, cube, strangers, reach, step)
+        if gone.any():
+            if step > 1:
+                window, gone = _foreign(frame, camera, joints, others, cube, strangers, reach, 1)
             own_frame = frame.copy()
-            own_frame[window][gone & ~kept & inside] = 0
+            own_frame[window][gone] = 0
         frames.append(own_frame)
     return frames
 
 
-def near_joints(frame: np.ndarray, camera: Camera, joints: np.ndarray, reach: float) -> np.ndarray:
-    """A frame (H, W) mm that shows only what lies within `reach` mm of joints (n, 3) mm."""
-    window = _surfaces(frame, camera, joints, np.full(3, 2 * reach))[0]
-    v, u = np.nonzero(frame[window])
-    uvd = np.stack([u + window[1].start, v + window[0].start, frame[window][v, u]], axis=1)
-    xyz = camera.uvd_to_xyz(uvd.astype(np.float64))
-    keep = cKDTree(joints).query(xyz)[0] < reach
-    cut = np.zeros_like(frame)
-    cut[window][v[keep], u[keep]] = frame[window][v[keep], u[keep]]
-    return cut
-
-
-def _surfaces(
-    frame: np.ndarray, camera: Camera, joints: np.ndarray, cube: np.ndarray
-) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray]:
-    """The window of a frame around joints (n, 3) mm; which of its pixels are within the hand's depth; and the
-    number of the surface that each lies on, 0 for none."""
-    around = np.concatenate([joints - cube / 2, joints + cube / 2])
-    near, far = around[:, 2].min(), around[:, 2].max()
-    around[:, 2] = joints[:, 2].min()
-    uv, (height, width) = camera.xyz_to_uvd(around)[:, :2], frame.shape
-    left, top = np.clip(np.floor(uv.min(axis=0)), 0, (width, height)).astype(int)
-    right, bottom = np.clip(np.ceil(uv.max(axis=0)) + 1, 0, (width, height)).astype(int)
-    window = np.s_[top:bottom, left:right]
+def _foreign(
+    frame: np.ndarray,
+    camera: Camera,
+    joints: np.ndarray,
+    others: Sequence[np.ndarray],
+    cube: np.ndarray,
+    strangers: bool,
+    reach: float,
+    step: int,
+) -> tuple[tuple[slice, slice], np.ndarray]:
+    """What to take out of one hand's frame: a window of it, every `step`-th pixel, and a mask of these."""
+    low, high = joints.min(axis=0) - cube / 2, joints.max(axis=0) + cube / 2
+    corners = np.array([low, high])
+    corners[:, 2] = joints[:, 2].min()
+    uv, size = camera.xyz_to_uvd(corners)[:, :2], frame.shape[::-1]
+    left, top = np.clip(np.floor(uv.min(axis=0)), 0, size).astype(int)
+    right, bottom = np.clip(np.ceil(uv.max(axis=0)) + 1, 0, size).astype(int)
+    window = np.s_[top:bottom:step, left:right:step]
     depth = frame[window]
-    inside = (depth > near) & (depth < far)
+    inside = (depth > low[2]) & (depth < high[2])
+    part = _surfaces(depth, inside)
+    v, u = np.nonzero(inside)
+    uvd = np.stack([left + step * u, top + step * v, depth[v, u]], axis=1)
+    xyz = camera.uvd_to_xyz(uvd.astype(np.float64))
+    own, mine = cdist(xyz, joints).min(axis=1), np.ones(len(xyz), bool)
+    for other in others:
+        mine &= own < cdist(xyz, other).min(axis=1)
+    shown = (np.abs(xyz - (low + high) / 2) < cube / 2).all(axis=1)
+    masks = (np.ones(len(xyz)), mine, shown, shown & (own < NEAR))
+    size, nearer, shown, near = (np.bincount(part[v, u], mask, part.max(initial=0) + 1) for mask in masks)
+    area = shown * (step * joints[:, 2].mean()) ** 2 / (camera.fx * camera.fy)
+    stranger = (near < NEAR_SHARE * shown) & (area > FINGERS)
+    stranger[np.argmax(near)] = False
+    foreign = (nearer < OWN_SHARE * size) | (stranger & strangers)
+    foreign[0] = False  # the ends of surfaces: they go with what they touch
+    gone = foreign[part]
+    if gone.any():
+        gone |= (cv2.dilate(gone.astype(np.uint8), np.ones((5, 5))) > 0) & (part == 0) & inside
+    gone[v, u] |= own > reach
+    return window, gone
+
+
+def _surfaces(depth: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Number of the connected surface of each pixel (H, W) that is inside; 0 at its ends, and outside."""
     smooth = inside.copy()
-    for axis in (0, 1):
-        jump = np.abs(np.diff(depth, axis=axis)) > DEPTH_EDGE
-        smooth &= ~np.pad(jump, [(0, 1) if axis == a else (0, 0) for a in (0, 1)])
-    parts = np.zeros(smooth.shape, np.int32)
-    if smooth.any():  # OpenCV ends the process for an image without pixels
-        parts = cv2.connectedComponents(smooth.astype(np.uint8), connectivity=4)[1]
-    return window, inside, parts
+    smooth[:, :-1] &= np.abs(np.diff(depth, axis=1)) <= DEPTH_EDGE
+    smooth[:-1] &= np.abs(np.diff(depth, axis=0)) <= DEPTH_EDGE
+    if not smooth.any():  # OpenCV ends the process for an image without pixels
+        return np.zeros(depth.shape, np.int32)
+    return cv2.connectedComponents(smooth.astype(np.uint8), connectivity=4)[1]

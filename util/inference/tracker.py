@@ -1,13 +1,13 @@
-"""Hands through a stream of frames: the last pose says where to look next, and for which side."""
+"""Hands through a stream of frames: the last pose says where to crop next, and for which side."""
 
 import copy
-from itertools import combinations
+from itertools import combinations, count
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from util import UserError
 from util.camera import Camera
-from util.inference.frames import check_max_hands
 from util.inference.hands import (
     SAME_HAND,
     SIDES,
@@ -21,9 +21,8 @@ from util.inference.hands import (
     shown_area,
     sides_of,
 )
-from util.inference.one_euro import OneEuro
 from util.inference.predictor import HandPosePredictor
-from util.inference.separate import near_joints, without_others
+from util.inference.separate import without_others
 
 MEMORY = 60  # frames that a hand may be away and keep its identity
 # Frames between searches for one more hand, while one is followed; and where one was lost lately.
@@ -31,12 +30,51 @@ SEARCH_EVERY, SEARCH_LOST = 10, 4
 # Both sides are tried until one leads by LEAD, the sum of their confidences' difference, but in at most
 # DECIDE frames; then in one of RECHECK. An older vote counts FADE less.
 LEAD, DECIDE, RECHECK, FADE = 0.12, 10, 30, 0.9
-# mm from where a hand was last seen, for it to be the same: if it was lost, and if it is still followed.
+# mm from where a hand was last, for it to be the same: if it was lost, and if it is still followed.
 FARTHEST, STEP = 800.0, 350.0
+OTHER_SIDE = 300.0  # mm that count for it where the side is another
 # A crop that shows so many times as much as the last one holds another hand too; mm from a hand's joints that
 # are left of it then.
 GREW, REACH = 1.3, 45.0
-OTHER_SIDE = 300.0  # mm that count for it where the side is another
+
+
+class OneEuro:
+    """The One-Euro filter (Casiez et al., CHI 2012): still when the hand rests, quick when it moves.
+
+    Args:
+        min_cutoff: Hz, of what passes when nothing moves; lower is smoother and later.
+        beta: Hz a mm/s, by how much speed raises it.
+    """
+
+    SPEED_CUTOFF = 1.0  # Hz, of the speed itself
+
+    def __init__(self, min_cutoff: float = 1.5, beta: float = 0.02):
+        if not (min_cutoff > 0 and beta >= 0):
+            raise UserError(f"One-Euro: min_cutoff {min_cutoff} must be above 0, beta {beta} at least 0.")
+        self.min_cutoff, self.beta = min_cutoff, beta
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the past: the next value passes as it is."""
+        self._value = None
+
+    def __call__(self, value: np.ndarray, seconds: float) -> np.ndarray:
+        """Filter an array of any shape, `seconds` after the last one."""
+        if not 0 <= seconds < np.inf:
+            raise UserError(f"seconds is {seconds}: the time since the last frame is 0 or more.")
+        if self._value is None:
+            self._value, self._speed = value, np.zeros_like(value)
+        elif seconds:
+            speed = (value - self._value) / seconds
+            self._speed = self._speed + _share(self.SPEED_CUTOFF, seconds) * (speed - self._speed)
+            cutoff = self.min_cutoff + self.beta * np.abs(self._speed)
+            self._value = self._value + _share(cutoff, seconds) * (value - self._value)
+        return self._value
+
+
+def _share(cutoff: float | np.ndarray, seconds: float) -> float | np.ndarray:
+    """Of a step that a low pass of `cutoff` Hz lets through after `seconds`."""
+    return 1 / (1 + 1 / (2 * np.pi * cutoff * seconds))
 
 
 class HandTracker:
@@ -68,7 +106,6 @@ class HandTracker:
     ):
         self.predictor, self.camera, self.smoothing = predictor, camera, smoothing
         self.handedness, self.depth_scale, self.weights = handedness, depth_scale, weights
-        check_max_hands(max_hands)
         self.max_hands, self._sides = max_hands, sides_of(handedness)
         self.reset()
 
@@ -80,7 +117,7 @@ class HandTracker:
 
     def update(self, depth: np.ndarray, seconds: float = 1 / 30) -> HandPose | None:
         """The hand in the next frame with most confidence, None where there is none; see `update_hands`."""
-        return max(self.update_hands(depth, seconds), key=lambda pose: pose.mean_confidence, default=None)
+        return most_confident(self.update_hands(depth, seconds))
 
     def update_hands(self, depth: np.ndarray, seconds: float = 1 / 30) -> list[HandPose]:
         """The hands in the next frame, in the order of their identities.
@@ -92,10 +129,10 @@ class HandTracker:
         frame = self.predictor.enter(depth, self.camera, self.depth_scale)
         self._frames, self.reason = self._frames + 1, ""
         followed = [track for track in self._tracks if not track.missing]
-        poses, weak = self._follow(frame, followed)
+        poses = self._follow(frame, followed)
         self._drop_doubles(poses)
         # A crop may have slid down the forearm, or off a fast hand: searching the frame may find better.
-        weak += [track for track in followed if track not in poses]
+        weak = [track for track in followed if _confidence(poses.get(track)) < self.predictor.reacquire_below]
         every = SEARCH_LOST if len(followed) < len(self._tracks) else SEARCH_EVERY
         room = len(followed) < self.max_hands and self._frames % every == 0
         if weak or room or not followed:
@@ -103,39 +140,33 @@ class HandTracker:
         for track in self._tracks:
             track.take(poses.get(track))
         self._tracks = [track for track in self._tracks if track.missing <= MEMORY]
-        return [self._smoothed(track, seconds) for track in self._tracks if not track.missing]
+        return [track.answer(self.camera, seconds) for track in self._tracks if not track.missing]
 
-    def _follow(
-        self, frame: np.ndarray, tracks: list["_Track"]
-    ) -> tuple[dict["_Track", HandPose], list["_Track"]]:
-        """What is where the hands were, each without the others in its crop; and whose confidence is low."""
+    def _follow(self, frame: np.ndarray, tracks: list["_Track"]) -> dict["_Track", HandPose]:
+        """What is where the hands were, each without the others in its crop."""
         joints = [track.pose.joints_xyz for track in tracks]
         frames = without_others(frame, self.camera, joints, self.predictor.cube, strangers=True)
-        poses, weak = {}, []
-        for track, pose in self._answers(tracks, frames).items():
-            poses[track] = pose
+        poses = self._answers(tracks, frames)
+        for track, pose in poses.items():
             if shown_area(pose, self.camera) > GREW * shown_area(track.pose, self.camera):
                 # Another hand touches it: its crop without what is not near where it was.
-                own = near_joints(frames[tracks.index(track)], self.camera, track.pose.joints_xyz, REACH)
-                alone = self._answers([track], [own]).get(track)
-                poses[track] = most_confident([pose, alone])
-            if poses[track].mean_confidence < self.predictor.reacquire_below:
-                weak.append(track)
-        return poses, weak
+                own, joints = frames[tracks.index(track)], [track.pose.joints_xyz]
+                own = without_others(own, self.camera, joints, self.predictor.cube, reach=REACH)
+                poses[track] = most_confident([pose, self._answers([track], own).get(track)])
+        return poses
 
     def _answers(self, tracks: list["_Track"], frames: list[np.ndarray]) -> dict["_Track", HandPose]:
         """The hand of each track in a frame of its own, of the side to believe; none if it is not there."""
-        sides = [track.sides(self._sides) for track in tracks]
-        places = zip(tracks, frames, sides, strict=True)
+        tries = [track.sides(self._sides) for track in tracks]
         candidates = [
-            Candidate(own, next_center(track.pose), side) for track, own, both in places for side in both
+            Candidate(own, next_center(track.pose), side)
+            for track, own, sides in zip(tracks, frames, tries, strict=True)
+            for side in sides
         ]
         answers = iter(self.predictor.follow(candidates, self.camera, self.weights))
-        voted = {
-            track: track.vote([next(answers) for _ in both])
-            for track, both in zip(tracks, sides, strict=True)
-        }
-        return {track: pose for track, pose in voted.items() if pose is not None}
+        pairs = zip(tracks, tries, strict=True)
+        poses = {track: track.vote([next(answers) for _ in sides]) for track, sides in pairs}
+        return {track: pose for track, pose in poses.items() if pose is not None}
 
     def _drop_doubles(self, poses: dict["_Track", HandPose]) -> None:
         """Where two tracks came upon one hand, the one that went further to it has lost its own."""
@@ -152,46 +183,27 @@ class HandTracker:
         found = self.predictor.search(frame, self.camera, self.max_hands, handedness, self.weights, known)
         self.reason = found.reason
         free = [track for track in self._tracks if track.missing or track in weak]
-        owners = self._owners(free, found.hands, poses)
+        cost = np.array([[track.distance_to(hand) for track in free] for hand in found.hands])
+        pairs = zip(*linear_sum_assignment(cost.reshape(len(found.hands), len(free))), strict=True)
+        # What is followed, if not with confidence, is not far from where it was.
+        farthest = [STEP if track in poses else FARTHEST for track in free]
+        owners = {i: free[j] for i, j in pairs if self.max_hands == 1 or cost[i, j] <= farthest[j]}
         # Hands that are known come first: they need no room.
-        for pose, track in sorted(zip(found.hands, owners, strict=True), key=lambda pair: pair[1] is None):
+        for i in sorted(range(len(found.hands)), key=lambda i: i not in owners):
+            pose, track = found.hands[i], owners.get(i)
             if track not in poses and len(poses) >= self.max_hands:
                 continue
-            track = track or self._new_track(pose)
+            if track is None:
+                used = {track.identity for track in self._tracks}
+                track = _Track(next(k for k in count() if k not in used), pose, self.smoothing)
+                self._tracks.append(track)
             if _confidence(poses.get(track)) < pose.mean_confidence:
                 poses[track] = pose
         self._drop_doubles(poses)
 
-    def _owners(
-        self, free: list["_Track"], hands: list[HandPose], poses: dict["_Track", HandPose]
-    ) -> list["_Track | None"]:
-        """For every hand that was found the track that it goes on; None: it is new."""
-        cost = np.array([[track.distance_to(hand) for track in free] for hand in hands])
-        cost = cost.reshape(len(hands), len(free))
-        owners: list[_Track | None] = [None] * len(hands)
-        for i, j in zip(*linear_sum_assignment(cost), strict=True):
-            # What is followed, if not with confidence, is not far from where it was.
-            farthest = STEP if free[j] in poses else FARTHEST
-            if self.max_hands == 1 or cost[i, j] <= farthest:
-                owners[i] = free[j]
-        return owners
-
-    def _new_track(self, pose: HandPose) -> "_Track":
-        used = {track.identity for track in self._tracks}
-        identity = next(i for i in range(len(used) + 1) if i not in used)
-        self._tracks.append(_Track(identity, pose, self.smoothing))
-        return self._tracks[-1]
-
-    def _smoothed(self, track: "_Track", seconds: float) -> HandPose:
-        pose = track.pose._replace(identity=track.identity)
-        if track.smoothing is None:
-            return pose
-        joints_xyz = track.smoothing(pose.joints_xyz, seconds)
-        return pose._replace(joints_xyz=joints_xyz, joints_uvd=self.camera.xyz_to_uvd(joints_xyz))
-
 
 class _Track:
-    """One hand over time: `pose` where it was seen last, `missing` frames ago."""
+    """One hand over time: `pose` where it was last, `missing` frames ago."""
 
     def __init__(self, identity: int, pose: HandPose, smoothing: OneEuro | None):
         self.identity, self.pose, self.missing = identity, pose, 0
@@ -219,7 +231,7 @@ class _Track:
         if len(answers) == 1:
             return answers[0]
         for side, pose in zip(SIDES, answers, strict=True):
-            self._votes[side] = FADE * self._votes[side] + (0.0 if pose is None else pose.mean_confidence)
+            self._votes[side] = FADE * self._votes[side] + _confidence(pose)
         return answers[max((0, 1), key=lambda i: self._votes[SIDES[i]])] or most_confident(answers)
 
     def take(self, pose: HandPose | None) -> None:
@@ -232,9 +244,17 @@ class _Track:
         self.pose, self.missing = pose, 0
 
     def distance_to(self, pose: HandPose) -> float:
-        """How far a pose is from what is known of this hand, mm; another side counts as a distance."""
+        """How far a pose is from this hand, mm; another side counts as a distance."""
         apart = float(np.linalg.norm(next_center(self.pose) - next_center(pose)))
         return apart + OTHER_SIDE * (pose.handedness != self.pose.handedness)
+
+    def answer(self, camera: Camera, seconds: float) -> HandPose:
+        """The pose with the hand's identity, smoothed."""
+        pose = self.pose._replace(identity=self.identity)
+        if self.smoothing is None:
+            return pose
+        joints_xyz = self.smoothing(pose.joints_xyz, seconds)
+        return pose._replace(joints_xyz=joints_xyz, joints_uvd=camera.xyz_to_uvd(joints_xyz))
 
 
 def _confidence(pose: HandPose | None) -> float:
