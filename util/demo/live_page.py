@@ -16,7 +16,8 @@ from util.demo import overlay
 from util.demo.settings import DemoSettings
 from util.demo.sources import Source
 from util.demo.stream import Poser
-from util.inference.predictor import HandPose, HandPosePredictor
+from util.inference.hands import HandPose
+from util.inference.predictor import HandPosePredictor
 from util.inference.separate import without_others
 
 HOST = "127.0.0.1"  # this machine alone

@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgb
 from dataloader import DatasetInfo
 from dataloader.crop import Crop
 from util.camera import Camera
-from util.inference.predictor import HandPose
+from util.inference.hands import HandPose
 from util.plots import chain_colors
 
 HEIGHT = 480  # px, of the frame in a panel

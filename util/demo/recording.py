@@ -16,7 +16,8 @@ from util import UserError
 from util.camera import Camera
 from util.demo.settings import DemoSettings
 from util.files import atomic_write
-from util.inference.predictor import HandPose, HandPosePredictor
+from util.inference.hands import HandPose
+from util.inference.predictor import HandPosePredictor
 
 GIF_STEP = 8  # hundredths of a second a picture at least: more would enlarge the file, and look no smoother
 GIF_SCALE = 0.5

@@ -18,7 +18,8 @@ from util.demo.overlay import draw_panel
 from util.demo.recording import record, window, write_poses
 from util.demo.settings import DemoSettings
 from util.demo.sources import Source
-from util.inference.predictor import HandPose, HandPosePredictor
+from util.inference.hands import HandPose
+from util.inference.predictor import HandPosePredictor
 from util.inference.tracker import HandTracker, OneEuro
 
 # A hand has not moved if so much of the surface in its crop lies where it was, give or take some mm.
