@@ -26,7 +26,7 @@ NAMES = tuple(f"joint {j}" for j in range(14))
 def joints():
     """Predicted and true joints of 137 frames, mm."""
     rng = np.random.default_rng(0)
-    true_xyz = rng.normal(0, 60, (137, 14, 3)) + (0, 0, 700)
+    true_xyz = rng.normal((0, 0, 700), 60, (137, 14, 3))
     return true_xyz + rng.normal(0, 8, true_xyz.shape), true_xyz
 
 

@@ -71,7 +71,7 @@ def score(predicted_xyz: np.ndarray, true_xyz: np.ndarray) -> Metrics:
 def score_kinds(
     predicted_xyz: np.ndarray, true_xyz: np.ndarray, kinds: list[tuple[str, ...]]
 ) -> dict[str, Metrics]:
-    """Metrics of the frames of each kind; none where these are not as many as the frames: some were left out."""
+    """Metrics of the frames of each kind; none where some frames were left out."""
     if len(kinds) != len(true_xyz):
         return {}
     names = dict.fromkeys(kind for frame in kinds for kind in frame)
