@@ -71,7 +71,11 @@ def read_labels(config: Config) -> np.ndarray:
 
 
 def read_kinds(config: Config) -> list[tuple[str, ...]]:
-    """The kinds of each frame of a split, empty where it has none: rendered hands may have some."""
+    """The kinds of each frame of a split, of rendered hands; NYU's test subjects; empty where it has none."""
+    info = DATASETS[config.dataset]
+    if config.split == "test" and info.smaller_hand_from:
+        frames = len(read_labels(config))
+        return [(f"subject {1 + (i >= info.smaller_hand_from)}",) for i in range(frames)]
     read = getattr(layout_of(config), "read_kinds", None)
     return read(layout_of(config).split_folder(_root(config), config)) if read else []
 

@@ -14,8 +14,8 @@ from config import Config
 from util import UserError
 from util.cli import run
 
-# File's name: method, year and place of publication. The files: xinghaochen/awesome-hand-pose-estimation, of A2J
-# zhangboshen/A2J, HandFoldingNet cwc1260/HandFold, Virtual View iscas3dv/handpose-virtualview, of AWR the
+# File's name: method, place and year. The files are from xinghaochen/awesome-hand-pose-estimation, those of A2J
+# from zhangboshen/A2J, HandFoldingNet cwc1260/HandFold, Virtual View iscas3dv/handpose-virtualview, of AWR the
 # authors' repository.
 METHODS = {
     "hourglass_1": ("AWR hourglass_1", "AAAI 2020"),
@@ -74,6 +74,8 @@ def main(settings: ComparisonSettings) -> None:
             rows[label], by_kind[label] = score(xyz, true_xyz), score_kinds(xyz, true_xyz, kinds)
     if not rows:
         raise UserError(f"No file of a known method is in {', '.join(map(str, settings.predictions))}.")
+    if settings.dataset != "nyu":  # differences are to the first row: AWR's, or where it is missing the best
+        rows = dict(sorted(rows.items(), key=lambda row: row[1].mpe_mm))
     with atomic_write(settings.out) as temporary:
         temporary.write_text(as_markdown(rows, by_kind))
     save_comparison(settings.out.with_suffix(".png"), rows, config.info.joint_names)

@@ -168,7 +168,7 @@ def as_markdown(rows: dict[str, Metrics], by_kind: dict[str, dict[str, Metrics]]
     first, by_kind = next(iter(rows)), by_kind or {}
     kinds = list(dict.fromkeys(kind for own in by_kind.values() for kind in own))
     titles = ["method", "MPE (mm) [95 %]", "median", "AUC 0-50 mm", "all joints within 20 / 40 mm"]
-    titles += ["aligned with / without scale", *kinds, f"MPE less {first}'s [95 %]"]
+    titles += ["aligned with / without scale", *kinds, f"MPE less {first.partition(' (')[0]}'s [95 %]"]
     lines = [titles, ["---"] * len(titles)]
     for name, m in sorted(rows.items(), key=lambda item: item[1].mpe_mm):
         change = m.frame_mm - rows[first].frame_mm
