@@ -14,9 +14,9 @@ from config import Config
 from util import UserError
 from util.cli import run
 
-# File's name: method, place and year. The files are from xinghaochen/awesome-hand-pose-estimation, those of A2J
-# from zhangboshen/A2J, HandFoldingNet cwc1260/HandFold, Virtual View iscas3dv/handpose-virtualview, of AWR the
-# authors' repository.
+# File's name: method, place and year. The files: xinghaochen/awesome-hand-pose-estimation; of A2J
+# zhangboshen/A2J, of HandFoldingNet cwc1260/HandFold, of Virtual View iscas3dv/handpose-virtualview; of AWR
+# the authors' repository.
 METHODS = {
     "hourglass_1": ("AWR hourglass_1", "AAAI 2020"),
     "resnet_18": ("AWR resnet_18", "AAAI 2020"),
