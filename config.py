@@ -4,10 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from util import UserError
-from util.camera import CAMERAS, Camera
 
 VERSION = "1.0.0"  # of this software; saved poses and exported graphs carry it
 
@@ -22,7 +21,6 @@ class DataSettings:
     img_size: int = 128  # edge of the depth crop, pixels; what the published weights were trained on
     cube: tuple[float, float, float] | None = None  # edges of the cropped volume, mm; None: the data set's
     centers_format: str = "xyz"  # of files of centres: xyz or uvd; x-yz: other sign of y; xyz_m: metres
-    center_noise: float | None = None  # mm an axis, spread of crops; None: 0, for target center CENTER_NOISE
     sensor: float = 0.0  # 0 to 1, strength of a camera's faults put into crops, train.py's and test.py's
     batch_size: int = 32  # frames a step
     num_workers: int = 2  # processes that prepare samples beside the network; 0: none
@@ -33,7 +31,6 @@ class DataSettings:
 class NetworkSettings:
     """Which network, its weights, and how it is computed."""
 
-    target: Literal["joints", "center"] = "joints"  # center: one joint, the mean of all; crops are wider
     net: str = "resnet_18"  # resnet_18, resnet_50, resnet_101, resnet_152, or hourglass_N
     downsample: Literal[1, 2, 4] = 2  # crop edge / edge of the dense maps; an hourglass has 2
     kernel_size: float | None = None  # K of the closeness, in half cubes; None: the network's own
@@ -54,6 +51,7 @@ class ScoringSettings:
     predictions: str = ""  # score this file of predictions instead of running a network
     predictions_format: str = "uvd"  # of it and of those compared, as centers_format
     compare: tuple[str, ...] = ()  # NAME=FILE of further predictions, drawn into the same curves
+    per_joint: bool = False  # also print every joint's error
     figures: Literal["png", "svg", "pdf"] = "png"  # format of the curves and pictures
 
 
@@ -62,21 +60,28 @@ class TrainingSettings:
     """How train.py trains."""
 
     augment_para: tuple[float, float, float] = (10.0, 0.1, 180.0)  # translation mm, scale, rotation degrees
+    recipe: Literal["default", "released_phase1", "released_phase2", "ipnet", "ours"] = "default"
     # linear mixes neighbouring depths, as the released code does; nearest does not; both: half of the crops
     rotation: Literal["linear", "nearest", "both"] = "linear"
     cache: bool = False  # keep what crops are made from on disk: only the first epoch decodes frames
     max_epoch: int | None = None  # None: the data set's
-    lr: float = 1e-3  # Adam's usual rate; also the released recipe's
-    weight_decay: float = 0.0  # the networks are small for the data: none in the released recipe
-    scheduler: Literal["step", "cosine"] = "step"  # lr × 0.1 every `step` epochs, or down to 0 at max_epoch
+    # Those with None that follow are the recipe's: see RECIPES.
+    optimizer: Literal["adam", "adamw"] | None = None
+    lr: float | None = None
+    weight_decay: float | None = None
+    # lr × 0.1 every `step` epochs, down to 0 at max_epoch, or × 0.1 where validation stagnates
+    scheduler: Literal["step", "cosine", "plateau"] | None = None
+    warmup_epochs: float | None = None  # epochs over which lr rises from 0; steadies a large lr or batch
+    dense_weight: float | None = None  # of the dense maps' Huber loss
+    coord_weight: float | None = None  # of the joints' Huber loss
+    clip_grad: float | None = None  # largest norm of all gradients together; 0: no limit
+    # decay a step of the averaged weights that are scored and saved, say 0.999; 0: none
+    ema: float | None = None
     step: int | None = None  # epochs; None: the data set's
-    warmup_epochs: float = 0.0  # epochs over which lr rises from 0; steadies a large lr or batch
-    dense_weight: float = 1.0  # of the dense maps' Huber loss
-    coord_weight: float = 1.0  # of the joints' Huber loss
+    patience: int = 3  # epochs without a new best after which a plateau cuts lr
+    val_split: Literal["val", "test"] = "val"  # best.pth is picked by it; test: as many papers do
     freeze: tuple[str, ...] = ()  # parts whose weights stay as loaded, say layer1 layer4: a cheaper step
-    dense_epochs: int = 0  # epochs with the dense term alone, then both: the released recipe's two phases
-    clip_grad: float = 0.0  # largest norm of all gradients together; 0: no limit
-    ema: float = 0.0  # decay a step of the averaged weights that are scored and saved, say 0.999; 0: none
+    dense_epochs: int = 0  # epochs with the dense term alone, then both
     bn_batches: int = 50  # batches that measure the averaged weights' batch-norm statistics; 0: averaged too
     compile: bool = False  # torch.compile: up to minutes at the start; faster steps on a GPU, not on a CPU
     resume: bool = False  # go on from <output_dir>/last.pth, from the start where there is none yet
@@ -84,20 +89,36 @@ class TrainingSettings:
     log_every: int = 50  # steps a line of log.jsonl and a point of the curves
 
 
+# What `--recipe` sets where no flag says otherwise; sources in docs/training.md.
+RECIPES: dict[str, dict[str, Any]] = {
+    "default": {
+        **{"optimizer": "adam", "lr": 1e-3, "weight_decay": 0.0, "scheduler": "step", "warmup_epochs": 0.0},
+        **{"dense_weight": 1.0, "coord_weight": 1.0, "clip_grad": 0.0, "ema": 0.0},
+    },
+    # The released config, its dense term at a weight that Adam's epsilon does not swallow.
+    "released_phase1": {"dense_weight": 1000.0, "coord_weight": 0.0},
+    # The author's words: then both terms, lr lowered where validation stagnates; from phase 1's weights.
+    "released_phase2": {"dense_weight": 1000.0, "coord_weight": 1000.0, "lr": 1e-4, "scheduler": "plateau"},
+    "ipnet": {"coord_weight": 100.0, "optimizer": "adamw", "weight_decay": 0.01, "scheduler": "cosine"},
+    "ours": {
+        **{"lr": 4e-4, "scheduler": "cosine", "warmup_epochs": 0.5, "clip_grad": 3.0, "ema": 0.999},
+        **{"dense_weight": 1000.0, "coord_weight": 400.0},
+    },
+}
 MAX_IMG_SIZE = 1024  # pixels; a larger crop is a mistyped one, and would fill the memory
 
 # What a number must be; None, which the tables fill, is always allowed.
-AT_LEAST_ONE = ("batch_size", "max_epoch", "step", "log_every")
+AT_LEAST_ONE = ("batch_size", "max_epoch", "step", "log_every", "patience")
 POSITIVE = ("kernel_size", "lr", "cube")
 NOT_NEGATIVE = (
-    *("num_workers", "seed", "center_noise", "augment_para", "weight_decay", "warmup_epochs", "dense_weight"),
+    *("num_workers", "seed", "augment_para", "weight_decay", "warmup_epochs", "dense_weight"),
     *("coord_weight", "dense_epochs", "clip_grad", "ema", "bn_batches", "save_minutes"),
 )
 
 
 @dataclass
 class Config(TrainingSettings, ScoringSettings, NetworkSettings, DataSettings):
-    """All settings together. What is None follows from the tables below."""
+    """All settings together. What is None follows from the tables below, or is the data set's own."""
 
     def resolved(self) -> "Config":
         """Check the settings and fill what is None from the tables.
@@ -111,48 +132,35 @@ class Config(TrainingSettings, ScoringSettings, NetworkSettings, DataSettings):
         check_numbers(self, NOT_NEGATIVE, lambda value: 0 <= value < inf, "0 or more, and finite")
         if not 0 <= self.sensor <= 1:
             raise UserError(f"sensor is {self.sensor}: the strength of a camera's faults lies from 0 to 1.")
-        if self.ema >= 1:
+        if self.ema is not None and self.ema >= 1:
             raise UserError(f"ema is {self.ema}: a decay lies in [0, 1).")
         if not 1 <= self.img_size <= MAX_IMG_SIZE or self.img_size % 32:
             raise UserError(
                 f"img_size is {self.img_size}: the networks halve it 5 times, use a multiple of 32 "
                 f"up to {MAX_IMG_SIZE}."
             )
-        if self.cache and (self.center_noise or (self.target == "center" and self.center_noise is None)):
-            raise UserError(
-                "cache keeps crops around fixed centres and center_noise moves them: leave one of them out."
-            )
         if self.split == "val_hard" and self.dataset != "synth":
             raise UserError(f"{self.dataset} has no split val_hard: it is one of synth.")
         if self.test_subject != "all" and not 0 <= self.test_subject <= 8:
             raise UserError(f"test_subject is {self.test_subject}: use 0 to 8, or all.")
-        info, center = DATASETS[self.dataset], self.target == "center"
+        row = DATASETS[self.dataset]
+        recipe = RECIPES["default"] | RECIPES[self.recipe]
         return replace(
             self,
-            cube=self.cube or tuple(edge * (CENTER_CUBE if center else 1) for edge in info.cube),
-            center_noise=self.center_noise if self.center_noise is not None else CENTER_NOISE * center,
+            **{name: value for name, value in recipe.items() if getattr(self, name) is None},
             kernel_size=self.kernel_size or find_network(self.net).kernel_size,
-            max_epoch=self.max_epoch or info.max_epoch,
-            step=self.step or info.step,
+            max_epoch=self.max_epoch or row.max_epoch,
+            step=self.step or row.step,
             output_dir=self.output_dir or self.default_output_dir,
         )
 
     @property
     def default_output_dir(self) -> str:
         """Where results go if nothing else is said."""
-        fold = (f"P{self.test_subject}",) if DATASETS[self.dataset].subject_scales else ()
-        network = ("center_" if self.target == "center" else "") + self.net
+        fold = (f"P{self.test_subject}",) if DATASETS[self.dataset].folds else ()
         # Not where a network of ours leaves its own predictions.
-        folder = f"scored_{Path(self.predictions).stem}" if self.predictions else network
+        folder = f"scored_{Path(self.predictions).stem}" if self.predictions else self.net
         return str(Path("output", self.dataset, folder, *fold))
-
-    @property
-    def info(self) -> "DatasetInfo":
-        """The data set's row; with one joint where the target is the centre."""
-        info = DATASETS[self.dataset]
-        if self.target == "joints":
-            return info
-        return replace(info, joint_names=("center",), chains=((0,),))
 
 
 def check_numbers(
@@ -173,130 +181,24 @@ def check_numbers(
             raise UserError(f"{name} is {value}: it must be {wanted}.")
 
 
-@dataclass(frozen=True)
-class DatasetInfo:
-    """What is fixed for a data set (docs/spec.md §1, §9)."""
+class DatasetRow(NamedTuple):
+    """A data set: the module of dataloader/ that reads its files and holds its facts; and for how long it is
+    trained, epochs in all and between cuts of the learning rate (docs/spec.md §9). `folds`: whether one
+    subject after the other is left out of training."""
 
-    layout: str  # module of dataloader/ that reads its files
-    joint_names: tuple[str, ...]
-    chains: tuple[tuple[int, ...], ...]  # joints from pinky to thumb, then wrist or knuckles, for drawing
-    camera: Camera
-    frame_size: tuple[int, int]  # height, width of the camera's frames, pixels
-    cube: tuple[float, float, float]  # mm
+    module: str
     max_epoch: int
-    step: int  # epochs between cuts of the learning rate
-    source: str  # where it comes from, for the error when it is missing
-    val_split: str = "val"  # scored after every epoch; best.pth is picked by it
-    smaller_hand_from: int | None = None  # first test frame of a subject whose cube is × 5/6
-    subject_scales: tuple[float, ...] = ()  # of the cube by subject, where subjects are left out in turn
+    step: int
+    folds: bool = False
 
-    def origin(self, root: Path, split: str) -> str:
-        """Where a split that is missing comes from, or the command that makes it."""
-        frames = {"train": 20000, "val_hard": 600}.get(split, 2000)
-        return self.source.format(root=root, split=split, frames=frames)
-
-
-NYU_JOINTS = (
-    *("pinky tip", "pinky PIP", "ring tip", "ring PIP", "middle tip", "middle PIP", "index tip", "index PIP"),
-    *("thumb tip", "thumb IP", "thumb MCP", "wrist ulnar", "wrist radial", "palm"),
-)
-NYU_CHAINS = ((13, 1, 0), (13, 3, 2), (13, 5, 4), (13, 7, 6), (13, 10, 9, 8), (11, 13, 12))
-NYU_CAMERA = CAMERAS["nyu"].camera
-
-ICVL_JOINTS = (
-    *("palm", "thumb root", "thumb mid", "thumb tip", "index root", "index mid", "index tip"),
-    *("middle root", "middle mid", "middle tip", "ring root", "ring mid", "ring tip"),
-    *("pinky root", "pinky mid", "pinky tip"),
-)
-ICVL_CHAINS = ((0, 13, 14, 15), (0, 10, 11, 12), (0, 7, 8, 9), (0, 4, 5, 6), (0, 1, 2, 3), (4, 7, 10, 13))
-
-MSRA_JOINTS = (
-    *("wrist", "index MCP", "index PIP", "index DIP", "index tip"),
-    *("middle MCP", "middle PIP", "middle DIP", "middle tip", "ring MCP", "ring PIP", "ring DIP", "ring tip"),
-    *("pinky MCP", "pinky PIP", "pinky DIP", "pinky tip"),
-    *("thumb MCP", "thumb PIP", "thumb DIP", "thumb tip"),
-)
-MSRA_CHAINS = (
-    *((0, 13, 14, 15, 16), (0, 9, 10, 11, 12), (0, 5, 6, 7, 8), (0, 1, 2, 3, 4)),
-    *((0, 17, 18, 19, 20), (1, 5, 9, 13)),
-)
-
-HANDS17_JOINTS = (
-    *("wrist", "thumb MCP", "index MCP", "middle MCP", "ring MCP", "pinky MCP"),
-    *("thumb PIP", "thumb DIP", "thumb tip", "index PIP", "index DIP", "index tip"),
-    *("middle PIP", "middle DIP", "middle tip", "ring PIP", "ring DIP", "ring tip"),
-    *("pinky PIP", "pinky DIP", "pinky tip"),
-)
-HANDS17_CHAINS = (
-    *((0, 5, 18, 19, 20), (0, 4, 15, 16, 17), (0, 3, 12, 13, 14), (0, 2, 9, 10, 11)),
-    *((0, 1, 6, 7, 8), (2, 3, 4, 5)),
-)
-
-NYU = DatasetInfo(
-    layout="nyu",
-    joint_names=NYU_JOINTS,
-    chains=NYU_CHAINS,
-    camera=NYU_CAMERA,
-    frame_size=CAMERAS["nyu"].frame_size,
-    cube=(300, 300, 300),
-    max_epoch=40,
-    step=30,
-    source="the NYU Hand Pose Dataset is at https://jonathantompson.github.io/NYU_Hand_Pose_Dataset.htm",
-    val_split="test",  # there is no other
-    smaller_hand_from=2440,
-)
 
 DATASETS = {
-    "nyu": NYU,
-    # Rendered hands in NYU's own layout: the same loader reads them.
-    "synth": replace(
-        NYU,
-        source="`python -m dataloader.synthetic --out {root} --split {split} --frames {frames}` makes it",
-        val_split="val",
-        smaller_hand_from=None,
-    ),
-    "icvl": DatasetInfo(
-        layout="icvl",
-        joint_names=ICVL_JOINTS,
-        chains=ICVL_CHAINS,
-        camera=CAMERAS["icvl"].camera,
-        frame_size=CAMERAS["icvl"].frame_size,
-        cube=(200, 200, 200),
-        max_epoch=40,
-        step=10,
-        val_split="test",  # there is no other
-        source="the ICVL Hand Posture Dataset is at https://labicvl.github.io/hand.html",
-    ),
-    "msra": DatasetInfo(
-        layout="msra",
-        joint_names=MSRA_JOINTS,
-        chains=MSRA_CHAINS,
-        camera=CAMERAS["msra"].camera,
-        frame_size=CAMERAS["msra"].frame_size,
-        cube=(200, 200, 200),
-        max_epoch=25,
-        step=10,
-        val_split="test",  # there is no other
-        source="the MSRA Hand Gesture database is linked from https://jimmysuen.github.io",
-        subject_scales=(1, 1, 1, 0.9, 0.9, 0.9, 0.85, 0.8, 0.75),
-    ),
-    "hands17": DatasetInfo(
-        layout="hands17",
-        joint_names=HANDS17_JOINTS,
-        chains=HANDS17_CHAINS,
-        camera=CAMERAS["hands17"].camera,
-        frame_size=CAMERAS["hands17"].frame_size,
-        cube=(200, 200, 200),
-        max_epoch=10,
-        step=5,
-        source="the HANDS 2017 challenge is at http://icvl.ee.ic.ac.uk/hands17/challenge",
-    ),
+    "nyu": DatasetRow("nyu", 40, 30),
+    "synth": DatasetRow("nyu", 40, 30),  # rendered hands in NYU's own layout
+    "icvl": DatasetRow("icvl", 40, 10),
+    "msra": DatasetRow("msra", 25, 10, folds=True),
+    "hands17": DatasetRow("hands17", 10, 5),
 }
-
-# A network that refines centres sees rough ones: it needs a wider crop to find the hand in, and learns from
-# crops that miss it by as much as a centre from depth does.
-CENTER_CUBE = 4 / 3  # of the data set's cube
-CENTER_NOISE = 40.0  # mm; networks for the joints get none
 
 
 class NetworkInfo(NamedTuple):
@@ -335,7 +237,7 @@ def find_network(net: str) -> NetworkInfo:
     return NETWORKS[kind]
 
 
-def find_dataset(dataset: str) -> DatasetInfo:
+def find_dataset(dataset: str) -> DatasetRow:
     """The row of a data set's name.
 
     Raises:

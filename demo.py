@@ -1,6 +1,7 @@
 """Hand poses from your own depth: a file, a folder, a video, a camera, or a hand that is rendered.
 
 python demo.py --source frame.png --camera sr305 --save out
+
 python demo.py --source synthetic --serve
 """
 
@@ -10,7 +11,7 @@ from util.demo.settings import GROUPS, DemoSettings
 
 def main(settings: DemoSettings) -> None:
     """Predict and show."""
-    from util.demo.stream import run_demo  # here, so that --help does not wait for PyTorch
+    from util.demo.run import run_demo  # here, so that --help does not wait for PyTorch
 
     run_demo(settings)
 

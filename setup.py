@@ -13,8 +13,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 MODULES = ("config", "model", "dataloader", "util", "test", "train", "demo")
-# Found without being named; resnet_18's are three times as large.
-WEIGHTS = ("hourglass_1_synth.pth", "center_hourglass_1_synth.pth")
+WEIGHTS = "hourglass_1_synth.pth"  # found without being named; resnet_18's are three times as large
 BANK = "dataloader/synthetic/hand/bank.npz"  # of hand shapes
 EXTRAS = {"openvino": "deploy", "synth": "synth", "anny": "anny synth", "demo": "demo", "dev": "dev"}
 IMPORT = re.compile(rf"^(\s*)(from|import) ({'|'.join(MODULES)})\b(?=[. ])", re.MULTILINE)
@@ -76,8 +75,7 @@ class BuildUnderOneName(build_py):
         (package / "__init__.py").write_text(PACKAGE.format(version=version()), encoding="utf-8")
         shutil.copy(ROOT / BANK, package / BANK)
         (package / "results").mkdir()
-        for name in WEIGHTS:
-            shutil.copy(ROOT / "results" / name, package / "results")
+        shutil.copy(ROOT / "results" / WEIGHTS, package / "results")
 
 
 setup(

@@ -14,8 +14,11 @@ def main(config: Config) -> None:
     from util.training.trainer import train
 
     with init_distributed(pick_device(config.device)) as processes:
-        train(config, processes)
-        processes.print(f"Written to {config.output_dir}/")
+        state = train(config, processes)
+        processes.print(
+            f"Written to {config.output_dir}/: best.pth has {state.best_mpe_mm:.3f} mm on {config.val_split}, "
+            f"`python test.py --load_model {config.output_dir}/best.pth` scores it on test."
+        )
 
 
 if __name__ == "__main__":

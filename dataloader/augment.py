@@ -43,10 +43,8 @@ def draw_augmentation(
 
     Args:
         rng: the only source of randomness.
-        strength: standard deviation of the translation in mm, of the scale, and the largest rotation
-            in degrees.
-        rotation: linear blends neighbouring depths, as the released code does; nearest does not; both: one
-            in two each.
+        strength: standard deviation of the translation, mm, and of the scale; largest rotation, degrees.
+        rotation: linear blends neighbouring depths, as released; nearest does not; both: one in two each.
     """
     translate_mm, scale, rotate_deg = strength
     match rng.integers(4):
@@ -65,17 +63,7 @@ def draw_augmentation(
 def apply_augmentation(
     drawn: Augmentation, crop: Crop, joint_uvd: np.ndarray, camera: Camera
 ) -> tuple[Crop, np.ndarray]:
-    """Change the crop, and the joints with it.
-
-    Args:
-        drawn: what to do.
-        crop: the crop as cut.
-        joint_uvd: (J, 3) full-frame uvd.
-        camera: the camera that took the frame.
-
-    Returns:
-        The new crop and the new full-frame joints.
-    """
+    """Change a crop of `camera`'s frame as drawn, and move the joints (J, 3), full-frame uvd, with it."""
     if drawn.translate_mm is not None:
         return recrop(crop, camera, crop.center_xyz + drawn.translate_mm, crop.cube), joint_uvd
     if drawn.scale is not None:
@@ -86,14 +74,7 @@ def apply_augmentation(
 
 
 def recrop(crop: Crop, camera: Camera, center_xyz: np.ndarray, cube: np.ndarray) -> Crop:
-    """Warp the crop to another centre or cube, as if the frame had been cut there.
-
-    Args:
-        crop: what was cut.
-        camera: the camera that took the frame.
-        center_xyz: (3,) new centre, mm.
-        cube: (3,) new cube, mm.
-    """
+    """Warp the crop to another centre (3,) or cube (3,), mm, as if the frame had been cut there."""
     size = crop.image.shape[0]
     M = find_window(camera, center_xyz, cube, size).M
     image = cv2.warpPerspective(crop.image, M @ np.linalg.inv(crop.M), (size, size), flags=cv2.INTER_LINEAR)

@@ -16,14 +16,8 @@ _EDGE = 15.0  # mm between neighbours that are two surfaces
 
 
 def add_faults(crop: Crop, rng: np.random.Generator, strength: float) -> Crop:
-    """Draw some of the faults, and put them into a crop.
-
-    Args:
-        crop: as cut and augmented.
-        rng: the only source of randomness.
-        strength: 0 to 1, of every fault.
-    """
-    if rng.random() < _UNCHANGED:
+    """Draw some of the faults, each of a strength of 0 to 1, and put them into an augmented crop."""
+    if strength == 0 or rng.random() < _UNCHANGED:
         return crop
     image = crop.image
     # What stands in front is seen by the same faulty camera, so it comes first.

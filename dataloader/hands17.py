@@ -8,18 +8,37 @@
 Split val is every 50th frame of train, to watch training by: it is trained on as well.
 """
 
-import os
 import re
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from config import DATASETS, Config
-from dataloader.base import FrameIndex
-from dataloader.index import Frames, center_file, named_path, read_label_files, require_labels
-from util import UserError
+from config import Config
+from dataloader import DatasetInfo, dataset_info
+from dataloader.index import FrameIndex, Frames
+from dataloader.labels import read_label_files, require_labels
+from util.camera import CAMERAS
 from util.files import atomic_write, read_depth_png
+
+JOINTS = (
+    *("wrist", "thumb MCP", "index MCP", "middle MCP", "ring MCP", "pinky MCP"),
+    *("thumb PIP", "thumb DIP", "thumb tip", "index PIP", "index DIP", "index tip"),
+    *("middle PIP", "middle DIP", "middle tip", "ring PIP", "ring DIP", "ring tip"),
+    *("pinky PIP", "pinky DIP", "pinky tip"),
+)
+CHAINS = (
+    *((0, 5, 18, 19, 20), (0, 4, 15, 16, 17), (0, 3, 12, 13, 14), (0, 2, 9, 10, 11)),
+    *((0, 1, 6, 7, 8), (2, 3, 4, 5)),
+)
+INFO = DatasetInfo(
+    joint_names=JOINTS,
+    chains=CHAINS,
+    camera=CAMERAS["hands17"].camera,
+    frame_size=CAMERAS["hands17"].frame_size,
+    cube=(200, 200, 200),
+    source="the HANDS 2017 challenge is at http://icvl.ee.ic.ac.uk/hands17/challenge",
+)
+INFOS = {"hands17": INFO}
 
 FOLDERS = {"train": "training", "val": "training", "test": "frame"}
 IMAGE = re.compile(r"image_D\d+\.png")
@@ -34,75 +53,37 @@ def split_folder(root: Path, config: Config) -> Path:
 def find_frames(root: Path, config: Config) -> Frames:
     """Find the frames of a split and, but for test, their labels; no frame is read.
 
-    Labels and names stay on disk and are mapped into memory; those of test are NaN.
-
-    Raises:
-        FileNotFoundError: naming the file that is missing, what it is and where it comes from.
-        UserError: where the labels are damaged.
+    Labels and names stay on disk and are mapped into memory; the joints of test are NaN.
     """
-    folder = split_folder(root, config) / "images"
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{folder} is missing: the depth frames; {DATASETS[config.dataset].origin(root, config.split)}."
-        )
-    images = [name for name in os.listdir(folder) if IMAGE.fullmatch(name)]
-    used = None
+    folder, info, used = split_folder(root, config), dataset_info(config.dataset), None
     if config.split == "test":
+        images = [entry.name for entry in (folder / "images").glob("*") if IMAGE.fullmatch(entry.name)]
+        if not images:
+            source = info.origin(root, config.split)
+            raise FileNotFoundError(f"{folder / 'images'} is missing or empty: the depth frames; {source}.")
         names = np.array(sorted(images), np.bytes_)
-        joints = len(DATASETS[config.dataset].joint_names)
-        joint_xyz = np.broadcast_to(np.float32(np.nan), (len(names), joints, 3))
-        center_path = center_file(root, "test")
+        joint_xyz = np.broadcast_to(np.float32(np.nan), (len(names), len(info.joint_names), 3))
     else:
-        records, step = _read_records(root, config), VAL_STEP if config.split == "val" else 1
+        path, step = folder / "Training_Annotation.txt", VAL_STEP if config.split == "val" else 1
+        require_labels([path], config.split, info.origin(root, config.split))
+        records = read_label_files([path], len(info.joint_names))
         used = np.arange(len(records)) % step == 0
-        names, joint_xyz, images = records["name"][::step], records["joint"][::step], images[::step]
-        center_path = center_file(root, "train")
-    if not len(names):
-        raise UserError(
-            f"{folder} holds no depth frames: {DATASETS[config.dataset].origin(root, config.split)}."
-        )
+        names, joint_xyz = records["name"][::step], records["joint"][::step]
     return Frames(
         joint_xyz=joint_xyz,
-        cube=np.broadcast_to(np.asarray(config.cube, np.float64), (len(names), 3)),
-        frame_path=partial(named_path, folder, names),
+        cube=np.broadcast_to(np.asarray(config.cube or info.cube, np.float64), (len(names), 3)),
+        names=names,
+        folder=folder / "images",
         read_depth=read_depth_png,
-        images=len(images),
-        center_path=center_path,
+        pattern=IMAGE,
+        center_split="train" if config.split == "val" else config.split,
         labels_used=used,
     )
 
 
-def read_labels(root: Path, config: Config) -> np.ndarray:
-    """The joints of every frame of a split: (N, 21, 3) float32, mm, mapped from disk.
-
-    Raises:
-        FileNotFoundError: if the label file is missing.
-        UserError: if it is damaged, and for the test split, whose labels are withheld.
-    """
-    if config.split == "test":
-        raise UserError(
-            "The labels of HANDS 2017's test frames are withheld: run a network instead, "
-            "test.py then writes the submission file."
-        )
-    return _read_records(root, config)["joint"][:: VAL_STEP if config.split == "val" else 1]
-
-
 def write_submission(path: Path, index: FrameIndex, joint_xyz: np.ndarray) -> None:
-    """Write what the challenge takes: the layout of Training_Annotation.txt.
-
-    Args:
-        path: file to write.
-        index: the test frames.
-        joint_xyz: (N, 21, 3) predicted joints, mm.
-    """
+    """Write the test frames' predicted joints (N, 21, 3), mm, in the layout of Training_Annotation.txt."""
     with atomic_write(path) as temporary, temporary.open("w") as file:
         for i, joints in enumerate(joint_xyz):
             numbers = "\t".join(f"{value:.4f}" for value in joints.ravel())
             file.write(f"{index.frame_path(i).name}\t{numbers}\n")
-
-
-def _read_records(root: Path, config: Config) -> np.ndarray:
-    info = DATASETS[config.dataset]
-    path = split_folder(root, config) / "Training_Annotation.txt"
-    require_labels([path], config.split, info.origin(root, config.split))
-    return read_label_files([path], len(info.joint_names))

@@ -1,61 +1,84 @@
-"""The index of a split: frames, labels and centres that agree; and label files, which are read as text once.
+"""The index of a split: settings in; frames, labels and centres that agree, out."""
 
-A million labelled frames are a table of 280 MB. It is mapped from a cache on disk: a loader's workers
-share it, and only the pages that are used are in memory.
-"""
-
-import hashlib
 import os
 import re
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from hashlib import blake2b
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 
-from dataloader.base import FrameIndex
+from config import DATASETS, Config
+from dataloader import dataset_info
+from dataloader.crop import cut_window
 from util import UserError
 from util.camera import Camera
-from util.files import DamagedLineError, atomic_write, open_table, read_rows
-from util.points import PointFormat, doubt_format, read_centers
+from util.points import PointFormat, doubt_format, parse_format, read_centers
 
-NAME_BYTES = 40  # ICVL's longest, an angle's folder before the sequence's, has 34
-COUNT_DIGITS = 12  # at most, of a number of frames, with the line's end
 DOUBTED_FRAMES = 2000  # at most, whose centres are compared with the labels
-CACHE_VERSION = 3  # raise it when the cache of labels has another layout
-KEY_BYTES = hashlib.sha256().digest_size
+
+
+class FrameIndex(NamedTuple):
+    """Where the frames of one split lie and what is known of them; no frame is read yet.
+
+    `joint_xyz` (N, J, 3), `center_xyz` (N, 3), `cube` (N, 3): mm, possibly mapped from disk; joints
+    are NaN where a benchmark withholds them. `names` (N,) bytes: files below `folder`. `read_depth(path)`
+    gives a frame's depth (H, W) in mm, of the same dtype for all frames.
+    """
+
+    joint_xyz: np.ndarray
+    center_xyz: np.ndarray
+    cube: np.ndarray
+    names: np.ndarray
+    folder: Path
+    read_depth: Callable[[Path], np.ndarray]
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the true joints are known."""
+        return not np.isnan(self.joint_xyz[:1]).any()
+
+    def frame_path(self, i: int) -> Path:
+        """File of frame i."""
+        return self.folder / os.fsdecode(self.names[i])
 
 
 class Frames(NamedTuple):
     """Frames and labels of one split, still without centres.
 
-    `joint_xyz` (N, J, 3) and `cube` (N, 3), `frame_path`, `read_depth`: as in `FrameIndex`.
-    `images`: number of depth frames that lie there. `center_path`: where the centres are read from.
-    `part`: first or last, where the labels of the other part of the split are not there.
+    `joint_xyz`, `cube`, `names`, `folder`, `read_depth`: as in `FrameIndex`.
+    `pattern`: of the frames' names in their folders. `center_split`: whose file of centres has theirs.
     `labels_used` (L,) bool: which lines of the label files the N frames are, None for all; a file
-    of centres may have a line for each of either.
+    of centres may have a line for each of either. `part`: first or last, where the labels of the
+    other part of the split are not there.
     """
 
     joint_xyz: np.ndarray
     cube: np.ndarray
-    frame_path: Callable[[int], Path]
+    names: np.ndarray
+    folder: Path
     read_depth: Callable[[Path], np.ndarray]
-    images: int
-    center_path: Path
+    pattern: re.Pattern
+    center_split: str
     labels_used: np.ndarray | None = None
     part: str = ""
 
-
-def center_file(root: Path, split: str, test_subject: int | None = None) -> Path:
-    """Where a split's centres lie, named as the released code and V2V-PoseNet do."""
-    fold = "" if test_subject is None else f"{test_subject}_"
-    return root / f"center_{split}_{fold}refined.txt"
+    frame_path = FrameIndex.frame_path
 
 
 def attach_centers(
-    frames: Frames, split: str, how_to_make: str, points: PointFormat, camera: Camera
+    frames: Frames,
+    path: Path,
+    how_to_make: str,
+    points: PointFormat,
+    camera: Camera,
+    frame_size: tuple[int, int],
+    training: bool,
 ) -> FrameIndex:
     """Give every frame its centre.
 
@@ -64,118 +87,100 @@ def attach_centers(
 
     Args:
         frames: what was found.
-        split: train, val or test.
-        how_to_make: the command that makes the file of centres, for the error when it is missing.
-        points: the format of the file of centres.
-        camera: of the data set.
-
-    Raises:
-        FileNotFoundError: if the file of centres is missing.
-        UserError: if it is damaged, or frames, labels and centres are not as many.
+        path, points: the file of centres and its format.
+        how_to_make: the command that makes it, for the error when it is missing.
+        camera, frame_size: of the data set; (height, width) pixels.
+        training: whether the split is trained on.
     """
-    path = frames.center_path
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is missing: the hand centre of every frame, `x y z` in mm; `{how_to_make}` makes it, "
             "data/README.md says where published ones are."
         )
-    used, labels = frames.labels_used, len(frames.joint_xyz)
-    try:
-        centers = read_centers(path)
-    except DamagedLineError as error:
-        if used is not None or error.number > labels:
-            raise
-        frame = frames.frame_path(error.number - 1)
-        raise UserError(f"{str(error).rstrip('.')}: it is the centre of {frame}.") from error
-    if used is not None and len(centers) == len(used):
-        centers = centers[used]
-    if frames.part and len(centers) > labels:
-        centers = centers[:labels] if frames.part == "first" else centers[-labels:]
-    written, centers = centers, points.to_xyz(centers, camera)
+    written, labels = read_centers(path), len(frames.names)
+    if frames.labels_used is not None and len(written) == len(frames.labels_used):
+        written = written[frames.labels_used]
+    if frames.part and len(written) > labels:
+        written = written[:labels] if frames.part == "first" else written[-labels:]
+    centers = points.to_xyz(written, camera)
     valid = ~np.isnan(centers).any(axis=1)
-    # V2V-PoseNet also says invalid where the frame's file does not exist.
-    if len(centers) != labels or not np.count_nonzero(valid) <= frames.images <= labels:
-        raise UserError(
-            f"{path.parent}, split {split}: {frames.images} depth frames, {labels} labels and "
-            f"{len(centers)} centres do not match; frame i must have label i and centre i{_odd_one(frames)}."
-        )
+    _require_frames(frames, valid, path)
     if not valid.any():
         raise UserError(f"{path} calls every frame invalid.")
     some = np.linspace(0, labels - 1, min(labels, DOUBTED_FRAMES)).astype(int)
-    doubt_format(
-        path, written[some], frames.joint_xyz[some].mean(axis=1), camera, points, flag="--centers_format"
+    true_xyz = frames.joint_xyz[some].mean(axis=1)
+    doubt_format(path, written[some], true_xyz, camera, points, flag="--centers_format")
+    index = FrameIndex(frames.joint_xyz, centers, *frames[1:5])
+    if not valid.all():
+        testing = index._replace(center_xyz=centers[_nearest_valid(valid)])
+        index = select(index, np.flatnonzero(valid)) if training else testing
+    _check_windows(index, camera, frame_size)
+    return index
+
+
+def _require_frames(frames: Frames, valid: np.ndarray, path: Path) -> None:
+    """Raise UserError unless frames, labels and centres agree; V2V-PoseNet also calls a frame invalid whose
+    file does not exist."""
+    names = [os.fsdecode(name) for name in frames.names.tolist()]
+    found = {
+        f"{below}/{file}".lstrip("/")
+        for below in {os.path.dirname(name) for name in names}
+        if (frames.folder / below).is_dir()
+        for file in os.listdir(frames.folder / below)
+        if frames.pattern.fullmatch(file)
+    }
+    missing = [name for name, there in zip(names, valid, strict=False) if there and name not in found]
+    # Where only some labels are used, frames of the others may lie there too.
+    whole = frames.labels_used is None or frames.labels_used.all()
+    other = sorted(found.difference(names)) if whole else []
+    if len(valid) == len(names) and not missing and not other:
+        return
+    words = f"; the first label without a frame is that of {frames.folder / missing[0]}" if missing else ""
+    words += f"; the first frame without a label is {frames.folder / other[0]}" if other else ""
+    raise UserError(
+        f"{path}: {len(found)} depth frames, {len(names)} labels and {len(valid)} centres do not match; "
+        f"frame i must have label i and centre i{words}."
     )
-    behind = valid & ~(centers[:, 2] > 0)
-    if behind.any():
-        i = int(np.argmax(behind))
-        raise UserError(
-            f"{path}: frame {frames.frame_path(i)} (centre {i + 1}) has a centre at or behind the camera."
-        )
-    index = FrameIndex(frames.joint_xyz, centers, frames.cube, frames.frame_path, frames.read_depth)
-    if valid.all():
-        return index
-    if split == "train":
-        return select(index, np.flatnonzero(valid))
-    return index._replace(center_xyz=centers[_nearest_valid(valid)])
 
 
-def _odd_one(frames: Frames) -> str:
-    """The first label without a frame and the first frame without a label, for an error."""
-    labelled = [frames.frame_path(i) for i in range(len(frames.joint_xyz))]
-    missing = next((path for path in labelled if not path.is_file()), None)
-    words = f"; the first label without a frame is {missing}'s" if missing else ""
-    if frames.labels_used is not None and not frames.labels_used.all():
-        return words  # more frames than labels are right there
-    # Frames are named alike but for their last number.
-    alike = re.compile(re.sub(r"\d+(?=\D*$)", r"\\d+", re.escape(labelled[0].name)))
-    known = set(labelled)
-    for folder in dict.fromkeys(path.parent for path in labelled):
-        for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
-            if alike.fullmatch(name) and folder / name not in known:
-                return f"{words}; the first frame without a label is {folder / name}"
-    return words
+def _check_windows(index: FrameIndex, camera: Camera, frame_size: tuple[int, int]) -> None:
+    """Raise UserError, naming the first frame that no crop can be cut from: a run would stop at it."""
+    with np.errstate(all="ignore"):
+        uvd = camera.xyz_to_uvd(index.center_xyz)
+        half = index.cube[:, :2] / 2 / uvd[:, 2:] * (camera.fx, camera.fy)
+        start, end = (np.trunc(uvd[:, :2] + edge + 0.5) for edge in (-half, half))
+    cut = (end > 0) & (start < frame_size[::-1]) & (end - start >= 1)
+    for i in np.flatnonzero(~cut.all(axis=1)):
+        try:
+            cut_window(np.zeros(frame_size), camera, index.center_xyz[i], index.cube[i], img_size=1)
+        except UserError as error:
+            raise UserError(f"{index.frame_path(i)}: {error}.") from error
+
+
+def fingerprint(index: FrameIndex) -> str:
+    """32 hexadecimal digits that change with a frame's name, size or time, a label, a centre or a cube.
+
+    No frame is read; 70,000 frames take a second.
+    """
+    digest = blake2b(digest_size=16)
+    for name in index.names.tolist():
+        status = os.stat(os.path.join(os.fsencode(index.folder), name))
+        digest.update(f"{status.st_size} {status.st_mtime_ns}\n".encode())
+    for array in index[:4]:
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def select(index: FrameIndex, frames: np.ndarray) -> FrameIndex:
     """Some frames (K,) of an index, in that order."""
-    return FrameIndex(
-        index.joint_xyz[frames],
-        index.center_xyz[frames],
-        index.cube[frames],
-        partial(_selected_path, index.frame_path, frames),
-        index.read_depth,
-    )
+    return FrameIndex(*(array[frames] for array in index[:4]), *index[4:])
 
 
 def concatenate(parts: Sequence[FrameIndex]) -> FrameIndex:
     """Indices of one data set, one after the other."""
     if len(parts) == 1:
         return parts[0]  # as it is: it may be mapped from disk
-    starts = np.cumsum([0, *(len(part.joint_xyz) for part in parts)])
-    frame_path = partial(_joined_path, [part.frame_path for part in parts], starts)
-    return FrameIndex(
-        *(np.concatenate([part[field] for part in parts]) for field in range(3)),
-        frame_path,
-        parts[0].read_depth,
-    )
-
-
-# The paths of frames are found by named functions, not closures, so that an index can be sent to the
-# processes that read frames where these are not forked.
-
-
-def named_path(folder: Path, names: np.ndarray, i: int) -> Path:
-    """File of frame i whose name (N,) bytes the labels hold."""
-    return folder / os.fsdecode(names[i])
-
-
-def _selected_path(frame_path: Callable[[int], Path], frames: np.ndarray, i: int) -> Path:
-    return frame_path(int(frames[i]))
-
-
-def _joined_path(parts: list[Callable[[int], Path]], starts: np.ndarray, i: int) -> Path:
-    part = int(np.searchsorted(starts, i, side="right")) - 1
-    return parts[part](i - int(starts[part]))
+    return FrameIndex(*map(np.concatenate, list(zip(*parts, strict=True))[:4]), *parts[0][4:])
 
 
 def _nearest_valid(valid: np.ndarray) -> np.ndarray:
@@ -186,112 +191,88 @@ def _nearest_valid(valid: np.ndarray) -> np.ndarray:
     return np.where(np.abs(frames - before) <= np.abs(after - frames), before, after)
 
 
-def read_label_files(
-    paths: Sequence[Path], num_joints: int, named: bool = True, counted: bool = False, z_sign: int = 1
-) -> np.ndarray:
-    """The labelled frames of some text files, one after the other.
+def find_frames(config: Config) -> Frames:
+    """Find the frames and labels of `config.split` of `config.dataset`, without their centres."""
+    for part in missing_parts(config):
+        print(f"warning: {part} is missing: only a part of the split is used.", file=sys.stderr)
+    return layout_of(config).find_frames(data_root(config), config)
 
-    Args:
-        paths: the files; the cache lies beside the first, or in the user's cache folder.
-        num_joints: J; a line holds 3 J numbers.
-        named: a line starts with the frame's name.
-        counted: the first line of a file is the number of lines that follow.
-        z_sign: -1 where the file's z points towards the camera; the result's is positive.
 
-    Returns:
-        (N,) records with `joint` (J, 3) float32 and, where named, `name`: read-only and memory-mapped
-        where a cache can be written.
+def build_index(config: Config) -> FrameIndex:
+    """Find the frames, labels and centres of `config.split` of `config.dataset`."""
+    if config.test_subject == "all":
+        raise UserError("--test_subject all is nine folds for test.py: choose one of 0 to 8 here.")
+    frames, info, subject = find_frames(config), dataset_info(config.dataset), config.test_subject
+    fold, flag = (f"{subject}_", f" --test_subject {subject}") if DATASETS[config.dataset].folds else ("", "")
+    # Named as the released code and V2V-PoseNet do.
+    path = Path(config.centers or data_root(config) / f"center_{frames.center_split}_{fold}refined.txt")
+    make_centers = (
+        f"python -m util.inference.centers --dataset {config.dataset} --data_dir {config.data_dir} "
+        f"--split {frames.center_split}{flag} --method depth --out {path}"
+    )
+    points, training = parse_format(config.centers_format), config.split == "train"
+    return attach_centers(frames, path, make_centers, points, info.camera, info.frame_size, training)
 
-    Raises:
-        FileNotFoundError: if a file is missing.
-        UserError: naming file and line, if a line is damaged.
+
+def read_labels(config: Config) -> np.ndarray:
+    """True joints of every frame of the split, (N, J, 3) mm, without looking for frames or centres."""
+    joint_xyz = find_frames(config).joint_xyz
+    if np.isnan(joint_xyz[0]).all():
+        raise UserError(
+            f"The labels of {config.dataset}'s {config.split} frames are withheld: run a network instead, "
+            "test.py then writes the submission file."
+        )
+    return joint_xyz
+
+
+def read_kinds(config: Config) -> list[tuple[str, ...]]:
+    """The kinds of each frame of a split, of rendered hands; NYU's test subjects; empty where it has none."""
+    second = dataset_info(config.dataset).smaller_hand_from
+    if config.split == "test" and second:
+        return [(f"subject {1 + (i >= second)}",) for i in range(len(read_labels(config)))]
+    read = getattr(layout_of(config), "read_kinds", None)
+    return read(layout_of(config).split_folder(data_root(config), config)) if read else []
+
+
+def missing_parts(config: Config) -> list[str]:
+    """Which parts of a split are not there, of those that the layout allows to be scored without."""
+    find = getattr(layout_of(config), "missing_parts", None)
+    return find(data_root(config), config) if find else []
+
+
+def folds(config: Config) -> list[Config]:
+    """The settings of every fold: one, or with `test_subject` all one for each subject that is there.
+
+    In `load_model` a fold's subject stands for `{subject}`.
     """
-    name = [("name", f"S{NAME_BYTES}")] if named else []
-    row = np.dtype([*name, ("joint", np.float32, (num_joints, 3))])
-    key = _label_key(paths, row, counted, z_sign)
-    caches = paths[0].with_name(f".{paths[0].stem}.index"), user_cache(paths[0])
-    for cache in caches:
-        records = _load_labels(cache, row, key)
-        if records is not None:
-            return records
-    for cache in caches:
-        try:
-            _save_labels(cache, _parse_labels(paths, row, counted, z_sign), key)
-        except OSError:
-            continue  # not writable: the next place, or none
-        records = _load_labels(cache, row, key)
-        if records is not None:
-            return records
-    return np.concatenate(list(_parse_labels(paths, row, counted, z_sign)))
+    if config.test_subject != "all":
+        return [config]
+    if not DATASETS[config.dataset].folds:
+        raise UserError(f"--test_subject all is for msra: {config.dataset} has no subjects to leave out.")
+    if config.load_model and "{subject}" not in config.load_model:
+        raise UserError(
+            f"--load_model {config.load_model} is one network, trained on subjects it would be tested on: "
+            "name nine, with {subject} in place of the number."
+        )
+    return [
+        replace(config, test_subject=subject, load_model=config.load_model.replace("{subject}", str(subject)))
+        for subject in layout_of(config).subjects(data_root(config))
+    ]
 
 
-def require_labels(paths: Sequence[Path], split: str, source: str) -> None:
-    """Raise FileNotFoundError, naming the first label file that is not there."""
-    for path in paths:
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing: labels of split {split}; {source}.")
+def data_root(config: Config) -> Path:
+    """The data set's folder: `<data_dir>/<dataset>`, or `data_dir` where that has the layout itself."""
+    split_folder = layout_of(config).split_folder
+    usual, itself = Path(config.data_dir, config.dataset), Path(config.data_dir)
+    for root in (usual, itself):
+        if split_folder(root, config).is_dir():
+            return root
+    raise FileNotFoundError(
+        f"{split_folder(usual, config)} is missing: split {config.split} of the {config.dataset} data set; "
+        f"{dataset_info(config.dataset).origin(usual, config.split)}, data/README.md draws the folders."
+    )
 
 
-def user_cache(path: Path) -> Path:
-    """Where the user's cache folder keeps what cannot be written beside `path`."""
-    try:
-        user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "awr")
-    except RuntimeError:  # a user without a home, as containers have
-        user = Path(tempfile.gettempdir(), "awr")
-    return user / hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:20]
-
-
-def _parse_labels(paths: Sequence[Path], row: np.dtype, counted: bool, z_sign: int) -> Iterator[np.ndarray]:
-    """Records of some files, one after the other, some thousand at a time."""
-    for path in paths:
-        found = 0
-        with open_table(path) as lines_of_file:
-            announced = _announced_frames(path, next(lines_of_file, "")) if counted else None
-            for lines, records in read_rows(path, lines_of_file, row, first=1 + counted):
-                z = records["joint"][..., 2]
-                z *= z_sign
-                behind = (z <= 0).any(axis=1)
-                if behind.any():
-                    line = lines[int(np.argmax(behind))]
-                    raise DamagedLineError(path, line, "has a joint at or behind the camera")
-                found += len(records)
-                yield records
-        if announced not in (None, found):
-            raise UserError(f"{path} announces {announced} frames in its first line and holds {found}.")
-
-
-def _announced_frames(path: Path, line: str) -> int:
-    if not line.strip().isdecimal() or len(line) > COUNT_DIGITS:
-        raise DamagedLineError(path, 1, f"holds {line[:20]!r}, not a number of frames")
-    return int(line)
-
-
-def _label_key(paths: Sequence[Path], *layout: object) -> bytes:
-    """What the cache of these files must carry: it changes with any file's size or time."""
-    status = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    return hashlib.sha256(repr((CACHE_VERSION, layout, status)).encode()).digest()
-
-
-def _load_labels(cache: Path, row: np.dtype, key: bytes) -> np.ndarray | None:
-    """The cached records; None if there are none, or they are stale or torn.
-
-    The key follows the records: a file cut short lacks it.
-    """
-    try:
-        with cache.open("rb") as file:
-            size = file.seek(-KEY_BYTES, os.SEEK_END)
-            if file.read() != key:
-                return None
-        return np.memmap(cache, row, mode="r", shape=size // row.itemsize)
-    except (OSError, ValueError):
-        return None
-
-
-def _save_labels(cache: Path, parts: Iterator[np.ndarray], key: bytes) -> None:
-    """Write records as they come: a million of them never lie in memory together."""
-    with atomic_write(cache) as temporary, temporary.open("wb") as file:
-        for records in parts:
-            file.write(records.data)
-        file.write(key)
-        file.flush()
-        os.fsync(file.fileno())  # before the rename, so that a crash leaves the old cache or the new
+def layout_of(config: Config) -> ModuleType:
+    """The module that reads the data set's files: `split_folder` and `find_frames`."""
+    return import_module(f"dataloader.{DATASETS[config.dataset].module}")

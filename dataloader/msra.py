@@ -8,17 +8,40 @@ Frames are ordered by subject, gesture (1 … 9, I, IP, L, MP, RP, T, TIP, Y) an
 lines of published centres and predictions.
 """
 
-import os
 import re
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from config import DATASETS, Config
-from dataloader.index import Frames, center_file, read_label_files, require_labels
+from config import Config
+from dataloader import DatasetInfo, dataset_info
+from dataloader.index import Frames
+from dataloader.labels import read_label_files, require_labels
 from util import UserError
+from util.camera import CAMERAS
 from util.files import open_table, require_file
+
+JOINTS = (
+    *("wrist", "index MCP", "index PIP", "index DIP", "index tip"),
+    *("middle MCP", "middle PIP", "middle DIP", "middle tip", "ring MCP", "ring PIP", "ring DIP", "ring tip"),
+    *("pinky MCP", "pinky PIP", "pinky DIP", "pinky tip"),
+    *("thumb MCP", "thumb PIP", "thumb DIP", "thumb tip"),
+)
+CHAINS = (
+    *((0, 13, 14, 15, 16), (0, 9, 10, 11, 12), (0, 5, 6, 7, 8), (0, 1, 2, 3, 4)),
+    *((0, 17, 18, 19, 20), (1, 5, 9, 13)),
+)
+INFO = DatasetInfo(
+    joint_names=JOINTS,
+    chains=CHAINS,
+    camera=CAMERAS["msra"].camera,
+    frame_size=CAMERAS["msra"].frame_size,
+    cube=(200, 200, 200),
+    val_split="test",  # there is no other
+    subject_scales=(1, 1, 1, 0.9, 0.9, 0.9, 0.85, 0.8, 0.75),
+    source="the MSRA Hand Gesture database is linked from https://jimmysuen.github.io",
+)
+INFOS = {"msra": INFO}
 
 FRAME_NAME = "{:06d}_depth.bin"
 FRAME_PATTERN = re.compile(r"\d{6}_depth\.bin")
@@ -37,11 +60,7 @@ def missing_parts(root: Path, config: Config) -> list[str]:
 
 
 def split_folder(root: Path, config: Config) -> Path:
-    """A folder without which there is no such split.
-
-    Raises:
-        UserError: if the data set has no such split.
-    """
+    """A folder without which there is no such split."""
     if config.split == "val":
         raise UserError("MSRA has no split val: use train or test, and --test_subject for the fold.")
     if config.split == "test" and config.test_subject != "all":
@@ -50,63 +69,42 @@ def split_folder(root: Path, config: Config) -> Path:
 
 
 def find_frames(root: Path, config: Config) -> Frames:
-    """Find the frames of a fold's split and their labels; no frame is read.
-
-    Raises:
-        FileNotFoundError: naming the file that is missing, what it is and where it comes from.
-        UserError: where labels are damaged, or if `test_subject` is all.
-    """
-    if config.test_subject == "all":
-        raise UserError("--test_subject all is nine folds for test.py: choose one of 0 to 8 here.")
-    chosen = _subjects_of_split(root, config)
-    records = [_read_subject(root, subject, config) for subject in chosen]
-    folders = [folder for subject in chosen for folder in _gestures(root, subject)]
-    starts = np.cumsum([0, *map(_announced_frames, folders)])
-    scales = np.array(DATASETS[config.dataset].subject_scales)[chosen]
-
+    """Find the frames of a fold's split, or for `test_subject` all of all subjects, and their labels."""
+    info, chosen = dataset_info(config.dataset), _subjects_of_split(root, config)
+    joints, names = [], []
+    for subject in chosen:
+        paths = [folder / "joint.txt" for folder in _gestures(root / f"P{subject}")]
+        require_labels(paths, config.split, info.origin(root, config.split))
+        joints.append(read_label_files(paths, len(info.joint_names), named=False, counted=True, z_sign=-1))
+        for path in paths:
+            with open_table(path) as lines:
+                count = int(next(lines))  # which reading the labels has compared with the lines
+            names += [f"P{subject}/{path.parent.name}/{FRAME_NAME.format(i)}" for i in range(count)]
+    scales = np.repeat(np.array(info.subject_scales)[chosen], [len(part) for part in joints])
     return Frames(
-        joint_xyz=np.concatenate([part["joint"] for part in records]),
-        cube=np.repeat(scales, [len(part) for part in records])[:, None] * np.asarray(config.cube),
-        frame_path=partial(_frame_path, folders, starts),
+        joint_xyz=np.concatenate(joints)["joint"],
+        cube=scales[:, None] * np.asarray(config.cube or info.cube),
+        names=np.array(names, np.bytes_),
+        folder=root,
         read_depth=read_depth,
-        images=sum(
-            FRAME_PATTERN.fullmatch(name) is not None for folder in folders for name in os.listdir(folder)
-        ),
-        center_path=center_file(root, config.split, config.test_subject),
+        pattern=FRAME_PATTERN,
+        center_split=config.split,
     )
 
 
-def read_labels(root: Path, config: Config) -> np.ndarray:
-    """The joints of every frame of a split, for `test_subject` all of all subjects: (N, 21, 3) mm.
-
-    Raises:
-        FileNotFoundError, UserError: see `find_frames`.
-    """
-    chosen = _subjects_of_split(root, config)
-    return np.concatenate([_read_subject(root, subject, config)["joint"] for subject in chosen])
-
-
 def read_depth(path: Path) -> np.ndarray:
-    """Decode one frame: (height, width) float32, mm, 0 outside the window that the file holds.
-
-    Raises:
-        FileNotFoundError: if it is missing.
-        UserError: if its header cannot be, its length is not the header's, or a depth is not finite.
-    """
+    """Decode one frame: (height, width) float32, mm, 0 outside the window that the file holds."""
     require_file(path, "a depth frame whose neighbours are there")
     content = path.read_bytes()
-    if len(content) < 4 * HEADER:
-        raise UserError(f"{path} is damaged: {len(content)} bytes do not hold its header.")
-    width, height, left, top, right, bottom = np.frombuffer(content, "<i4", HEADER).tolist()
-    if not (0 <= left <= right <= width <= 10000 and 0 <= top <= bottom <= height <= 10000):
+    header = np.frombuffer(content[: 4 * HEADER].ljust(4 * HEADER, b"\0"), "<i4").tolist()
+    width, height, left, top, right, bottom = header
+    fits = 0 <= left <= right <= width <= 10000 and 0 <= top <= bottom <= height <= 10000
+    if not fits or len(content) != 4 * (HEADER + (right - left) * (bottom - top)):
         raise UserError(
-            f"{path} is damaged, or not in MSRA's format (six int32, then float32 mm): window {left}, {top}, "
-            f"{right}, {bottom} lies outside {width}×{height}; raw float32 frames, as of an iPhone, become "
+            f"{path} is damaged, or not in MSRA's format (six int32, then float32 mm of a window): it has "
+            f"{len(content)} bytes and begins with {header}; raw float32 frames, as of an iPhone, become "
             "readable by np.save(name.npy, np.fromfile(name.bin, np.float32).reshape(height, width))."
         )
-    expected = 4 * (HEADER + (right - left) * (bottom - top))
-    if len(content) != expected:
-        raise UserError(f"{path} is damaged: it has {len(content)} bytes, its header says {expected}.")
     depth = np.zeros((height, width), np.float32)
     depth[top:bottom, left:right] = np.frombuffer(content, "<f4", offset=4 * HEADER).reshape(bottom - top, -1)
     if not np.isfinite(depth).all():
@@ -114,40 +112,16 @@ def read_depth(path: Path) -> np.ndarray:
     return depth
 
 
-def _frame_path(folders: list[Path], starts: np.ndarray, i: int) -> Path:
-    gesture = int(np.searchsorted(starts, i, side="right")) - 1
-    return folders[gesture] / FRAME_NAME.format(i - int(starts[gesture]))
-
-
 def _subjects_of_split(root: Path, config: Config) -> list[int]:
     there, left_out = subjects(root), config.test_subject
     if left_out == "all":
         return there
-    chosen = [subject for subject in there if (subject == left_out) == (config.split == "test")]
     if there == [left_out] and config.split == "train":
-        raise UserError(
-            f"{root} holds only P{left_out}, which is left out of training: get the other subjects."
-        )
-    return chosen
+        raise UserError(f"{root} holds only P{left_out}, which is left out of training: get the others.")
+    return [subject for subject in there if (subject == left_out) == (config.split == "test")]
 
 
-def _read_subject(root: Path, subject: int, config: Config) -> np.ndarray:
-    """Records of all frames of one subject, gesture by gesture."""
-    info = DATASETS[config.dataset]
-    source = info.origin(root, config.split)
-    paths = [folder / "joint.txt" for folder in _gestures(root, subject)]
-    if not paths:
-        raise FileNotFoundError(f"{root / f'P{subject}'} holds no gestures: {source}.")
-    require_labels(paths, config.split, source)
-    return read_label_files(paths, len(info.joint_names), named=False, counted=True, z_sign=-1)
-
-
-def _gestures(root: Path, subject: int) -> list[Path]:
-    folders = (root / f"P{subject}").iterdir()
-    return sorted(folder for folder in folders if folder.is_dir() and not folder.name.startswith("."))
-
-
-def _announced_frames(folder: Path) -> int:
-    """The count in the first line of joint.txt, which reading the labels has compared with its lines."""
-    with open_table(folder / "joint.txt") as lines:
-        return int(next(lines))
+def _gestures(subject: Path) -> list[Path]:
+    """A subject's folders of frames, at least one."""
+    folders = sorted(path for path in subject.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return folders or [subject / "1"]

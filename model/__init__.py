@@ -18,9 +18,6 @@ def build_network(name: str, num_joints: int, downsample: int = 2) -> nn.Module:
     Returns:
         A module whose `forward` takes (B, 1, S, S) and gives a list with one dense map
         (B, 4J, S / downsample, S / downsample) per stage.
-
-    Raises:
-        UserError: for a name or a downsample that no network has.
     """
     module, _, function = find_network(name).builder.partition(":")
     _, _, size = name.partition("_")

@@ -55,11 +55,7 @@ class StackedHourglass(nn.Module):
 
 
 def build(num_stacks: str, num_joints: int, downsample: int) -> StackedHourglass:
-    """The network `hourglass_<num_stacks>`.
-
-    Raises:
-        UserError: for a number of stacks or a downsample that does not exist.
-    """
+    """The network `hourglass_<num_stacks>`."""
     if not re.fullmatch("[1-9][0-9]?", num_stacks) or int(num_stacks) > MAX_STACKS:
         raise UserError(
             f"There is no network 'hourglass_{num_stacks}': use hourglass_1 to hourglass_{MAX_STACKS}."

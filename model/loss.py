@@ -12,13 +12,14 @@ HUBER_DELTA = 0.01
 
 
 class Loss(NamedTuple):
-    """`total` is what is minimised; `dense` and `coord` are its unweighted terms, summed over
-    stages; `joint_uvd` (B, J, 3) is the last stage's answer, kept so that nothing decodes twice."""
+    """`terms`: unweighted scalars by name; `joint_uvd` (B, J, 3): the last stage's joints, decoded once."""
 
-    total: Tensor
-    dense: Tensor
-    coord: Tensor
+    terms: dict[str, Tensor]
     joint_uvd: Tensor
+
+    def total(self, weights: dict[str, float]) -> Tensor:
+        """What is minimised: the sum of all terms, each times the weight of its name."""
+        return sum(weights[name] * term for name, term in self.terms.items())
 
 
 def huber(predicted: Tensor, target: Tensor) -> Tensor:
@@ -26,14 +27,7 @@ def huber(predicted: Tensor, target: Tensor) -> Tensor:
     return huber_loss(predicted.float(), target.float(), delta=HUBER_DELTA)
 
 
-def awr_loss(
-    stages: list[Tensor],
-    image: Tensor,
-    joint_uvd: Tensor,
-    kernel_size: float,
-    dense_weight: float = 1.0,
-    coord_weight: float = 1.0,
-) -> Loss:
+def awr_loss(stages: list[Tensor], image: Tensor, joint_uvd: Tensor, kernel_size: float) -> Loss:
     """Score the dense maps of one forward pass.
 
     Args:
@@ -41,12 +35,11 @@ def awr_loss(
         image: (B, 1, S, S) normalised depth crop.
         joint_uvd: (B, J, 3) true joints, normalised uvd.
         kernel_size: K of docs/spec.md §5.
-        dense_weight: weight of the dense term.
-        coord_weight: weight of the joint term.
     """
     target = joints_to_dense(joint_uvd, image, kernel_size, stages[-1].shape[-1])
     joints = [dense_to_joints(dense, image, kernel_size) for dense in stages]
-    dense_loss = sum(huber(dense, target) for dense in stages)
-    coord_loss = sum(huber(joint, joint_uvd) for joint in joints)
-    total = dense_weight * dense_loss + coord_weight * coord_loss
-    return Loss(total, dense_loss, coord_loss, joints[-1])
+    terms = {
+        "dense": sum(huber(dense, target) for dense in stages),
+        "coord": sum(huber(joint, joint_uvd) for joint in joints),
+    }
+    return Loss(terms, joints[-1])

@@ -48,11 +48,7 @@ class ResNetDeconv(nn.Module):
 
 
 def build(depth: str, num_joints: int, downsample: int) -> ResNetDeconv:
-    """The network `resnet_<depth>`.
-
-    Raises:
-        UserError: for a depth or a downsample that does not exist.
-    """
+    """The network `resnet_<depth>`."""
     if depth not in DEPTHS:
         raise UserError(f"There is no network 'resnet_{depth}': a ResNet has depth {', '.join(DEPTHS)}.")
     if downsample not in (1, 2, 4):

@@ -14,9 +14,9 @@ rm -rf data/synth/train
 rm -rf data/synth/val
 rm -rf data/synth/val_hard
 rm -rf "$run"
-python -m dataloader.synthetic --out data/synth --split val --frames "$val" --seed 0 --workers "$workers"
-python -m dataloader.synthetic --out data/synth --split val_hard --frames "$val" --seed 0 --workers "$workers"
-python -m dataloader.synthetic --out data/synth --split train --frames "$frames" --seed 10 --workers "$workers"
+python -m dataloader.synthetic --out data/synth --split val --frames "$val" --seed 0 --num_workers "$workers"
+python -m dataloader.synthetic --out data/synth --split val_hard --frames "$val" --seed 0 --num_workers "$workers"
+python -m dataloader.synthetic --out data/synth --split train --frames "$frames" --seed 10 --num_workers "$workers"
 
 # Stopped in time, whatever is done: best.pth is that of the best epoch so far.
 timeout -s TERM "$seconds" python train.py --dataset synth --net hourglass_1 \

@@ -2,12 +2,13 @@
 # How hourglass_1_synth.pth was trained: six runs, each from the weights of the one before.
 #
 # Run it from the project's folder. It takes about six hours on two CPU cores and replaces data/synth/train and val.
-# The first run starts from the network for hand centres; its last layers are initialised for 14 joints.
+# The first run started from a network for hand centres, which is in git's history alone: here it starts from random weights.
+# The frames of run 6 were drawn before kinds.py had its version 2, which draws others.
 set -euo pipefail
 
 render() { # split, frames, seed, flags
     rm -rf "data/synth/$1"
-    python -m dataloader.synthetic --out data/synth --split "$1" --frames "$2" --seed "$3" "${@:4}"
+    "${hands[@]}" --out data/synth --split "$1" --frames "$2" --seed "$3" "${@:4}"
 }
 run() { # folder, weights to start from, flags
     python train.py --dataset synth --net hourglass_1 --cache --batch_size 16 --num_workers 1 --precision bf16 \
@@ -28,14 +29,14 @@ torch.save(kept, "$4")
 END
 }
 
-plain="--bank anny --without all"
+hands=(python results/make_bank.py) plain="--without all" # hands drawn from the package anny
 render val 600 0 $plain
 
 # 1-3: crops of 64, 96, 128 pixels.
 render train 30000 0 $plain
 early="--seed 0 --augment_para 10 0.1 30"
 late="--img_size 128 --scheduler cosine --lr 4e-4 --warmup_epochs 0.02 --coord_weight 400"
-run hourglass_1_64 results/center_hourglass_1_synth.pth $early --img_size 64 --max_epoch 2 --step 99 --lr 5e-4 \
+run hourglass_1_64 "" $early --img_size 64 --max_epoch 2 --step 99 --lr 5e-4 \
     --warmup_epochs 0.05 --coord_weight 100
 run hourglass_1_96 output/synth/hourglass_1_64/last.pth $early --img_size 96 --max_epoch 1 --step 99 --lr 4e-4 \
     --warmup_epochs 0.02 --coord_weight 200
@@ -54,8 +55,9 @@ keep output/synth/hourglass_1_128c/best.pth output/hourglass_1_128c.pth
 
 # 6: every kind of frame but `leaning`, hands from the bundled bank. Two fifths of the way there, plain frames are as good
 # as they were.
+hands=(python -m dataloader.synthetic)
 render val 200 0 --without all
-render train 40000 20 --without leaning
+render train 40000 20 --without leaning sizes reaching
 run hourglass_1_128d output/hourglass_1_128c.pth --augment_para 10 0.1 15 $late --max_epoch 1 --lr 3e-4 \
     --warmup_epochs 0.04
 keep output/synth/hourglass_1_128d/best.pth output/hourglass_1_128d.pth

@@ -14,8 +14,20 @@ run() { # folder, weights to start from, flags
     python train.py --dataset synth --net resnet_18 --cache --batch_size 16 --num_workers 1 --dense_weight 1000 \
         --output_dir "output/synth/$1" --load_model "$2" "${@:3}"
 }
-keep() { # folder, checkpoint, output, flags: the weights alone, in fp16
-    python -m util.deployment.export --load_model "output/synth/$1/$2.pth" --out "$3" "${@:4}"
+keep() { # checkpoint, output: the weights alone, in fp16
+    python -m util.deployment.export --load_model "$1" --out "$2"
+}
+keep_short() { # the same, with 4 bits after each weight's leading one: git packs the zeros behind them well
+    python - <<END
+import torch
+content = torch.load("$1", weights_only=True)
+for weight in content["model"].values():
+    if weight.dim() > 1:
+        fraction, exponent = torch.frexp(weight)  # the fraction lies in [0.5, 1)
+        weight.copy_(torch.ldexp(torch.round(fraction * 2**5) / 2**5, exponent))
+torch.save(content, "output/rounded.pth")
+END
+    keep output/rounded.pth "$2"
 }
 
 python -m dataloader.synthetic --out data/synth --split val --frames 600 --seed 0 --bank anny --without all
@@ -28,27 +40,27 @@ run resnet_18_96 output/synth/resnet_18_64/last.pth $first --img_size 96 --max_e
     --warmup_epochs 0.02 --coord_weight 200
 run resnet_18_128 output/synth/resnet_18_96/last.pth $first --img_size 128 --max_epoch 1 --scheduler cosine \
     --lr 5e-4 --warmup_epochs 0.02 --coord_weight 400
-keep resnet_18_128 best output/resnet_18_128.pth
+keep output/synth/resnet_18_128/best.pth output/resnet_18_128.pth
 
 # 4: new frames, joints weigh more, less rotation.
 render 48000 3
 late="--img_size 128 --scheduler cosine --coord_weight 1000"
 run resnet_18_128b output/resnet_18_128.pth $late --precision bf16 --seed 3 --augment_para 10 0.1 15 --max_epoch 2 \
     --lr 5e-4 --warmup_epochs 0.02
-keep resnet_18_128b last output/resnet_18_128b.pth
+keep output/synth/resnet_18_128b/last.pth output/resnet_18_128b.pth
 
 # 5: new frames, the first layers frozen, no rotation.
 render 46000 5
 run resnet_18_128c output/resnet_18_128b.pth $late --precision bf16 --seed 5 --augment_para 10 0.1 0 --max_epoch 2 \
     --lr 4e-4 --warmup_epochs 0.02 --freeze pre layer1
-keep resnet_18_128c last output/resnet_18_128c.pth --mantissa 4
+keep_short output/synth/resnet_18_128c/last.pth output/resnet_18_128c.pth
 
 # 6: the decoder alone, its weights averaged.
 render 36000 6
 decoder="--precision fp32 --augment_para 5 0.05 0 --max_epoch 1 --warmup_epochs 0.02 --bn_batches 100"
 run resnet_18_128d output/resnet_18_128c.pth $late $decoder --seed 6 --lr 2e-4 --ema 0.998 \
     --freeze pre layer1 layer2 layer3 layer4
-keep resnet_18_128d last output/resnet_18_128d.pth
+keep output/synth/resnet_18_128d/last.pth output/resnet_18_128d.pth
 python - <<'END' # the first transposed convolution as it was: 0.02 mm worse, half of the bytes for git
 import torch
 kept = torch.load("output/resnet_18_128c.pth")["model"]["deconv_layers.0.weight"]
@@ -61,7 +73,7 @@ END
 render 12800 7
 run resnet_18_128e output/resnet_18_128d.pth $late $decoder --seed 7 --lr 1e-4 --ema 0.995 \
     --freeze pre layer1 layer2 layer3 layer4 deconv_layers.0
-keep resnet_18_128e last output/resnet_18_128e.pth --mantissa 4
+keep_short output/synth/resnet_18_128e/last.pth output/resnet_18_128e.pth
 
 # 8: encoder and decoder, without the largest convolutions.
 render 48000 8
@@ -69,4 +81,4 @@ run resnet_18_128f output/resnet_18_128e.pth $late --precision bf16 --seed 8 --a
     --lr 6e-4 --warmup_epochs 0.05 --ema 0.998 --bn_batches 100 \
     --freeze layer3.0.conv2 layer3.1.conv1 layer3.1.conv2 layer4.0.conv1 layer4.0.conv2 layer4.1.conv1 \
     layer4.1.conv2 deconv_layers.0 deconv_layers.3
-keep resnet_18_128f last output/resnet_18_synth.pth --mantissa 4
+keep_short output/synth/resnet_18_128f/last.pth output/resnet_18_synth.pth

@@ -26,7 +26,7 @@ def _one_thread():
 
 @pytest.fixture
 def run_script(monkeypatch, capfd):
-    """Run a script (`test.py`) or module (`util.plots`) as its user would, sparing each time's imports."""
+    """Run a script (`test.py`) or module (`util.benchmark`) as its user would, without new imports."""
 
     def run(script, *arguments):
         monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])

@@ -1,5 +1,6 @@
 """Every broken input ends in one sentence and exit code 2, and leaves nothing half-written behind."""
 
+import io
 import json
 import os
 import shutil
@@ -16,12 +17,15 @@ import pytest
 import torch
 from scipy.io import savemat
 
-from config import NYU_CAMERA, Config
+from config import Config
 from tests.helpers.nyu_folder import ball_hand, encode_depth, open_hand, write_nyu_folder
 from tests.helpers.project import PROJECT
+from util import UserError
+from util.camera import NYU_CAMERA
 from util.checkpoint import ModelSpec, save_checkpoint
-from util.cli import run
-from util.files import atomic_write
+from util.cli import parse_settings, run
+from util.device import pick_device
+from util.files import atomic_write, locked_folder
 
 FRAMES = 3
 
@@ -126,7 +130,7 @@ FILES = {
     "labels of objects": (
         lambda f: f.save_labels(np.full((3, FRAMES, 36, 3), "7", object)),
         (),
-        "joint_xyz holds object, expected real numbers",
+        "joint_xyz holds object of shape",
     ),
     "labels of one frame too many": (
         lambda f: f.save_labels(np.full((3, FRAMES + 1, 36, 3), 700.0)),
@@ -140,10 +144,10 @@ FILES = {
     "centre of two numbers": (
         lambda f: f.save_center("1 2"),
         (),
-        "line 2 has 2 numbers, expected 3: it is the centre of",
+        "line 2 has 2 numbers, expected 3",
     ),
     "centre is a word": (lambda f: f.save_center("1 2 far"), (), "line 2 holds 'far'"),
-    "centre is NaN": (lambda f: f.save_center("1 2 nan"), (), "0000002.png"),
+    "centre is NaN": (lambda f: f.save_center("1 2 nan"), (), "line 2 holds 'nan', which is not a finite"),
     "centre behind the camera": (lambda f: f.save_center("0 0 -700"), (), "depth_1_0000002.png"),
     "centre misses the frame": (lambda f: f.save_center("5000 0 700"), (), "0000002.png: the crop window"),
     "centre in metres": (lambda f: f.save_center("0 0 1e9"), (), "smaller than a pixel"),
@@ -151,7 +155,7 @@ FILES = {
     "a frame misnamed": (
         lambda f: f.frame.rename(f.frame.with_name("depth_1_0000009.png")),
         (),
-        "0000002.png is missing",
+        "the first label without a frame is that of",
     ),
     "a frame of another camera": (
         lambda f: cv2.imwrite(str(f.frame), np.full((240, 320, 3), 2, np.uint8)),
@@ -182,7 +186,7 @@ PREDICTIONS = {
     "a frame too few": (lambda f: f.save_prediction("700 " * 42), "has 2 frames, the labels have 3"),
     "a line too short": (lambda f: f.save_prediction("700 " * 41), "line 2 has 41 numbers, expected 42"),
     "a word": (lambda f: f.save_prediction("700 " * 41 + "x"), "line 2 holds 'x'"),
-    "a NaN": (lambda f: f.save_prediction("700 " * 41 + "nan"), "line 2 holds nan"),
+    "a NaN": (lambda f: f.save_prediction("700 " * 41 + "nan"), "line 2 holds 'nan'"),
 }
 
 SETTINGS = {
@@ -292,6 +296,54 @@ def test_a_mistyped_flag_is_a_sentence_on_any_terminal():
     assert ran.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_a_mistyped_flag_comes_with_the_likely_one(monkeypatch, encoding):
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding))
+    expected = "--load_modle, a. Perhaps you meant --load_model; --help lists the settings."
+    with pytest.raises(UserError, match=f"^Unrecognized options: {expected}$"):
+        parse_settings(["--load_modle", "a"], "Test.", Config)
+
+
+def test_help_keeps_example_lines(capsys):
+    with pytest.raises(SystemExit):
+        parse_settings(["--help"], "Do.\n\npython a.py --one\npython a.py --two\n", Config)
+    assert "\n  python a.py --one\n  python a.py --two\n" in capsys.readouterr().out
+
+
+def test_auto_takes_the_gpu_of_a_mac(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto").type == "cpu"
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    with pytest.raises(UserError, match="'mps' is not available here"):  # this machine is none
+        pick_device("auto")
+
+
+LOCKING = """
+import os, sys, time
+from pathlib import Path
+from util.files import locked_folder
+with locked_folder(Path(sys.argv[1])):
+    if os.fork() == 0:
+        print("locked", flush=True)
+    time.sleep(30)
+"""
+
+
+def test_a_lock_ends_with_its_process_although_a_worker_lives(tmp_path):
+    command = [sys.executable, "-c", LOCKING, str(tmp_path)]
+    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, start_new_session=True) as process:
+        try:
+            assert process.stdout.readline() == b"locked\n"
+            with pytest.raises(UserError, match="Another run writes into"), locked_folder(tmp_path):
+                pass
+            process.kill()
+            process.wait()
+            with locked_folder(tmp_path):
+                pass
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
 def test_a_terminated_script_leaves_nothing_half_written(monkeypatch, capsys, tmp_path):
     def write(_: Config) -> None:
         with atomic_write(tmp_path / "metrics.json"):
@@ -311,30 +363,25 @@ def test_a_terminated_script_leaves_nothing_half_written(monkeypatch, capsys, tm
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_compiler_that_fails_is_a_sentence(monkeypatch, capsys):
-    def train(_: Config) -> None:
-        raise type("InductorError", (RuntimeError,), {"__module__": "torch._dynamo.exc"})(
-            "no g++ found.\nMore"
-        )
+def no_compiler():
+    error = type("InductorError", (RuntimeError,), {"__module__": "torch._dynamo.exc"})
+    raise error("no g++ found.\nMore")
 
+
+def full_gpu():
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
+
+
+@pytest.mark.parametrize(
+    ("fail", "sentence"),
+    [
+        (no_compiler, "torch.compile does not work here: no g++ found; do without it."),
+        (full_gpu, "the GPU's memory is full: use smaller batches, bf16, or --device cpu."),
+    ],
+)
+def test_what_the_machine_lacks_is_a_sentence(monkeypatch, capsys, fail, sentence):
     monkeypatch.setattr("sys.argv", ["train.py"])
     with pytest.raises(SystemExit) as stop:
-        run(train, "Train.", Config)
+        run(lambda _: fail(), "Train.", Config)
     assert stop.value.code == 2
-    assert capsys.readouterr().err == (
-        "error: torch.compile does not work here: no g++ found; do without it.\n"
-    )
-
-
-def test_a_full_gpu_is_a_sentence(monkeypatch, capsys):
-    def train(_: Config) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
-
-    monkeypatch.setattr("sys.argv", ["train.py"])
-    with pytest.raises(SystemExit) as stop:
-        run(train, "Train.", Config)
-    assert stop.value.code == 2
-    assert (
-        capsys.readouterr().err
-        == "error: the GPU's memory is full: use smaller batches, bf16, or --device cpu.\n"
-    )
+    assert capsys.readouterr().err == f"error: {sentence}\n"

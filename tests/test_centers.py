@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from tqdm import tqdm
 
-from config import NYU_CAMERA, Config
-from dataloader import build_index, find_frames
+from config import Config
+from dataloader import dataset_info
+from dataloader.index import build_index, find_frames
 from dataloader.nyu import read_depth
 from tests.helpers.layout_folders import spread_hands, write_hands17_folder, write_icvl_folder
 from tests.helpers.project import SHARED
 from tests.helpers.real_frames import KINECT2, KINECT2_PALMS, PALMS, SR305, kinect2_frame, off_palm
-from util.camera import Camera
+from util.camera import NYU_CAMERA, Camera
 from util.inference import find_hand
 from util.inference.centers import center_errors, centers_from_labels, find_centers
 from util.inference.find_hand import DEPTH_RANGE, center_from_depth
@@ -248,14 +249,16 @@ def test_the_command_writes_centres_that_the_loader_reads(written, method, tmp_p
 
 def test_every_batch_has_its_centres_where_bars_are_switched_off(written, monkeypatch):
     config = Config(dataset="icvl", data_dir=str(written)).resolved()
-    frames, camera = find_frames(config), config.info.camera
-    expected = find_centers(frames, camera, config.info.frame_size, DEPTH_RANGE)
+    frames, camera = find_frames(config), dataset_info(config.dataset).camera
+    expected = find_centers(frames, camera, dataset_info(config.dataset).frame_size, DEPTH_RANGE)
     monkeypatch.setattr("util.inference.centers.BATCH_SIZE", 3)  # of 4 frames
     monkeypatch.setattr(
         "util.inference.centers.tqdm", partial(tqdm, disable=True)
     )  # what TQDM_DISABLE=1 does
     assert np.isfinite(expected).all()
-    np.testing.assert_array_equal(find_centers(frames, camera, config.info.frame_size, DEPTH_RANGE), expected)
+    np.testing.assert_array_equal(
+        find_centers(frames, camera, dataset_info(config.dataset).frame_size, DEPTH_RANGE), expected
+    )
 
 
 def test_damaged_frames_get_no_centre_and_cost_the_others_nothing(written, tmp_path, run_script):
@@ -263,7 +266,7 @@ def test_damaged_frames_get_no_centre_and_cost_the_others_nothing(written, tmp_p
     (frame, *_) = sorted((tmp_path / "icvl").rglob("*.png"))[-4:]  # of the test split
     frame.write_bytes(b"no picture")
     out = tmp_path / "centers.txt"
-    flags = ("--dataset", "icvl", "--data_dir", tmp_path, "--out", out, "--workers")
+    flags = ("--dataset", "icvl", "--data_dir", tmp_path, "--out", out, "--num_workers")
     for workers in (1, 2):
         ran = run_script("util.inference.centers", *flags, workers)
         assert ran.code == 0, ran.err
@@ -276,12 +279,14 @@ def test_damaged_frames_get_no_centre_and_cost_the_others_nothing(written, tmp_p
 
 def test_frames_that_cannot_be_used_get_no_centre(written):
     config = Config(dataset="icvl", data_dir=str(written)).resolved()
-    frames, (height, width) = find_frames(config), config.info.frame_size
-    found = find_centers(frames, config.info.camera, (height, width), DEPTH_RANGE)
-    of_another_size = find_centers(frames, config.info.camera, (2 * height, 2 * width), DEPTH_RANGE)
+    frames, (height, width) = find_frames(config), dataset_info(config.dataset).frame_size
+    found = find_centers(frames, dataset_info(config.dataset).camera, (height, width), DEPTH_RANGE)
+    of_another_size = find_centers(
+        frames, dataset_info(config.dataset).camera, (2 * height, 2 * width), DEPTH_RANGE
+    )
     assert np.isnan(of_another_size).all()
-    absent = frames._replace(frame_path=lambda i: frames.frame_path(i) if i else written / "absent.png")
-    centers = find_centers(absent, config.info.camera, (height, width), DEPTH_RANGE)
+    absent = frames._replace(names=np.array([b"absent.png", *frames.names[1:]]))
+    centers = find_centers(absent, dataset_info(config.dataset).camera, (height, width), DEPTH_RANGE)
     assert np.isnan(centers[0]).all()
     np.testing.assert_array_equal(centers[1:], found[1:])
 

@@ -65,7 +65,7 @@ def test_weights_in_results_are_taken_where_none_are_named(tmp_path, network, ca
     assert_same_weights(loaded, network)
     assert spec == SPEC
     assert str(tmp_path / "resnet_18_nyu.pth") in capsys.readouterr().out
-    for other in ({"dataset": "synth"}, {"net": "hourglass_1"}, {"target": "center"}):
+    for other in ({"dataset": "synth"}, {"net": "hourglass_1"}):
         load_or_init_network(Config(**{"dataset": "nyu"} | other).resolved())
         assert "randomly initialised" in capsys.readouterr().out
 
@@ -94,6 +94,40 @@ def rename_in_pickle(source, target, old, new):
             )
 
 
+def prefixed(weights, prefix):
+    return {prefix + key: value for key, value in weights.items()}
+
+
+WRAPPINGS = {
+    "of DataParallel": lambda weights: prefixed(weights, "module."),
+    "of two DataParallels": lambda weights: {"model": prefixed(weights, "module.module.")},
+    "of torch.compile": lambda weights: prefixed(weights, "_orig_mod."),
+    "of both": lambda weights: prefixed(weights, "module._orig_mod."),
+    "of Lightning": lambda weights: {"state_dict": prefixed(weights, "model."), "epoch": 3},
+    "of Lightning, called net": lambda weights: {"state_dict": prefixed(weights, "net."), "callbacks": {}},
+    "of the tutorial": lambda weights: {"epoch": 3, "model_state_dict": weights, "optimizer_state_dict": {}},
+    "beside a model's settings": lambda weights: {"model": {"depth": 18}, "state_dict": weights},
+    "of PyTorch 0.4.0": lambda weights: {k: v for k, v in weights.items() if "num_batches" not in k},
+}
+
+
+@pytest.mark.parametrize("name", WRAPPINGS)
+def test_weights_in_other_wrappings(tmp_path, network, name):
+    torch.save(WRAPPINGS[name](network.state_dict()), tmp_path / "a.pth")
+    assert_same_weights(load_network(tmp_path / "a.pth", SPEC)[0], network)
+
+
+@pytest.mark.parametrize("target", ["joints", "center"])
+def test_the_target_of_older_files(tmp_path, network, target):
+    content = {"model": network.state_dict(), "spec": SPEC._asdict() | {"target": target}}
+    torch.save(content, tmp_path / "a.pth")
+    if target == "joints":
+        assert load_network(tmp_path / "a.pth", SPEC)[1] == SPEC
+        return
+    with pytest.raises(ValueError, match=r"a\.pth holds no network.* another target than joints\.$"):
+        load_network(tmp_path / "a.pth", SPEC)
+
+
 def test_bare_weights_and_the_old_file_format(tmp_path, network):
     torch.save(network.state_dict(), tmp_path / "bare.pth", _use_new_zipfile_serialization=False)
     assert_same_weights(load_network(tmp_path / "bare.pth", SPEC)[0], network)
@@ -114,32 +148,28 @@ def test_a_checkpoint_of_another_network_lists_what_differs(tmp_path, network):
     del weights["pre.0.weight"]
     torch.save({"model": weights}, tmp_path / "a.pth")
     with pytest.raises(
-        ValueError, match=r"missing: pre\.0\.weight; 1 unexpected: extra; .*final2\.bias \(3,\)"
+        ValueError, match=r'Missing key.*"pre\.0\.weight".*Unexpected key.*"extra".*mismatch for final2\.bias'
     ):
         load_network(tmp_path / "a.pth", SPEC)
 
 
-@pytest.mark.parametrize("change", [{"dataset": "icvl"}, {"dataset": "nyu", "target": "center"}])
 @pytest.mark.parametrize("published", [True, False])
-def test_fine_tuning_on_other_joints_starts_the_last_layers_anew(
-    tmp_path, network, capsys, change, published
-):
+def test_fine_tuning_on_other_joints_starts_the_last_layers_anew(tmp_path, network, capsys, published):
     path = tmp_path / "a.pth"
     if published:
         torch.save(network.state_dict(), path)
     else:
         save_checkpoint(path, network, SPEC)
-    config = Config(load_model=str(path), seed=5, **change).resolved()
+    config = Config(dataset="icvl", load_model=str(path), seed=5).resolved()
     loaded, spec = load_or_init_network(config, training=True)
-    joints = 16 if config.target == "joints" else 1
-    assert (spec.num_joints, spec.target, spec.dataset) == (joints, config.target, config.dataset)
-    said = f"predicts 14 joints, data set {config.dataset} has {joints}: its last layers start from random"
+    assert (spec.num_joints, spec.dataset) == (16, "icvl")
+    said = "predicts 14 joints, data set icvl has 16: its last layers start from random"
     assert said in capsys.readouterr().out
-    fresh = load_or_init_network(Config(seed=5, **change).resolved())[0].state_dict()
+    fresh = load_or_init_network(Config(dataset="icvl", seed=5).resolved())[0].state_dict()
     for key, value in loaded.state_dict().items():
         expected = fresh if key.startswith("final") else network.state_dict()
         assert torch.equal(value, expected[key]), key
-    with pytest.raises(ValueError, match=r"14 joints|for the joints"):
+    with pytest.raises(ValueError, match="14 joints"):
         load_or_init_network(config)
 
 
@@ -201,6 +231,7 @@ def damaged_files(network):
         "plain pickle": pickle.dumps([1, 2, 3]),
         "a list": _saved([torch.zeros(1)]),
         "no tensors": _saved({"model": {"epoch": 3}}),
+        "two networks": _saved({"model.a": torch.zeros(1), "net.a": torch.zeros(1)}),
         "nothing": _saved({}),
         "spec of words": _saved(
             {"model": network.state_dict(), "spec": SPEC._asdict() | {"kernel_size": "big"}}
@@ -247,7 +278,8 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, network):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"cube": (200.0, 200.0)}, "three edges"),
+        ({"cube": (200.0, 200.0)}, "its spec is"),
+        ({"cube": (200.0, 200.0, "deep")}, "holds no network"),
         ({"cube": (0.0, 200.0, 200.0)}, "cube is"),
         ({"cube": (-1.0, 200.0, 200.0)}, "cube is"),
         ({"cube": (float("nan"), 200.0, 200.0)}, "cube is"),
@@ -259,7 +291,6 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, network):
         ({"net": "resnet_7"}, "resnet_7"),
         ({"downsample": 3}, "downsample 3"),
         ({"kernel_size": float("inf")}, "kernel_size is inf"),
-        ({"target": "feet"}, "its spec is"),
     ],
     ids=str,
 )
@@ -267,7 +298,7 @@ def test_a_spec_that_cannot_be_is_refused_before_anything_is_built(tmp_path, net
     save_checkpoint(tmp_path / "a.pth", network, SPEC._replace(**change))
     with pytest.raises(ValueError, match=sentence) as caught:
         load_network(tmp_path / "a.pth", SPEC)
-    assert "a.pth" in str(caught.value) or "downsample" in change or "net" in change
+    assert "a.pth" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

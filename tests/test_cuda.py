@@ -10,13 +10,11 @@ import torch
 from torch.utils.data import default_collate
 
 from config import Config
-from dataloader import build_dataset
+from dataloader.dataset import build_dataset
 from tests.helpers.project import PROJECT
 from tests.helpers.small_training import BY_HEART, learn_by_heart, start
 from tests.helpers.sphere_hands import write_sphere_hands
-from util.benchmark.networks import load_for_benchmark, train_rows
-from util.benchmark.rows import head_rows
-from util.benchmark.settings import BenchmarkConfig
+from util.benchmark import Benchmark, BenchmarkConfig
 from util.checkpoint import load_or_init_network
 from util.deployment.backends import load_backend
 from util.device import usable_precision
@@ -120,10 +118,9 @@ def test_trains_and_goes_on(config, tmp_path):
     assert torch.load(tmp_path / "last.pth", weights_only=True, map_location="cpu")["epoch"] == 2
 
 
-def test_benchmark_measures_its_memory():
-    config = BenchmarkConfig(nets="hourglass_1", steps=1, repeats=3, batch_size=16).resolved()
-    loaded = load_for_benchmark(config, "hourglass_1", GPU)
-    rows = {row.name: row for row in (*head_rows(config, GPU), *train_rows(config, loaded, GPU))}
-    for name in ("head_decode", "memory_head_decode", "train_hourglass_1", "memory_train_hourglass_1"):
-        assert rows[name].ours > 0
-    assert rows["memory_head_decode"].ratio > 1
+def test_the_benchmark_measures_a_gpu():
+    rows = ("train", "frame_hourglass_1_torch_fp32")
+    config = BenchmarkConfig(rows, ("hourglass_1",), repeats=3, batch_size=16).resolved()
+    found = {row.name: row for row in Benchmark(config, "hourglass_1").rows()}
+    assert set(found) == {"train_hourglass_1", "frame_hourglass_1_torch_fp32"}
+    assert all(row.plain > 0 and row.ours > 0 for row in found.values())

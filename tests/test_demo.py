@@ -11,18 +11,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from config import DATASETS, NYU_CAMERA, Config
+from config import Config
+from dataloader import dataset_info
 from tests.helpers.blob_network import CAMERA, blob_predictor, stand_in
 from tests.helpers.nyu_folder import ball_hand, open_hand
 from tests.helpers.project import PROJECT, need_synthetic_hand
 from util import UserError
-from util.camera import Camera
+from util.camera import NYU_CAMERA, Camera
 from util.demo import recording
-from util.demo.ahead import read_ahead
 from util.demo.overlay import MAX_POINTS, cube_points, draw_panel, joint_colors, weight_sheet
-from util.demo.poses import same_scene
+from util.demo.run import weights_of
+from util.demo.settings import DemoSettings
 from util.demo.sources import Source
-from util.demo.stream import weights_of
+from util.demo.stream import read_ahead, run_stream, stayed
 from util.inference.predictor import HandPosePredictor
 from util.inference.tracker import HandTracker
 
@@ -65,12 +66,12 @@ def test_poses_as_json(demo, tmp_path, stack):
     assert "8/8" in ran.err  # the progress bar knows the length
     header, *lines = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
     assert header["format"] == "awr-poses"
-    assert header["joint_names"] == list(DATASETS["synth"].joint_names)
+    assert header["joint_names"] == list(dataset_info("synth").joint_names)
     assert Camera(**header["camera"]) == CAMERA
     assert (header["handedness"], header["net"]) == ("right", "resnet_18")
     assert [line["frame"] for line in lines] == [str(i) for i in range(FRAMES)]
     assert [line["pose"] is None for line in lines] == [False] * 6 + [True] * 2
-    tracker = HandTracker(blob_predictor(tmp_path), CAMERA)
+    tracker = HandTracker(blob_predictor(tmp_path), CAMERA, "right")
     for line, frame in zip(lines[:6], np.load(stack), strict=False):
         pose = tracker.update(frame)
         for name in ("joints_xyz", "joints_uvd", "center_xyz", "confidence"):
@@ -100,7 +101,7 @@ def test_a_film_a_gif_and_a_folder(demo, tmp_path):
     film = cv2.VideoCapture(str(tmp_path / "film.mp4"))
     assert film.get(cv2.CAP_PROP_FRAME_COUNT) == FRAMES
     names = sorted(path.name for path in (tmp_path / "pictures").iterdir())
-    assert names == [f"{i:06d}.png" for i in range(FRAMES)]
+    assert names == [f"{i:06d}.png" for i in range(FRAMES)]  # frames of an array have no names
     first, last = (cv2.imread(str(tmp_path / "pictures" / names[i])) for i in (0, -1))
     assert first.shape[0] > 700  # the weight maps are below
     assert last.shape == first.shape  # also without a hand: a film has one size
@@ -111,19 +112,28 @@ def test_a_film_a_gif_and_a_folder(demo, tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_sheet_shows_every_frame(demo, tmp_path, monkeypatch):
-    ran = demo("--save", tmp_path / "sheet.png")
+def test_a_png_holds_one_frame(demo, tmp_path):
+    ran = demo("--save", tmp_path / "one.png", "--frames", 1)
     assert ran.code == 0, ran.err
-    sheet = cv2.imread(str(tmp_path / "sheet.png"))
-    assert sheet.shape == (3 * 240, 3 * 440, 3)
-    tiles = [sheet[240 * (i // 3) :, 440 * (i % 3) :][:240, :440] for i in range(9)]
-    assert all(tile.std() > 5 for tile in tiles[:6])
-    assert not tiles[8].any()  # there are eight
-    monkeypatch.setattr(recording, "SHEET_PICTURES", 7)
-    ran = demo("--save", tmp_path / "other.png")
+    assert cv2.imread(str(tmp_path / "one.png")).shape == (480, 880, 3)
+    ran = demo("--save", tmp_path / "all.png")
     assert ran.code == 2
-    assert "A sheet holds 7 frames" in ran.err
-    assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
+    assert "holds one frame: pass --frames 1, or name a film or folder." in ran.err
+    assert [path.name for path in tmp_path.iterdir()] == ["one.png"]
+
+
+def test_pictures_keep_the_names_of_their_frames(demo, tmp_path, stack):
+    for i, frame in enumerate(np.load(stack)[:2]):
+        (tmp_path / f"take{i}").mkdir()
+        cv2.imwrite(str(tmp_path / f"take{i}" / "same.png"), frame)
+    cv2.imwrite(str(tmp_path / "take0" / "other.tiff"), frame)
+    ran = demo("--save", tmp_path / "out", source=tmp_path / "take*" / "*")
+    assert ran.code == 0, ran.err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "other.png",
+        "same.png",
+        "same_2.png",
+    ]
 
 
 def test_frames_ends_early_and_a_folder_is_tracked_where_frames_are_alike(demo, tmp_path, stack, monkeypatch):
@@ -142,17 +152,16 @@ def test_frames_ends_early_and_a_folder_is_tracked_where_frames_are_alike(demo, 
     assert len(searched) == 4
 
 
-def test_frames_of_one_scene_are_alike():
-    room = np.full((240, 320), 2000.0)
-    hand = room.copy()
-    hand[100:160, 100:160] = 600
-    assert same_scene(room, hand)
-    assert same_scene(hand, np.where(np.eye(240, 320) > 0, 0, hand))
-    assert not same_scene(None, room)
-    assert not same_scene(room, room[:200])
-    assert not same_scene(room, room + 300)
-    alone = np.where(hand < 1000, hand, 0)
-    assert not same_scene(alone, np.roll(alone, 60, axis=1))
+def test_a_hand_that_jumps_in_a_room_that_rests_has_not_stayed(tmp_path):
+    hand = ball_hand(open_hand([0.0, 0, 600]))[::2, ::2].astype(np.float32)
+    room = np.where(hand > 0, hand, 2000).astype(np.float32)
+    crop = blob_predictor(tmp_path).predict(room, CAMERA).crop
+    assert stayed(crop, room, room)
+    assert stayed(crop, room, np.roll(room, 4, axis=1))
+    assert stayed(crop, room, np.where(np.eye(240, 320) > 0, 0, room))
+    assert not stayed(crop, room, room[:200])
+    assert not stayed(crop, room, np.roll(room, 60, axis=1))
+    assert not stayed(crop, room, np.where(room < 2000, room + 60, 2000))
 
 
 @pytest.mark.slow
@@ -184,8 +193,8 @@ def test_a_camera_that_stops_keeps_what_was_saved(demo, tmp_path, stack, monkeyp
 
     update = HandTracker.update_hands
     monkeypatch.setattr(HandTracker, "update_hands", lambda *given: taken.release() or update(*given))
-    camera = Source("camera", read, None, CAMERA, 1.0, live=True)
-    monkeypatch.setattr("util.demo.stream.open_source", lambda *_: camera)
+    camera = Source("camera", read, None, CAMERA, live=True)
+    monkeypatch.setattr("util.demo.run.open_source", lambda *_: camera)
     ran = demo("--save", tmp_path / "pictures", "--json", tmp_path / "out.jsonl")
     assert ran.code == 2
     assert "The camera stopped sending frames." in ran.err
@@ -206,24 +215,33 @@ def test_of_a_camera_the_newest_frame_is_taken():
             ended.wait(60)
         return np.full((4, 4), i)
 
-    with read_ahead(Source("camera", read, None, CAMERA, 1.0, live=True), None) as frames:
+    with read_ahead(Source("camera", read, None, CAMERA, live=True), None) as frames:
         third_is_read.wait(60)
         assert next(frames).i == 2
         ended.set()
         assert next(frames).i >= 3
 
 
-def test_a_bug_in_a_source_keeps_its_trace():
+@pytest.mark.parametrize("times", [None, np.array([0, 0.1, 0.3])])
+def test_smoothing_is_told_a_recordings_own_times(tmp_path, stack, times, monkeypatch):
+    told = []
+    monkeypatch.setattr(HandTracker, "update_hands", lambda _, depth, seconds: told.append(seconds) or [])
+    frames = np.load(stack)[:3].astype(np.float32)
+    source = Source("film", lambda i: frames[i], 3, CAMERA, rate=10.0, times=times)
+    run_stream(source, blob_predictor(tmp_path), DemoSettings(smooth=True))
+    assert told == pytest.approx([0.1, 0.1, 0.1 if times is None else 0.2])
+
+
+def test_a_bug_in_a_source_keeps_its_trace(tmp_path):
     def read(i):
         raise IndexError("our bug")
 
     for live in (True, False):
-        with read_ahead(Source("bug", read, 3, CAMERA, 1.0, live=live), 3) as frames:
-            if live:
-                assert isinstance(next(frames).error, IndexError)
-            else:
-                with pytest.raises(IndexError, match="our bug"):
-                    next(frames)
+        source = Source("bug", read, 3, CAMERA, live=live)
+        with read_ahead(source, 3) as frames:
+            assert isinstance(next(frames).error, IndexError)
+        with pytest.raises(IndexError, match="our bug"):
+            run_stream(source, blob_predictor(tmp_path), DemoSettings())
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "film.gif", "pictures"])
@@ -250,31 +268,40 @@ ERRORS = {
     "nothing to do": ((), "No output selected"),
     "show without a display": (("--show",), "--show needs a display"),
     "an odd ending": (("--save", "film.wmv"), "ends in .mp4, .gif or .png"),
-    "serve and save": (("--serve", "--save", "a.gif"), "--serve shows poses in the browser alone"),
+    "serve and save": (("--serve", "--save", "a.gif"), "--save has no effect with --serve: leave it out"),
     "two sources": (("--json", "a", "--source", "a.png", "b.png"), "2 sources"),
     "port": (("--serve", "--port", "0"), "port is 0"),
     "frames": (("--json", "a", "--frames", "-1"), "frames is -1"),
-    "seed": (("--json", "a", "--seed", "-1"), "seed is -1"),
+    "seed": (("--json", "a", "--source", "synthetic", "--seed", "-1"), "seed is -1"),
     "depth scale": (("--json", "a", "--depth_scale", "0"), "depth_scale is 0.0"),
     "smooth": (("--json", "a", "--smooth", "--track", "False"), "pass --track True too"),
-    "serve and smooth": (("--serve", "--smooth"), "leave --smooth, --track, --frames out"),
+    "serve and smooth": (("--serve", "--smooth"), "--smooth has no effect with --serve"),
     "poses among pictures": (("--save", "out", "--json", "out/p.jsonl"), "name a place of its own"),
     "one file for both": (("--save", "a.gif", "--json", "a.gif"), "name a place of its own"),
-    "RealSense": (("--json", "a", "--source", "realsense"), "brings its own intrinsics"),
+    "RealSense": (
+        ("--json", "a", "--source", "realsense"),
+        "--camera has no effect with a RealSense, which knows it",
+    ),
     "rendered in metres": (
         ("--json", "a", "--source", "synthetic", "--depth_scale", "1000"),
-        "is rendered in mm",
+        "--depth_scale has no effect with --source synthetic",
     ),
+    "port without a page": (("--json", "a", "--port", "9000"), "--port has no effect without --serve"),
+    "a rendered hand's flags": (
+        ("--json", "a", "--seed", "3", "--body"),
+        "--seed, --body has no effect without --source synthetic",
+    ),
+    "frame rate": (("--json", "a", "--fps", "0"), "fps is 0.0"),
     "device": (("--json", "a", "--device", "cuda:7"), "'cuda:7'"),
     "handedness": (("--json", "a", "--handedness", "both"), "--handedness"),
     "engine without maps": (
         ("--save", "a.mp4", "--weights", "--backend", "openvino"),
-        "weight maps, which backend openvino does not give",
+        "--backend has no effect with --weights or --serve, which need PyTorch",
     ),
     "range": (("--json", "a", "--depth_range", "900", "300"), "the nearest depth comes first"),
     "net": (("--json", "a", "--net", "vit"), "There is no network 'vit'"),
     "no weights": (("--json", "a", "--net", "resnet_50"), "No weights of resnet_50 for synth come with"),
-    "no focal length": (("--json", "a", "--camera", "0,0,320,240"), "fx and fy are above 0"),
+    "no focal length": (("--json", "a", "--camera", "0,0,320,240"), "fx and fy above 1"),
     "camera": (("--json", "a", "--camera", "webcam"), "--camera 'webcam'"),
     "source": (("--json", "a", "--source", "absent.png"), "absent.png is missing"),
 }
@@ -344,7 +371,7 @@ def test_an_opencv_without_windows_is_a_sentence(demo, monkeypatch):
 
 def test_the_panel_shows_the_joints_where_they_are(tmp_path):
     depth = ball_hand(open_hand([30.0, -20, 600])).astype(np.float32)
-    info = DATASETS["nyu"]
+    info = dataset_info("nyu")
     pose = blob_predictor(tmp_path).predict(depth, NYU_CAMERA, weights=True)
     pose = pose._replace(confidence=np.ones(14, np.float32))
     plain = draw_panel(depth, [], info, NYU_CAMERA, "")
@@ -358,20 +385,20 @@ def test_the_panel_shows_the_joints_where_they_are(tmp_path):
     assert changed[max(v - 60, 0) : v + 60, max(u - 60, 0) : u + 60].sum() > 100
     assert changed[:20].any()  # the headline
     assert panel[480:].std() > 10
-    assert weight_sheet(pose.crop, pose.weights, info, 700).shape == (200, 700, 3)
+    assert weight_sheet(pose, info, 700).shape == (200, 700, 3)
 
 
 def test_points_of_the_cube_are_the_frames(tmp_path):
     depth = ball_hand(open_hand([30.0, -20, 600])).astype(np.float32)
     pose = blob_predictor(tmp_path).predict(depth, NYU_CAMERA)
-    points = cube_points(depth, pose.crop, NYU_CAMERA)
-    u, v, d = NYU_CAMERA.xyz_to_uvd(points.xyz).T
+    xyz, uv = cube_points(depth, pose.crop, NYU_CAMERA)
+    u, v, d = NYU_CAMERA.xyz_to_uvd(xyz).T
     np.testing.assert_allclose(depth[np.rint(v).astype(int), np.rint(u).astype(int)], d, atol=1e-3)
     assert 2000 < len(d) <= MAX_POINTS
-    assert 400 < len(cube_points(depth, pose.crop, NYU_CAMERA, 1000).xyz) < 1100  # steps are whole pixels
-    assert np.abs(points.xyz - pose.center_xyz).max() < 190  # the cube, which perspective widens behind
+    assert 400 < len(cube_points(depth, pose.crop, NYU_CAMERA, 1000)[0]) < 1100  # steps are whole pixels
+    assert np.abs(xyz - pose.center_xyz).max() < 190  # the cube, which perspective widens behind
     # In the crop's pixels they lie on what the network saw.
-    u, v = np.clip(points.uv.astype(int), 0, 63).T
+    u, v = np.clip(uv.astype(int), 0, 63).T
     assert np.mean(pose.crop.image[v, u] > 0) > 0.8  # its pixels are coarse
 
 

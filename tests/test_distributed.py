@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import default_collate
 
 from config import Config
-from dataloader import build_dataset
+from dataloader.dataset import build_dataset
 from model.loss import awr_loss
 from tests.helpers.processes import read_log
 from tests.helpers.sphere_hands import write_sphere_hands
@@ -51,19 +51,9 @@ def config(tmp_path_factory) -> Config:
 @pytest.fixture(scope="module")
 def together(config) -> Path:
     """The folder of a run of two processes."""
-    names = (
-        "data_dir",
-        "net",
-        "img_size",
-        "batch_size",
-        "num_workers",
-        "max_epoch",
-        "clip_grad",
-        "ema",
-        "bn_batches",
-        "log_every",
-    )
-    flags = [text for name in (*names, "output_dir") for text in (f"--{name}", str(getattr(config, name)))]
+    names = "data_dir net img_size batch_size num_workers max_epoch clip_grad ema bn_batches log_every"
+    values = {name: str(getattr(config, name)) for name in (*names.split(), "output_dir")}
+    flags = [text for name, value in values.items() for text in (f"--{name}", value)]
     flags += ["--device", "cpu"]  # also where there are GPUs, which do not repeat sums exactly
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     done = subprocess.run(
@@ -90,7 +80,8 @@ def one_process(config: Config) -> tuple[dict[str, torch.Tensor], list[float]]:
         optimizer.zero_grad()
         for shard in shards:
             image, _, joint_uvd, *_ = default_collate([dataset[i] for i in shard.batch(step)])
-            loss = awr_loss(network(image), image, joint_uvd, config.kernel_size).total / 2
+            loss = awr_loss(network(image), image, joint_uvd, config.kernel_size)
+            loss = loss.total({"dense": 1, "coord": 1}) / 2
             loss.backward()
             losses.append(loss.item())
         torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip_grad)

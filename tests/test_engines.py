@@ -10,11 +10,10 @@ import torch
 
 from tests.helpers.nyu_folder import ball_hand, open_hand
 from tests.helpers.project import PROJECT
-from tests.helpers.trained_network import SPEC, trained
+from tests.helpers.trained_network import SPEC, example_crops, trained
 from util.camera import CAMERAS
 from util.checkpoint import save_checkpoint
 from util.deployment.backends import load_backend
-from util.deployment.folding import example_crops
 from util.inference.predictor import HandPosePredictor
 from util.inference.tracker import HandTracker
 
@@ -54,10 +53,9 @@ def predictors(network, tmp_path_factory):
 
 SIGNAL_AFTER_NINE = """
 import os, signal, sys
-from tests.helpers.trained_network import SPEC, trained
+from tests.helpers.trained_network import SPEC, example_crops, trained
 from util.deployment import backends as module
 from util.deployment.backends import load_backend, to_onnx
-from util.deployment.folding import example_crops
 
 if sys.argv[1] != "torch":  # the graph is made once: that takes 10 s
     graph = to_onnx(trained(SPEC), SPEC)

@@ -13,17 +13,16 @@ import numpy as np
 import pytest
 import torch
 
-from config import NYU_CAMERA, NYU_JOINTS
-from dataloader.base import FrameIndex, make_sample
-from model.awr import dense_to_joints, joints_to_dense
+from dataloader.dataset import make_sample
+from model.awr import dense_to_joints, joints_to_dense, read_votes
 from tests.helpers.nyu_folder import ball_hand, open_hand
 from tests.helpers.project import PROJECT
 from tests.helpers.sphere_hands import write_sphere_hands
-from util.experiments.aggregation import AGGREGATIONS, votes_of
+from util.camera import NYU_CAMERA
+from util.experiments.aggregation import AGGREGATIONS
 from util.experiments.catalog import EXPERIMENTS, ExperimentConfig
-from util.experiments.degrade import CURVES, degrade
-from util.experiments.report import as_markdown, verdict
-from util.plots import draw_curves
+from util.experiments.degrade import CURVES, Scene
+from util.experiments.report import as_markdown, compare, draw_curves, draw_dots
 
 CENTER = np.array([20.0, -10, 700])
 CUBE = np.full(3, 300.0)
@@ -51,14 +50,14 @@ def test_the_papers_way_is_among_the_aggregations(sample):
     image, joints = sample
     dense = joints_to_dense(joints, image, 0.4, 64)
     dense += 0.1 * torch.randn(dense.shape, generator=torch.Generator().manual_seed(0))
-    found = AGGREGATIONS["adaptive weights, temperature 30"](votes_of(dense, image, 0.4))
+    found = AGGREGATIONS["adaptive weights, temperature 30"](read_votes(dense, image, 0.4))
     torch.testing.assert_close(found, dense_to_joints(dense, image, 0.4), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", AGGREGATIONS)
 def test_votes_that_agree_make_the_joint(sample, name):
     image, joints = sample
-    found = AGGREGATIONS[name](votes_of(joints_to_dense(joints, image, 0.4, 64), image, 0.4))
+    found = AGGREGATIONS[name](read_votes(joints_to_dense(joints, image, 0.4, 64), image, 0.4))
     error = (found - joints).norm(dim=-1).max()
     if name.startswith("adaptive"):  # the background takes part: little at 30, nearly alone at 1
         assert error < {30: 2e-2, 100: 1e-3, 10: 0.7, 3: 2, 1: 2}[int(name.split()[-1])]
@@ -68,93 +67,133 @@ def test_votes_that_agree_make_the_joint(sample, name):
         assert error < 1e-4
 
 
-@pytest.fixture(scope="module")
-def index(folder):
-    """The index of two frames in memory."""
-    joints = np.stack([open_hand(CENTER), open_hand(CENTER + 30)])
-    frames = [ball_hand(j) for j in joints]
-    return FrameIndex(
-        joints, joints.mean(axis=1), np.stack([CUBE, CUBE]), lambda i: f"{i}.png", lambda p: frames[int(p[0])]
+def change(name, level, i=0):
+    """A frame as it is, and with one thing changed."""
+    joints = open_hand(CENTER + 30 * i)
+    depth, middle, wrist = (
+        ball_hand(joints).astype(np.float32),
+        joints.mean(axis=0),
+        joints[11:13].mean(axis=0),
     )
-
-
-def change(index, name, level):
-    """An index with one thing changed, and its first frame."""
-    changed = degrade(index, NYU_CAMERA, CURVES[name], level, NYU_JOINTS)
-    return changed, np.asarray(changed.read_depth(changed.frame_path(0)), np.float64)
+    scene, again = (
+        Scene(depth, NYU_CAMERA, middle, CUBE, joints, wrist, np.random.default_rng(i)) for _ in range(2)
+    )
+    return scene, CURVES[name].change(again, level)
 
 
 @pytest.mark.parametrize("name", CURVES)
-def test_the_first_level_changes_nothing_that_a_crop_sees(index, name):
-    changed, depth = change(index, name, CURVES[name].levels[0])
-    np.testing.assert_array_equal(depth, index.read_depth("0.png"))
+def test_the_first_level_changes_nothing_that_a_crop_sees(name):
+    scene, changed = change(name, CURVES[name].levels[0])
+    np.testing.assert_array_equal(changed.depth, scene.depth)
     for field in ("joint_xyz", "center_xyz", "cube"):
-        np.testing.assert_allclose(getattr(changed, field), getattr(index, field))
+        np.testing.assert_allclose(getattr(changed, field), getattr(scene, field))
 
 
-def test_centres_move_by_as_much_as_is_said(index):
-    changed, _ = change(index, "centre error", 20)
-    np.testing.assert_allclose(np.linalg.norm(changed.center_xyz - index.center_xyz, axis=1), 20)
-    assert np.ptp(changed.center_xyz - index.center_xyz, axis=0).max() > 1  # each its own way
+def test_centres_move_by_as_much_as_is_said():
+    moves = []
+    for i in range(2):
+        scene, changed = change("centre error", 20, i)
+        moves.append(changed.center_xyz - scene.center_xyz)
+    np.testing.assert_allclose(np.linalg.norm(moves, axis=1), 20)
+    assert np.ptp(moves, axis=0).max() > 1  # each its own way
 
 
-def test_a_larger_hand_in_a_larger_cube_is_the_same_crop(index):
-    changed, depth = change(index, "hand size", 1.3)
+def test_a_larger_hand_in_a_larger_cube_is_the_same_crop():
     one, other = (
-        make_sample(frame, NYU_CAMERA, i.center_xyz[0], CUBE * factor, i.joint_xyz[0], 128)
-        for i, frame, factor in ((index, index.read_depth("0.png"), 1), (changed, depth, 1.3))
+        make_sample(s.depth, NYU_CAMERA, s.center_xyz, CUBE * factor, s.joint_xyz, 128)
+        for s, factor in zip(change("hand size", 1.3), (1, 1.3), strict=True)
     )
     np.testing.assert_allclose(other.image, one.image, atol=1e-5)
     np.testing.assert_allclose(other.joint_uvd, one.joint_uvd, atol=1e-5)
 
 
-def test_sensors_get_worse_on_what_they_measured(index):
-    before = index.read_depth("0.png")
+def test_sensors_get_worse_on_what_they_measured():
+    before, noisy = (scene.depth for scene in change("sensor noise", 5))
     hand = before > 0
-    _, noisy = change(index, "sensor noise", 5)
     assert not noisy[~hand].any()
     assert np.std(noisy[hand] - before[hand]) == pytest.approx(5, rel=0.1)
-    _, holed = change(index, "lost pixels", 0.3)
+    holed = change("lost pixels", 0.3)[1].depth
     assert np.mean(holed[hand] == 0) == pytest.approx(0.3, abs=0.02)
     assert np.array_equal(holed[holed > 0], before[holed > 0])
-    np.testing.assert_array_equal(change(index, "lost pixels", 0.3)[1], holed)  # the same again
+    np.testing.assert_array_equal(change("lost pixels", 0.3)[1].depth, holed)  # the same again
 
 
-def test_a_slab_hides_what_is_behind_it(index):
-    before, (_, depth) = index.read_depth("0.png"), change(index, "slab in front", 40)
-    center = index.center_xyz[0]
-    columns = np.flatnonzero((depth != before).any(axis=0))
-    assert np.ptp(columns) + 1 == pytest.approx(40 * NYU_CAMERA.fx / (center[2] - 80), abs=1.5)
-    assert (depth[:, columns] == center[2] - 80).all()  # the hand is behind it everywhere
+def test_coarser_pixels_are_the_middle_ones():
+    before, coarse = (scene.depth for scene in change("coarser pixels", 3))
+    for row, column in ((0, 0), (2, 1)):
+        np.testing.assert_array_equal(coarse[row:480:3, column:639:3], before[1:480:3, 1:639:3])
 
 
-def test_the_forearm_goes_and_the_hand_stays(index):
-    before, (_, depth) = index.read_depth("0.png"), change(index, "forearm seen", 0)
-    gone = (depth == 0) & (before > 0)
+@pytest.mark.parametrize("degrees", [5, 15])
+def test_joints_turn_with_their_frame(degrees):
+    scene, turned = change("turned, blended", degrees)
+    np.testing.assert_allclose(turned.joint_xyz[:, 2], scene.joint_xyz[:, 2])
+    one, other = (
+        [round(float(s.depth[round(v), round(u)])) for u, v, _ in NYU_CAMERA.xyz_to_uvd(s.joint_xyz)]
+        for s in (scene, turned)
+    )
+    np.testing.assert_allclose(other, one, atol=1)  # each in its ball still
+    middle = NYU_CAMERA.xyz_to_uvd(scene.center_xyz)[:2]
+    (u0, v0), (u1, v1) = (NYU_CAMERA.xyz_to_uvd(s.joint_xyz)[0, :2] - middle for s in (scene, turned))
+    assert np.rad2deg(np.arctan2(v0 * u1 - u0 * v1, u0 * u1 + v0 * v1)) == pytest.approx(degrees)
+
+
+def test_a_slab_hides_what_is_behind_it():
+    scene, changed = change("slab in front", 40)
+    columns = np.flatnonzero((changed.depth != scene.depth).any(axis=0))
+    nearer = scene.center_xyz[2] - 80
+    assert np.ptp(columns) + 1 == pytest.approx(40 * NYU_CAMERA.fx / nearer, abs=1.5)
+    assert (changed.depth[:, columns] == nearer).all()  # the hand is behind it everywhere
+
+
+def test_the_forearm_goes_and_the_hand_stays():
+    scene, changed = change("forearm seen", 0)
+    gone = (changed.depth == 0) & (scene.depth > 0)
     assert gone.any()
-    assert not (depth != before)[~gone].any()
-    wrist_v = NYU_CAMERA.xyz_to_uvd(index.joint_xyz[0][11:13])[:, 1].mean()  # fingers point up
+    assert not (changed.depth != scene.depth)[~gone].any()
+    wrist_v = NYU_CAMERA.xyz_to_uvd(scene.joint_xyz[11:13])[:, 1].mean()  # fingers point up
     assert np.argwhere(gone)[:, 0].min() >= wrist_v - 1
 
 
-def test_differences_within_the_seeds_spread_are_undecided():
-    assert verdict([11.0, 12.0], [10.0, 10.5]) == "worse by 12%"
-    assert verdict([9.0, 9.2], [10.0, 10.5]) == "better by 11%"
-    assert verdict([10.2, 12.0], [10.0, 10.5]) == "undecided"
-    assert verdict([10.05, 10.06], [10.0, 10.01]) == "undecided"  # half a percent
-    assert verdict([5.0], [10.0, 10.5]) == "one seed"
-    records = [
-        {"row": row, "column": "net", "seed": seed, "mpe_mm": error + seed, "ms a crop": 4.0}
-        for row, error in (("a", 10.0), ("b", 20.0))
-        for seed in (0, 1)
+def records_of(**rows):
+    """Records of one column: a row's errors, seed by seed."""
+    return [
+        {"row": row, "column": "net", "seed": seed, "mpe_mm": error}
+        for row, errors in rows.items()
+        for seed, error in enumerate(errors)
     ]
+
+
+def test_rows_are_compared_seed_by_seed():
+    records = records_of(a=[10.0, 12.0, 14.0], b=[11.0, 13.0, 15.3], c=[20.0, 5.0, 14.0], d=[11.0])
+    compared = compare(records)
+    # Seeds differ by more than the rows, and yet b is worse: 1.1 ± 4.303 · 0.1732 / √3
+    assert compared["b", "net"] == pytest.approx((13.1, 1.1, 0.4303, 1), abs=1e-3)
+    assert compared["d", "net"] == pytest.approx((11, 1, 0, 1))  # one seed
     table = as_markdown(records).splitlines()
-    assert table[2] == "| a | 10.50 (10.00 to 11.00) | 4 |"
-    assert table[3] == "| b | 20.50 (20.00 to 21.00), worse by 95% | 4 |"
+    assert table[2:4] == ["| a | 12.00 |", "| b | 13.10, +1.10 [+0.67, +1.53] |"]
+    assert "[-" in table[4]
+    assert table[5] == "| d | 11.00 |"
+
+
+def test_a_column_that_answers_less_says_so():
+    records = [
+        {"row": "a", "column": column, "mpe_mm": 7.0, "answered": share}
+        for column, share in (("net", 1.0), ("predictor", 0.75))
+    ]
+    assert as_markdown(records).splitlines()[2] == "| a | 7.00 | 7.00, 75% answered |"
+
+
+def test_dots_show_small_differences_beside_large_ones():
+    figure = draw_dots(records_of(a=[7.2, 7.3], b=[7.7, 7.6], c=[130.0, 131.0]))
+    (axes,) = figure.axes
+    low, high = axes.get_xlim()
+    assert 0 < low < 7.2 < 7.7 < high < 20
+    assert {text.get_text().strip() for text in axes.texts} == {"7.25", "7.65", "130 ›"}
 
 
 def test_curves_are_drawn_while_some_are_missing():
-    common = {"curve": "noise", "unit": "mm", "mpe_mm": 7.0}
+    common = {"curve": "noise", "unit": "mm", "mpe_mm": 7.0, "answered": 1.0}
     records = [{"column": "a", "level": level, **common} for level in (0, 5)]
     records += [{"column": "b", "level": 0, **common, "curve": "cube", "mpe_mm": 90.0}]
     panels = draw_curves(records).axes
@@ -164,8 +203,9 @@ def test_curves_are_drawn_while_some_are_missing():
 
 def run_tiny(run_script, folder, out, name, *more):
     """An experiment at the smallest scale."""
-    tiny = ("--data_dir", folder, "--output_dir", out, "--img_size", "32", "--crops", "16", "--seeds", "1")
-    return run_script("util.experiments", name, *tiny, "--num_workers", "0", "--frames", "2", *more)
+    tiny = ("--img_size", 32, "--crops", 16, "--seeds", 1, "--num_workers", 0)
+    tiny = tiny if name in TRAINED else ("--frames", 2, "--nets", "hourglass_1")
+    return run_script("util.experiments", name, "--data_dir", folder, "--output_dir", out, *tiny, *more)
 
 
 def stamps(folder):
@@ -179,37 +219,46 @@ def check_report(folder, name, rows):
 
 
 def test_aggregation_runs_and_a_second_call_does_nothing(folder, tmp_path, run_script):
-    ran = run_tiny(run_script, folder, tmp_path, "aggregation", "--nets", "hourglass_1")
+    ran = run_tiny(run_script, folder, tmp_path, "aggregation")
     assert ran.code == 0, ran.err
     check_report(tmp_path, "aggregation", len(AGGREGATIONS))
     before = stamps(tmp_path)
-    again = run_tiny(run_script, folder, tmp_path, "aggregation", "--nets", "hourglass_1")
+    again = run_tiny(run_script, folder, tmp_path, "aggregation")
     assert again.code == 0
     assert "minutes left" not in again.out
     assert stamps(tmp_path) == before
 
 
 def test_other_frames_are_measured_again_and_reported(folder, tmp_path, run_script):
-    data = tmp_path / "data"
+    data, other, out, tables = tmp_path / "data", tmp_path / "other", tmp_path / "out", []
     shutil.copytree(folder, data)
-    out, arguments = tmp_path / "out", ("aggregation", "--nets", "hourglass_1")
-    tables = []
-    for seed in (2, 9, 2):  # as many frames each time
-        shutil.rmtree(data / "synth" / "test")
-        write_sphere_hands(data / "synth", "test", 3, seed)
-        ran = run_tiny(run_script, data, out, *arguments)
+    shutil.copytree(folder, other)
+    for file in (other / "synth" / "test").glob("*.png"):  # half of the depth goes, labels stay
+        frame = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+        frame[::2] = 0
+        cv2.imwrite(str(file), frame)
+    for there in (folder, other, data):
+        ran = run_tiny(run_script, there, out, "aggregation")
         assert ran.code == 0, ran.err
         tables.append((out / "aggregation" / "table.json").read_text())
-    assert "minutes left" not in ran.out  # measured already
+    assert "minutes left" not in ran.out  # a copy, with the files' times
     assert tables[0] == tables[2] != tables[1]
-    assert tables[2] == (out / "aggregation" / "table.json").read_text()
 
 
 @pytest.mark.slow
 def test_robustness_runs(folder, tmp_path, run_script):
-    ran = run_tiny(run_script, folder, tmp_path, "robustness", "--nets", "hourglass_1")
+    ran = run_tiny(run_script, folder, tmp_path, "robustness")
     assert ran.code == 0, ran.err
-    check_report(tmp_path, "robustness", sum(len(curve.levels) for curve in CURVES.values()))
+    levels = {name: len(curve.levels) for name, curve in CURVES.items()}
+    records = json.loads((tmp_path / "robustness" / "table.json").read_text())
+    assert sum(record["column"] == "hourglass_1" for record in records) == sum(levels.values())
+    # Of the spheres, not one need be a hand to the predictor: what it answers, it answers as the network.
+    alone = {record["row"]: record for record in records if record["column"] == "hourglass_1"}
+    whole = {record["row"]: record for record in records if record["column"] == "hourglass_1, predictor"}
+    for row in whole.keys() - {"cube edge"}:
+        if whole[row]["answered"] == 1:
+            assert whole[row]["mpe_mm"] == pytest.approx(alone[row]["mpe_mm"], abs=0.1)
+    check_report(tmp_path, "robustness", len(alone) + len(whole))
 
 
 @pytest.mark.slow
@@ -220,16 +269,14 @@ def test_every_experiment_trains_and_they_share_runs(folder, tmp_path, run_scrip
     for name in TRAINED:
         ran = run_tiny(run_script, folder, tmp_path, name)
         assert ran.code == 0, ran.err
-        check_report(tmp_path, name, len(EXPERIMENTS[name][1]))
+        ways = len(AGGREGATIONS) if name == "training_and_decoding" else 1
+        check_report(tmp_path, name, ways * len(EXPERIMENTS[name][1]))
     runs = list((tmp_path / "runs").glob("*.json"))
     changes = [change for name in TRAINED for change in EXPERIMENTS[name][1].values()]
     variants = [ExperimentConfig("kernel").run_config(change) for change in changes]
     different = {json.dumps(vars(variant), default=str) for variant in variants}
     assert len(runs) == len(different) < len(variants)
     assert not list((tmp_path / "runs").rglob("*.pth"))
-    shipped = run_tiny(run_script, folder, tmp_path, "downsample", "--start", "shipped")
-    assert shipped.code == 0, shipped.err
-    assert len(list((tmp_path / "runs").glob("*.json"))) == len(runs) + len(EXPERIMENTS["downsample"][1])
 
 
 @pytest.mark.slow
@@ -271,7 +318,13 @@ def test_wrong_settings_are_one_sentence(folder, tmp_path, run_script):
         ("aggregation", "--nets", "resnet_50"): "resnet_50_synth.pth is missing",
         ("kernel", "--data_dir", str(tmp_path)): "is missing: split train",
         ("kernel", "--data_dir", str(folder), "--crops", "15"): "less than two epochs of 8",
-        ("backbone", "--data_dir", str(folder), "--start", "shipped"): "resnet_50_synth.pth is missing",
+        ("kernel", "--frames", "5"): "--frames has no effect on kernel",
+        ("kernel", "--nets", "resnet_18"): "--nets has no effect on kernel",
+        **{
+            (name, f"--{flag}", value): f"--{flag} has no effect on {name}, which trains nothing"
+            for name in ("aggregation", "robustness")
+            for flag, value in {"crops": "9", "seeds": "2", "scale": "full", "img_size": "64"}.items()
+        },
         ("kernel", "--dataset", "nyuu", "--scale", "full"): "There is no data set 'nyuu'",
     }.items():
         ran = run_script("util.experiments", *arguments, "--output_dir", tmp_path / "out")

@@ -1,5 +1,6 @@
 """docs/extending.md is true: a network, a data set and a loss, added in a copy of the project as it says."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -27,6 +28,13 @@ class MyNetwork(nn.Module):
 
 def build(size: str, num_joints: int, downsample: int) -> nn.Module:
     return MyNetwork(int(size), num_joints, downsample)
+"""
+
+BONE_LOSS = """
+
+def bone_loss(predicted, true):
+    return huber(predicted.diff(dim=1), true.diff(dim=1))
+
 """
 
 
@@ -63,21 +71,25 @@ def test_a_network_a_data_set_and_a_loss_are_added_as_the_page_says(project):
     add_after(project / "config.py", "NETWORKS = {", f"    {row}\n")
 
     shutil.copy(project / "dataloader" / "nyu.py", project / "dataloader" / "mydata.py")
-    new_set = '    "mydata": replace(NYU, layout="mydata", val_split="val", smaller_hand_from=None),\n'
-    add_after(project / "config.py", "DATASETS = {", new_set)
+    reader = project / "dataloader" / "mydata.py"
+    reader.write_text(reader.read_text().replace('"synth": replace(', '"mydata": replace('))
+    new_set = re.search(r'^   ("mydata": DatasetRow\(.*\),)$', page, re.M)[1]
+    add_after(project / "config.py", "DATASETS = {", f"    {new_set}\n")
 
-    add_after(project / "config.py", "coord_weight: float = 1.0", "    my_weight: float = 2.0  # of mine\n")
+    term, weight = re.findall(r'^   "bones": .*,$', page, re.M)
+    loss = project / "model" / "loss.py"
+    add_after(loss, "HUBER_DELTA =", BONE_LOSS)
+    add_after(loss, '"coord": sum(', f"     {term}\n")
+    add_after(project / "config.py", "coord_weight: float = 1.0", "    bones_weight: float = 2.0\n")
     engine = project / "util" / "training" / "engine.py"
-    content = engine.read_text()
-    changed = content.replace(
-        "return config.dense_weight, ", "return config.my_weight * config.dense_weight, "
-    )
-    assert changed != content
-    engine.write_text(changed)
+    engine.write_text(engine.read_text().replace('return {"dense"', f'return {{{weight} "dense"'))
 
     flags = ("--dataset", "mydata", "--net", "mynet_8", "--img_size", "64", "--num_workers", "0")
-    run(project, "train.py", *flags, "--max_epoch", "1", "--batch_size", "2", "--my_weight", "3")
+    run(project, "train.py", *flags, "--max_epoch", "1", "--batch_size", "2", "--log_every", "1")
     checkpoint = "output/mydata/mynet_8/best.pth"
     assert (project / checkpoint).is_file()
+    step = json.loads((project / "output/mydata/mynet_8/log.jsonl").read_text().splitlines()[0])
+    assert step["loss"] == pytest.approx(step["dense"] + step["coord"] + 2 * step["bones"])
+    assert step["bones"] > 0
     assert "MPE (mm)" in run(project, "test.py", *flags, "--load_model", checkpoint)
     assert "within 20 mm" in run(project, "-m", "util.inference.centers", "--dataset", "mydata")

@@ -42,7 +42,7 @@ def one_pixel(image):
 def test_gradients_are_finite_on_every_mask(image, kernel_size):
     dense = torch.randn(2, 56, 64, 64, requires_grad=True)
     joint_uvd = torch.rand(2, 14, 3) * 2 - 1
-    awr_loss([dense], image, joint_uvd, kernel_size).total.backward()
+    awr_loss([dense], image, joint_uvd, kernel_size).total({"dense": 1, "coord": 1}).backward()
     assert torch.isfinite(dense.grad).all()
 
 
@@ -125,10 +125,11 @@ def test_confidence_is_a_share_whatever_a_network_says():
 def test_loss_is_the_sum_over_stages():
     image, joint_uvd = torch.rand(1, 1, 128, 128) * 2 - 1, torch.rand(1, 14, 3)
     stages = [torch.randn(1, 56, 64, 64) for _ in range(2)]
-    both = awr_loss(stages, image, joint_uvd, 0.4, 1.0, 2.0)
-    each = [awr_loss([dense], image, joint_uvd, 0.4, 1.0, 2.0).total for dense in stages]
-    torch.testing.assert_close(both.total, sum(each))
-    torch.testing.assert_close(both.total, both.dense + 2 * both.coord)
+    weights = {"dense": 1.0, "coord": 2.0}
+    both = awr_loss(stages, image, joint_uvd, 0.4)
+    each = [awr_loss([dense], image, joint_uvd, 0.4).total(weights) for dense in stages]
+    torch.testing.assert_close(both.total(weights), sum(each))
+    torch.testing.assert_close(both.total(weights), both.terms["dense"] + 2 * both.terms["coord"])
 
 
 @pytest.mark.parametrize("kernel_size", [0.4, 1.0])
@@ -139,8 +140,9 @@ def test_loss_compiles_in_one_piece(kernel_size):
     compiled = torch.compile(awr_loss, fullgraph=True, dynamic=False, backend="aot_eager")
     results = []
     for loss in (awr_loss, compiled):
-        terms = loss([dense], image, joint_uvd, kernel_size, 1.0, 2.0)
-        results.append((*terms, *torch.autograd.grad(terms.total, dense)))
+        terms, joints = loss([dense], image, joint_uvd, kernel_size)
+        total = terms["dense"] + 2 * terms["coord"]
+        results.append((terms, joints, *torch.autograd.grad(total, dense)))
     torch.testing.assert_close(results[1], results[0])
 
 

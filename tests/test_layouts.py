@@ -2,15 +2,24 @@
 
 import json
 import os
+import re
 import shutil
+from contextlib import nullcontext
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import settings as settings_of_hypothesis
+from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from config import DATASETS, Config
-from dataloader import build_dataset, build_index, read_labels
+from dataloader import dataset_info
+from dataloader.crop import cut_window
+from dataloader.dataset import build_dataset
+from dataloader.index import FrameIndex, _check_windows, build_index, fingerprint, read_labels
 from tests.helpers.layout_folders import (
     spread_hands,
     write_bin,
@@ -19,6 +28,8 @@ from tests.helpers.layout_folders import (
     write_icvl_folder,
     write_msra_folder,
 )
+from util import UserError
+from util.camera import NYU_CAMERA
 from util.checkpoint import ModelSpec, save_checkpoint
 
 SUBJECTS = {0: 1.0, 3: 0.9, 8: 0.75}
@@ -103,12 +114,12 @@ def test_samples_make_batches(written, dataset, split):
     samples = build_dataset(settings(written[0], dataset, split), augment=split == "train")
     (batch,) = DataLoader(samples, batch_size=8, num_workers=1)
     assert batch[0].shape == (len(samples), 1, 128, 128)
-    assert batch[2].shape == (len(samples), len(DATASETS[dataset].joint_names), 3)
+    assert batch[2].shape == (len(samples), len(dataset_info(dataset).joint_names), 3)
     assert bool(batch[2].isnan().all()) == ((dataset, split) == ("hands17", "test"))
 
 
 def test_the_tables_name_every_joint_once():
-    for info in DATASETS.values():
+    for info in map(dataset_info, DATASETS):
         assert len(set(info.joint_names)) == len(info.joint_names)
         assert set().union(*info.chains) == set(range(len(info.joint_names)))
         assert len(info.chains) == 6
@@ -139,7 +150,7 @@ def test_hands17_validates_on_training_frames(written, tmp_path):
 @pytest.mark.slow
 def test_a_checkpoint_is_scored(written, dataset, tmp_path, run_script):
     root, truth = written
-    joints = len(DATASETS[dataset].joint_names)
+    joints = len(dataset_info(dataset).joint_names)
     spec = ModelSpec("resnet_18", joints, 4, 1.0, dataset, 64)
     save_checkpoint(tmp_path / "small.pth", spec.build(), spec)
     arguments = ("--dataset", dataset, "--data_dir", root, "--num_workers", "0")
@@ -155,7 +166,7 @@ def test_a_checkpoint_is_scored(written, dataset, tmp_path, run_script):
     assert [row[0] for row in rows] == ["image_D00000001.png", "image_D00000002.png"]
     uvd = np.loadtxt(tmp_path / "out" / "predictions.txt").reshape(2, joints, 3)
     submitted = np.array([row[1:] for row in rows], float).reshape(2, joints, 3)
-    assert np.abs(submitted - DATASETS[dataset].camera.uvd_to_xyz(uvd)).max() < 0.01
+    assert np.abs(submitted - dataset_info(dataset).camera.uvd_to_xyz(uvd)).max() < 0.01
 
 
 @pytest.mark.slow
@@ -179,7 +190,7 @@ def test_all_folds_are_averaged_over_their_frames(written, tmp_path, run_script)
     assert lines[4:8] == of_subject_3
     predicted = np.loadtxt(lines).reshape(12, 21, 3)
     true = np.concatenate([*truth["msra subjects"].values()])
-    errors = np.linalg.norm(DATASETS["msra"].camera.uvd_to_xyz(predicted) - true, axis=-1)
+    errors = np.linalg.norm(dataset_info("msra").camera.uvd_to_xyz(predicted) - true, axis=-1)
     assert figures["frames"] == 12
     assert figures["mpe_mm"] == pytest.approx(errors.mean(), abs=0.01)
     labels = read_labels(settings(root, "msra", test_subject="all"))
@@ -222,6 +233,64 @@ def test_invalid_centres_leave_training_and_stay_in_testing(copied, dataset):
     test = build_index(settings(root.parent, dataset, "test"))
     assert len(test.joint_xyz) == len(whole["test"].joint_xyz)
     np.testing.assert_array_equal(test.center_xyz[1], test.center_xyz[0])
+
+
+def test_a_frame_without_centre_takes_the_nearest_valid_one(copied):
+    root = copied("icvl")
+    path = root / "center_test_refined.txt"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(["invalid", *lines[1:2], *["invalid"] * 2, lines[4]]) + "\n")
+    center_xyz = build_index(settings(root.parent, "icvl")).center_xyz
+    assert [int(np.flatnonzero((center_xyz[[1, 4]] == row).all(1))[0]) for row in center_xyz] == [
+        0,
+        0,
+        0,
+        1,
+        1,
+    ]
+
+
+def test_a_fingerprint_tells_every_change_of_a_split(copied):
+    root = copied("icvl")
+
+    def found():
+        return fingerprint(build_index(settings(root.parent, "icvl")))
+
+    first = found()
+    assert found() == first
+    frame, labels = root / FRAME, root / "Testing" / "test_seq_1.txt"
+    centers = root / "center_test_refined.txt"
+    changes = (
+        lambda: os.utime(frame, ns=(1, 1)),
+        lambda: frame.write_bytes(frame.read_bytes() + b"0"),
+        lambda: labels.write_text(labels.read_text().replace("0 ", "1 ", 1)),
+        lambda: np.savetxt(centers, np.loadtxt(centers) + 1),
+    )
+    known = {first}
+    for change in changes:
+        change()
+        assert found() not in known
+        known.add(found())
+
+
+@settings_of_hypothesis(max_examples=50, deadline=None)
+@given(
+    center=st.tuples(*[st.floats(-1500, 1500)] * 3),
+    edge=st.sampled_from([0.1, 100.0, 300.0]),
+)
+def test_a_window_that_no_frame_has_is_found_before_any_is_read(center, edge):
+    index = FrameIndex(
+        np.zeros((1, 1, 3)), np.array([center]), np.full((1, 3), edge), np.array([b"a"]), Path("."), None
+    )
+    try:
+        cut_window(np.zeros((480, 640)), NYU_CAMERA, index.center_xyz[0], index.cube[0], 8)
+        complaint = None
+    except UserError as error:
+        complaint = str(error)
+    with (
+        nullcontext() if complaint is None else pytest.raises(UserError, match=re.escape(f"a: {complaint}."))
+    ):
+        _check_windows(index, NYU_CAMERA, (480, 640))
 
 
 def edit(name, change):
@@ -313,13 +382,13 @@ DAMAGES = {
         edit("P3/1/joint.txt", lambda text: text.rsplit(" ", 1)[0] + "\n"),
         "line 3 has 62 numbers",
     ),
-    "msra frame cut": ("msra", cut("P3/IP/000001_depth.bin"), "its header says"),
+    "msra frame cut": ("msra", cut("P3/IP/000001_depth.bin"), "is damaged, or not in MSRA's format"),
     "msra frame without header": (
         "msra",
         lambda root: os.truncate(root / "P3/IP/000001_depth.bin", 20),
-        "20 bytes do not hold its header",
+        "it has 20 bytes and begins with",
     ),
-    "msra window outside": ("msra", bad_header, "lies outside 320×240"),
+    "msra window outside": ("msra", bad_header, "begins with [320, 240,"),
     "msra frame NaN": (
         "msra",
         lambda root: write_bin(root / "P3/IP/000001_depth.bin", np.full((240, 320), np.nan, np.float32)),
@@ -331,7 +400,7 @@ DAMAGES = {
         remove("training/Training_Annotation.txt"),
         "Annotation.txt is missing",
     ),
-    "hands17 frames gone": ("hands17", remove("training/images"), "images is missing"),
+    "hands17 frames gone": ("hands17", remove("training/images"), "0 depth frames, 3 labels"),
     "hands17 frame gone": (
         "hands17",
         remove("training/images/image_D00000002.png"),
@@ -350,7 +419,7 @@ DAMAGES = {
     "hands17 centre behind": (
         "hands17",
         edit("center_train_refined.txt", lambda text: text.replace(" 4", " -4").replace(" 3", " -3")),
-        "image_D00000001.png (centre 1)",
+        "image_D00000001.png: the centre, z = -",
     ),
 }
 
@@ -380,7 +449,7 @@ def test_damage_ends_in_a_sentence(name, copied):
         (("--dataset", "msra", "--split", "val"), "MSRA has no split val"),
         (("--dataset", "msra", "--test_subject", "9"), "test_subject is 9"),
         (("--dataset", "icvl", "--test_subject", "all"), "icvl has no subjects"),
-        (("--dataset", "hands17", "--predictions", "any.txt"), "are withheld"),
+        (("--dataset", "hands17", "--predictions", __file__), "are withheld"),
     ],
 )
 def test_settings_that_cannot_work(written, flags, sentence, run_script, tmp_path):

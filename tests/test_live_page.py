@@ -6,7 +6,6 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import replace
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -17,7 +16,7 @@ from tests.helpers.browser import CHROMIUM, Browser, wait_until
 from tests.helpers.nyu_folder import ball_hand, open_hand
 from tests.helpers.project import need_synthetic_hand
 from util import UserError
-from util.demo.live_page import ALL_JOINTS, LOOP, LivePage, places_of, serve
+from util.demo.live_page import ALL_JOINTS, LOOP, LivePage, serve
 from util.demo.settings import DemoSettings
 from util.demo.sources import Source, SourceOptions, open_source
 
@@ -28,21 +27,6 @@ needs_viser = pytest.mark.skipif(
 FRAMES = 5
 PORT = 18080
 RIGHT = DemoSettings(handedness="right", serve=True, port=PORT)
-
-
-@pytest.mark.parametrize(
-    ("identities", "expected"),
-    [
-        ((0, 1), {0: 0, 1: 1}),
-        ((1,), {1: 1}),
-        ((0, 2), {0: 0, 1: 2}),
-        ((3, 1), {1: 3, 0: 1}),
-        ((2, 3), {0: 2, 1: 3}),
-    ],
-)
-def test_no_hand_takes_anothers_place(identities, expected):
-    hands = [SimpleNamespace(identity=identity) for identity in identities]
-    assert {place: hand.identity for place, hand in places_of(hands, 2).items()} == expected
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +130,7 @@ def test_a_camera_is_tracked_without_end(tmp_path, monkeypatch):
     frame = ball_hand(open_hand([0.0, 0, 600]))[::2, ::2]
     monkeypatch.setattr("util.demo.live_page.LOOP", 2)
     page = LivePage(
-        [Source("camera", lambda _: frame, None, CAMERA, 1.0, live=True)],
+        [Source("camera", lambda _: frame, None, CAMERA, live=True)],
         blob_predictor(tmp_path),
         RIGHT,
     )
@@ -164,7 +148,7 @@ def test_a_damaged_frame_does_not_end_the_page(tmp_path):
             raise UserError("frame 1 is damaged.")
         return ball_hand(open_hand([0.0, 0, 600]))[::2, ::2]
 
-    page = LivePage([Source("film", read, 3, CAMERA, 1.0)], blob_predictor(tmp_path), RIGHT)
+    page = LivePage([Source("film", read, 3, CAMERA)], blob_predictor(tmp_path), RIGHT)
     contents = []
     for _ in range(3):
         page.step()
@@ -177,8 +161,8 @@ def test_a_damaged_frame_does_not_end_the_page(tmp_path):
 @needs_viser
 def test_a_source_of_one_frame(tmp_path):
     frames = [ball_hand(open_hand([0.0, 0, 600]))[::2, ::2]]
-    several = Source("several", lambda i: frames[0], 3, CAMERA, 1.0)
-    one = Source("one", lambda i: frames[i], 1, CAMERA, 1.0)
+    several = Source("several", lambda i: frames[0], 3, CAMERA)
+    one = Source("one", lambda i: frames[i], 1, CAMERA)
     page = LivePage([one, several], blob_predictor(tmp_path), RIGHT)
     assert page.step()
     assert not page.step()  # it plays, and nothing changes
@@ -212,7 +196,7 @@ def test_a_folder_may_come_first(sources, tmp_path):
 def test_two_hands_on_the_page(tmp_path):
     one = ball_hand(open_hand([-110.0, 0, 600]))[::2, ::2]
     other = ball_hand(open_hand([110.0, 0, 600]))[::2, ::2]
-    source = Source("both", lambda i: np.maximum(one, other), 3, CAMERA, 1.0)
+    source = Source("both", lambda i: np.maximum(one, other), 3, CAMERA)
     page = LivePage([source], blob_predictor(tmp_path), replace(RIGHT, hands=2))
     try:
         page.step()

@@ -2,19 +2,21 @@
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from config import DATASETS, NYU_CAMERA, Config
-from dataloader import build_dataset
+from config import Config
+from dataloader import dataset_info
 from dataloader.augment import Augmentation, draw_augmentation
-from dataloader.base import make_sample
 from dataloader.crop import crop_hand, find_window, limit_depth, network_input
-from tests.helpers.nyu_folder import ball_hand, open_hand, write_nyu_folder
-from util.camera import Camera, crop_to_uvd, uvd_to_crop
+from dataloader.dataset import build_dataset, make_sample
+from dataloader.nyu import read_depth
+from tests.helpers.nyu_folder import ball_hand, encode_depth, open_hand, write_nyu_folder
+from util.camera import NYU_CAMERA, Camera, crop_to_uvd, uvd_to_crop
 
 CUBE = np.array([300.0, 300.0, 300.0])
 CENTERS = st.tuples(st.floats(-200, 200), st.floats(-150, 150), st.floats(400, 1500)).map(np.array)
@@ -167,10 +169,18 @@ def test_depth_beyond_eight_bits_survives(tmp_path):
     np.testing.assert_array_equal(dataset.index.read_depth(dataset.index.frame_path(0)), depth)
 
 
+def test_frames_with_alpha_are_read(tmp_path):
+    depth = np.arange(480 * 640, dtype=np.uint32).reshape(480, 640) % 10000
+    cv2.imwrite(
+        str(tmp_path / "a.png"), np.dstack([encode_depth(depth), np.full(depth.shape, 255, np.uint8)])
+    )
+    np.testing.assert_array_equal(read_depth(tmp_path / "a.png"), depth)
+
+
 def test_the_second_test_subject_has_the_smaller_cube(tmp_path):
-    frames = DATASETS["nyu"].smaller_hand_from + 2
+    frames = dataset_info("nyu").smaller_hand_from + 2
     joints = np.repeat(open_hand([0, 0, 700])[None], frames, axis=0)
-    write_nyu_folder(tmp_path / "nyu", "test", [], joints, np.full((frames, 3), 700.0))
+    write_nyu_folder(tmp_path / "nyu", "test", [], joints, np.full((frames, 3), (0.0, 0, 700)))
     for i in range(frames):
         (tmp_path / "nyu" / "test" / f"depth_1_{i + 1:07d}.png").touch()
     cube = build_dataset(Config(dataset="nyu", data_dir=str(tmp_path)).resolved()).index.cube

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from config import DATASETS, find_network
+from config import find_network
+from dataloader import dataset_info
 from dataloader.augment import Augmentation
-from dataloader.base import make_sample
+from dataloader.dataset import make_sample
 from model import build_network
 from model.awr import dense_to_joints, joints_to_dense
 from model.loss import awr_loss, huber
@@ -111,14 +112,9 @@ def training_losses(tag, ulp_seed):
                 weight.mul_(1 + 1e-7 * torch.randn(weight.shape, generator=generator))
     optimizer = torch.optim.Adam(network.parameters(), lr=TRAIN_STEPS["lr"])
     for _ in range(TRAIN_STEPS["steps"]):
-        loss = awr_loss(
-            network(image),
-            image,
-            joint_uvd,
-            float(kernel_size.removeprefix("ks")),
-            float(dense_weight.removeprefix("dense")),
-            float(coord_weight.removeprefix("coord")),
-        ).total
+        terms = awr_loss(network(image), image, joint_uvd, float(kernel_size.removeprefix("ks")))
+        weights = dense_weight.removeprefix("dense"), coord_weight.removeprefix("coord")
+        loss = terms.total(dict(zip(("dense", "coord"), map(float, weights), strict=True)))
         yield loss.item()
         optimizer.zero_grad()
         loss.backward()
@@ -156,7 +152,7 @@ def check_sample(arrays, prefix, depth, operation):
     }[operation]
     sample = make_sample(
         depth,
-        DATASETS["nyu"].camera,
+        dataset_info("nyu").camera,
         arrays[f"{prefix}center_xyz"],
         arrays[f"{prefix}cube_in"],
         case["joint_xyz_in"],

@@ -1,7 +1,6 @@
 """From a depth frame to a pose: mirrored, in any unit, damaged, real, and with no hand in it."""
 
 import json
-import os
 from types import SimpleNamespace
 
 import cv2
@@ -11,8 +10,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from config import NYU_CAMERA, Config
-from dataloader import build_dataset
+from config import Config
+from dataloader.crop import crop_hand
+from dataloader.dataset import build_dataset
 from dataloader.nyu import read_depth
 from tests.helpers.blob_network import CAMERA, blob_predictor
 from tests.helpers.nyu_folder import ball_hand, open_hand
@@ -29,12 +29,15 @@ from tests.helpers.real_frames import (
 )
 from tests.helpers.trained_network import SPEC
 from tests.helpers.trained_network import trained as trained_alike
-from util.camera import Camera, to_millimetres, uvd_to_crop
+from util.camera import CAMERAS, NYU_CAMERA, Camera, to_millimetres, uvd_to_crop
 from util.checkpoint import RESULTS, ModelSpec, save_checkpoint
 from util.deployment import backends
 from util.inference.find_hand import center_from_depth
-from util.inference.predictor import HandPosePredictor, next_center
+from util.inference.frames import denoised, enter
+from util.inference.hands import Candidate, next_center, touches_edge
+from util.inference.predictor import HandPosePredictor
 from util.inference.separate import without_others
+from util.inference.tracker import HandTracker
 
 needs_nyu = pytest.mark.skipif(not (SHARED / "nyu").is_dir(), reason="the NYU frame is not here")
 
@@ -57,7 +60,7 @@ def hand():
 
 
 def test_a_pose_fits_together(blob, hand):
-    pose = blob.predict(hand, NYU_CAMERA, weights=True)
+    pose = blob.predict(hand, NYU_CAMERA, weights=True, handedness="right")
     assert pose.joints_xyz.shape == pose.joints_uvd.shape == (14, 3)
     np.testing.assert_allclose(NYU_CAMERA.xyz_to_uvd(pose.joints_xyz), pose.joints_uvd, atol=1e-6)
     assert pose.confidence.shape == (14,)
@@ -71,29 +74,31 @@ def test_a_pose_fits_together(blob, hand):
     places = (np.arange(32) + 0.5) / 16 - 1
     mean_u, mean_v = pose.weights.sum(1) @ places, pose.weights.sum(2) @ places
     assert np.abs(np.stack([mean_u, mean_v], axis=1) - crop_uv).max() < 0.2
-    assert blob.predict(hand, NYU_CAMERA).weights is None
-    around = blob.predict(hand, NYU_CAMERA, pose.center_xyz, weights=True)
+    assert blob.predict(hand, NYU_CAMERA, handedness="right").weights is None
+    around = blob.predict(hand, NYU_CAMERA, pose.center_xyz, weights=True, handedness="right")
     np.testing.assert_allclose(around.weights.sum((1, 2)), 1, atol=1e-5)
 
 
 def test_a_batch_gives_what_single_frames_give(blob, hand):
     moved = np.roll(hand, 40, axis=1)
     frames = [hand, np.zeros_like(hand), moved]
-    poses = blob.predict_batch(frames, NYU_CAMERA, [None, None, None], weights=True)
+    poses = blob.predict_batch(frames, NYU_CAMERA, [None, None, None], weights=True, handedness="right")
     assert poses[1] is None
     for pose, frame in ((poses[0], hand), (poses[2], moved)):
-        alone = blob.predict(frame, NYU_CAMERA, weights=True)
+        alone = blob.predict(frame, NYU_CAMERA, weights=True, handedness="right")
         np.testing.assert_allclose(pose.joints_xyz, alone.joints_xyz, atol=1e-3)
-    given_center = blob.predict_batch(frames, NYU_CAMERA, [poses[0].center_xyz, None, None])[0]
+    given_center = blob.predict_batch(
+        frames, NYU_CAMERA, [poses[0].center_xyz, None, None], handedness="right"
+    )[0]
     np.testing.assert_allclose(given_center.joints_xyz, poses[0].joints_xyz, atol=1e-3)
-    assert blob.predict_batch([], NYU_CAMERA) == []
-    assert len(blob.predict_batch([hand] * 33, NYU_CAMERA)) == 33
+    assert blob.predict_batch([], NYU_CAMERA, handedness="right") == []
+    assert len(blob.predict_batch([hand] * 33, NYU_CAMERA, handedness="right")) == 33
 
 
 def test_a_left_hand_is_the_mirrored_right_hand(blob, hand):
     mirrored, camera = np.ascontiguousarray(hand[:, ::-1]), NYU_CAMERA.mirrored(640)
     assert camera.cx == 639 - NYU_CAMERA.cx
-    right = blob.predict(hand, NYU_CAMERA, weights=True)
+    right = blob.predict(hand, NYU_CAMERA, weights=True, handedness="right")
     left = blob.predict(mirrored, camera, handedness="left", weights=True)
     across = np.array([-1, 1, 1])
     assert np.abs(left.joints_xyz - right.joints_xyz * across).max() < 0.1
@@ -113,7 +118,7 @@ def test_a_left_hand_is_the_mirrored_right_hand(blob, hand):
     # With a given centre too, and it matters: a right hand's answer for that frame is another.
     again = blob.predict(mirrored, camera, left.center_xyz, handedness="left")
     assert np.abs(again.joints_xyz - left.joints_xyz).max() < 0.1
-    assert np.abs(blob.predict(mirrored, camera).joints_xyz - left.joints_xyz).max() > 5
+    assert np.abs(blob.predict(mirrored, camera, handedness="right").joints_xyz - left.joints_xyz).max() > 5
 
 
 @needs_nyu
@@ -125,7 +130,7 @@ def test_the_trained_network_mirrors_the_real_frame(trained):
 
 
 def test_the_unit_of_depth_changes_nothing(blob, hand):
-    expected = blob.predict(hand, NYU_CAMERA).joints_xyz
+    expected = blob.predict(hand, NYU_CAMERA, handedness="right").joints_xyz
     for frame, scale in (
         (hand.astype(np.float32), 1),
         (hand.astype(np.int32), 1),
@@ -134,22 +139,26 @@ def test_the_unit_of_depth_changes_nothing(blob, hand):
         (np.minimum(hand.astype(np.uint32) * 8, 65534).astype(np.uint16), 0.125),
     ):
         np.testing.assert_array_equal(
-            blob.predict(frame, NYU_CAMERA, depth_scale=scale).joints_xyz, expected, err_msg=f"{frame.dtype}"
+            blob.predict(frame, NYU_CAMERA, depth_scale=scale, handedness="right").joints_xyz,
+            expected,
+            err_msg=f"{frame.dtype}",
         )
 
 
 def test_missing_readings_come_in_many_ways(blob, hand):
-    expected = blob.predict(hand, NYU_CAMERA).joints_xyz
+    expected = blob.predict(hand, NYU_CAMERA, handedness="right").joints_xyz
     for nothing in (0, np.nan, np.inf, -np.inf, -1, 65535, 1e30):
         frame = np.where(hand > 0, hand, nothing)
-        np.testing.assert_array_equal(blob.predict(frame, NYU_CAMERA).joints_xyz, expected)
+        np.testing.assert_array_equal(
+            blob.predict(frame, NYU_CAMERA, handedness="right").joints_xyz, expected
+        )
 
 
 @pytest.mark.parametrize("scale", [0.5, 2])
 def test_any_resolution_and_camera(blob, scale):
     """The same scene by two cameras: the pose is the same within two pixels of the crop, 4.7 mm each."""
     joints = open_hand([30.0, -20, 600])
-    full = blob.predict(ball_hand(joints), NYU_CAMERA)
+    full = blob.predict(ball_hand(joints), NYU_CAMERA, handedness="right")
     camera = Camera(
         NYU_CAMERA.fx * scale,
         NYU_CAMERA.fy * scale,
@@ -158,7 +167,7 @@ def test_any_resolution_and_camera(blob, scale):
         NYU_CAMERA.flip,
     )
     rows, columns = (np.floor(np.arange(int(n * scale)) / scale).astype(int) for n in (480, 640))
-    other = blob.predict(ball_hand(joints)[np.ix_(rows, columns)], camera)
+    other = blob.predict(ball_hand(joints)[np.ix_(rows, columns)], camera, handedness="right")
     assert np.abs(other.joints_xyz - full.joints_xyz).max() < 9
 
 
@@ -179,12 +188,12 @@ NO_HAND = {
 
 @pytest.mark.parametrize("name", NO_HAND)
 def test_no_hand_gives_none(blob, name):
-    assert blob.predict(NO_HAND[name], CAMERA) is None
+    assert blob.predict(NO_HAND[name], CAMERA, handedness="right") is None
 
 
 @pytest.mark.parametrize("center", [(0, 0, 600), (5000, 0, 600), (0, 0, 1e-3), (0, 0, 1e6)])
 def test_a_centre_with_nothing_around_gives_none(blob, center):
-    assert blob.predict(nothing(), CAMERA, center) is None
+    assert blob.predict(nothing(), CAMERA, center, handedness="right") is None
 
 
 @pytest.mark.parametrize(("edge", "taken"), [(6, False), (60, True)])
@@ -192,14 +201,16 @@ def test_what_is_smaller_than_a_hand_is_none_even_at_a_given_centre(blob, edge, 
     # Sloped: a crop's farthest reading counts as background (docs/spec.md §4). The network is sure of both.
     patch = np.pad(500 + np.arange(edge)[:, None] / 3 + np.zeros(edge), 100)
     middle = 99.5 + edge / 2
-    pose = blob.predict(patch, CAMERA, CAMERA.uvd_to_xyz(np.array([middle, middle, 500.0])))
+    pose = blob.predict(
+        patch, CAMERA, CAMERA.uvd_to_xyz(np.array([middle, middle, 500.0])), handedness="right"
+    )
     assert (pose is not None) == taken
 
 
 def test_an_unsure_network_gives_none(blob, hand, tmp_path):
-    sure = blob.predict(hand, NYU_CAMERA).confidence.mean()
+    sure = blob.predict(hand, NYU_CAMERA, handedness="right").confidence.mean()
     stricter = blob_predictor(tmp_path, min_confidence=float(sure) + 0.01)
-    assert stricter.predict(hand, NYU_CAMERA) is None
+    assert stricter.predict(hand, NYU_CAMERA, handedness="right") is None
     untrained = HandPosePredictor(tmp_path / "blob.pth", "cpu")
     assert untrained.predict(hand, NYU_CAMERA) is None
 
@@ -218,8 +229,10 @@ MISTAKES = {
     "scale": (((frame,), {"depth_scale": 0}), "depth_scale is 0"),
     "scale NaN": (((frame,), {"depth_scale": np.nan}), "depth_scale is nan"),
     "hand": (((frame,), {"handedness": "both"}), "handedness is 'both'"),
-    "camera": (((frame,), {"camera": Camera(0, 500, 1, 1)}), "fx and fy are above 0"),
-    "camera NaN": (((frame,), {"camera": Camera(500, 500, np.nan, 1)}), "all are finite"),
+    "camera's row": (((frame,), {"camera": CAMERAS["sr305"]}), "a row of CAMERAS has as its .camera"),
+    "camera's numbers": (((frame,), {"camera": (500, 500, 160, 120)}), "camera is a tuple"),
+    "camera": (((frame,), {"camera": Camera(0, 500, 1, 1)}), "fx and fy above 1"),
+    "camera NaN": (((frame,), {"camera": Camera(500, 500, np.nan, 1)}), "cx=nan.*cannot be"),
 }
 
 
@@ -234,14 +247,13 @@ def test_mistakes_are_a_sentence(blob, name):
 
 def test_mistakes_in_a_batch(blob):
     with pytest.raises(ValueError, match="different sizes"):
-        blob.predict_batch([nothing(), nothing(120)], CAMERA)
+        blob.predict_batch([nothing(), nothing(120)], CAMERA, handedness="right")
     with pytest.raises(ValueError, match="2 frames have 1 centres"):
-        blob.predict_batch([nothing(), nothing()], CAMERA, [None])
+        blob.predict_batch([nothing(), nothing()], CAMERA, [None], handedness="right")
 
 
 def test_checkpoints_that_cannot_be_used(tmp_path):
     for name, spec, sentence in (
-        ("center", ModelSpec("resnet_18", 1, 4, 1.0, "synth", 64, "center"), "predicts the hand's centre"),
         ("joints", ModelSpec("resnet_18", 16, 4, 1.0, "synth", 64), "has 14"),
         ("nameless", ModelSpec("resnet_18", 14, 4, 1.0, None, 64), "which data set"),
     ):
@@ -263,19 +275,27 @@ def test_another_engine_gives_the_same_pose(tmp_path, hand, backend):
     ours = HandPosePredictor(tmp_path / "a.pth", "cpu", min_confidence=0.0)
     theirs = HandPosePredictor(tmp_path / "a.pth", "cpu", min_confidence=0.0, backend=backend)
     center = center_from_depth(hand, NYU_CAMERA)
-    expected, found = (predictor.predict(hand, NYU_CAMERA, center) for predictor in (ours, theirs))
+    expected, found = (
+        predictor.predict(hand, NYU_CAMERA, center, handedness="right") for predictor in (ours, theirs)
+    )
     assert np.ptp(expected.joints_xyz, axis=0).max() > 1
     np.testing.assert_allclose(found.joints_xyz, expected.joints_xyz, atol=0.05)
     np.testing.assert_allclose(found.confidence, expected.confidence, atol=1e-3)
-    assert theirs.predict(hand, NYU_CAMERA, center, weights=True).weights.shape == (14, 16, 16)
+    assert theirs.predict(hand, NYU_CAMERA, center, weights=True, handedness="right").weights.shape == (
+        14,
+        16,
+        16,
+    )
     with pytest.raises(ValueError, match="has no precision fp16"):
         HandPosePredictor(tmp_path / "a.pth", "cpu", "fp16", backend=backend)
 
 
 def test_a_far_hand_is_found_in_its_range(tmp_path):
     frame = ball_hand(open_hand([0.0, 0, 2000]))
-    assert blob_predictor(tmp_path).predict(frame, NYU_CAMERA) is None
-    pose = blob_predictor(tmp_path, depth_range=(100.0, 3000.0)).predict(frame, NYU_CAMERA)
+    assert blob_predictor(tmp_path).predict(frame, NYU_CAMERA, handedness="right") is None
+    pose = blob_predictor(tmp_path, depth_range=(100.0, 3000.0)).predict(
+        frame, NYU_CAMERA, handedness="right"
+    )
     assert abs(pose.joints_xyz.mean(axis=0)[2] - 2000) < 40
     with pytest.raises(ValueError, match="nearest depth comes first"):
         blob_predictor(tmp_path, depth_range=(3000.0, 100.0))
@@ -285,7 +305,7 @@ def test_a_checkpoint_brings_its_cube(tmp_path, hand):
     spec = ModelSpec("resnet_18", 14, 4, 1.0, "synth", 64, cube=(200.0, 210.0, 220.0))
     save_checkpoint(tmp_path / "a.pth", spec.build(), spec)
     predictor = HandPosePredictor(tmp_path / "a.pth", "cpu", min_confidence=0.0)
-    pose = predictor.predict(hand, NYU_CAMERA)
+    pose = predictor.predict(hand, NYU_CAMERA, handedness="right")
     np.testing.assert_array_equal(pose.crop.cube, spec.cube)
 
 
@@ -416,21 +436,21 @@ def test_a_hand_before_a_whole_person_and_its_side(trained):
         assert set(wrong_side) <= {KINECT2_TURNING_AWAY}
 
 
-def test_both_sides_are_tried_and_the_surer_is_taken(blob, hand, monkeypatch):
-    look = HandPosePredictor.look
+def test_both_sides_are_tried_and_the_more_confident_is_taken(blob, hand, monkeypatch):
+    answer = HandPosePredictor.answer
 
-    def left_is_surer(self, looks, camera, weights=False, every=False):
-        poses = look(self, looks, camera, weights, every)
+    def left_has_more(self, candidates, camera, weights=False):
+        poses = answer(self, candidates, camera, weights)
         share = {"left": 1.0, "right": 0.9}
         return [pose and pose._replace(confidence=share[pose.handedness] * pose.confidence) for pose in poses]
 
-    monkeypatch.setattr(HandPosePredictor, "look", left_is_surer)
-    pose = blob.predict(hand, NYU_CAMERA, handedness="auto", weights=True)
+    monkeypatch.setattr(HandPosePredictor, "answer", left_has_more)
+    pose = blob.predict(hand, NYU_CAMERA, weights=True)
     expected = blob.predict(hand, NYU_CAMERA, pose.center_xyz, handedness="left", weights=True)
     assert pose.handedness == "left"
     np.testing.assert_allclose(pose.joints_xyz, expected.joints_xyz)
     np.testing.assert_array_equal(pose.weights, expected.weights)
-    poses = blob.predict_batch([hand, np.zeros_like(hand)], NYU_CAMERA, handedness="auto")
+    poses = blob.predict_batch([hand, np.zeros_like(hand)], NYU_CAMERA)
     assert [pose and pose.handedness for pose in poses] == ["left", None]
 
 
@@ -450,12 +470,13 @@ def test_two_hands_are_found_each_without_the_other(blob):
     assert len(hands) == 2
     for alone, x in ((left, -130), (right, 130)):
         (near,) = [hand for hand in hands if abs(hand.joints_xyz[:, 0].mean() - x) < 60]
-        expected = blob.predict(alone, NYU_CAMERA)
+        expected = blob.predict(alone, NYU_CAMERA, handedness="right")
         assert np.linalg.norm(near.joints_xyz - expected.joints_xyz, axis=1).max() < 12
     assert len(blob.predict_hands(both, NYU_CAMERA, max_hands=1)) == 1
     assert blob.predict_hands(np.zeros_like(both), NYU_CAMERA) == []
-    with pytest.raises(ValueError, match="max_hands is 0"):
-        blob.predict_hands(both, NYU_CAMERA, 0)
+    for number in (0, 2.5):
+        with pytest.raises(ValueError, match=f"max_hands is {number}"):
+            blob.predict_hands(both, NYU_CAMERA, number)
 
 
 @pytest.mark.parametrize(("apart", "behind"), [(200.0, 0.0), (60.0, 120.0), (0.0, 120.0)])
@@ -463,14 +484,19 @@ def test_a_hands_frame_has_nothing_of_another(apart, behind):
     both, left, right = (frame.astype(np.float32) for frame in two_hands(apart, behind))
     joints = [open_hand([-apart / 2, 0, 600]), open_hand([apart / 2, 0, 600 + behind])]
     cube = np.array([300.0, 300, 300])
-    without = without_others(both, NYU_CAMERA, joints, cube)
-    for frame, own in zip(without, (left, right), strict=True):
-        seen = (both == own) & (own > 0)  # of this hand
-        others = (both > 0) & ~seen
-        assert np.count_nonzero(frame[seen]) > 0.85 * np.count_nonzero(seen)  # all but a rim
-        assert np.count_nonzero(frame[others]) < 0.05 * np.count_nonzero(others)
-    far = without_others(both, NYU_CAMERA, [joints[0], joints[1] + 400], cube)
-    assert all(frame is both for frame in far)
+    # Beside it, the other is taken out too if nobody follows it.
+    for known in (joints, joints[:1]) if apart > 100 else (joints,):
+        without = without_others(both, NYU_CAMERA, known, cube, strangers=True)
+        for frame, own, middle in zip(without, (left, right), joints, strict=False):
+            center = (middle.min(0) + middle.max(0)) / 2
+            shown, scene, alone = (
+                crop_hand(view, NYU_CAMERA, center, cube, 128).image for view in (frame, both, own)
+            )
+            seen = (scene == alone) & (alone > 0)  # of this hand
+            others = (scene > 0) & ~seen
+            assert np.count_nonzero(shown[seen]) > 0.85 * np.count_nonzero(seen)  # all but a rim
+            assert np.count_nonzero(shown[others]) < 0.05 * np.count_nonzero(others)
+    assert without_others(left, NYU_CAMERA, joints[:1], cube)[0] is left
 
 
 def test_hands_outside_the_frame_share_nothing():
@@ -497,15 +523,14 @@ def test_a_pose_as_a_dictionary(blob, hand):
 
 
 def test_why_there_is_no_hand(blob, hand, tmp_path):
-    def reason(predictor, frame):
-        return predictor.search(frame.astype(np.float32), NYU_CAMERA).reason
-
-    assert reason(blob, hand) == ""
-    assert reason(blob, np.zeros_like(hand)) == "no reading between 100 and 1500 mm"
-    wall = np.full(hand.shape, 900.0)
-    assert reason(blob, wall) == "nothing in range is as large as a hand"
-    unsure = blob_predictor(tmp_path, min_confidence=1.0)
-    assert reason(unsure, hand).startswith("low confidence: 0.")
+    assert blob.explain(hand, NYU_CAMERA) == ""
+    assert blob.explain(np.zeros_like(hand), NYU_CAMERA) == "no reading between 100 and 1500 mm"
+    assert blob.explain(np.full(hand.shape, 900), NYU_CAMERA) == "nothing in range is as large as a hand"
+    assert blob.explain(hand, NYU_CAMERA, (0, 0, 9000)) == "nothing was measured around the centre"
+    strict = blob_predictor(tmp_path, min_confidence=1.0)
+    for center in (None, blob.predict(hand, NYU_CAMERA).center_xyz):
+        assert strict.explain(hand, NYU_CAMERA, center).startswith("low confidence: 0.")
+    assert strict.search(strict.enter(hand, NYU_CAMERA), NYU_CAMERA).reason.startswith("low confidence")
 
 
 @pytest.mark.slow
@@ -529,26 +554,106 @@ def test_more_confident_joints_are_nearer(trained):
 
 
 def test_the_next_centre_is_the_middle_of_the_joints(blob, hand):
-    pose = blob.predict(hand, NYU_CAMERA)
+    pose = blob.predict(hand, NYU_CAMERA, handedness="right")
     low, high = pose.joints_xyz.min(0), pose.joints_xyz.max(0)
     np.testing.assert_allclose(next_center(pose), (low + high) / 2)
 
 
-def test_a_found_hand_is_looked_at_again_around_its_joints(blob, hand, monkeypatch):
-    passes, poses_of = [], HandPosePredictor._poses
+def test_a_found_hand_is_cropped_again_around_its_joints(blob, hand, monkeypatch):
+    passes, answer = [], HandPosePredictor.answer
 
-    def spy(self, views, weights):
-        poses = poses_of(self, views, weights)
-        passes.append((np.array([center for _, _, center in views]), list(poses)))
+    def spy(self, candidates, camera, weights=False):
+        poses = answer(self, candidates, camera, weights)
+        passes.append(([candidate.center for candidate in candidates], poses))
         return poses
 
-    monkeypatch.setattr(HandPosePredictor, "_poses", spy)
-    pose = blob.predict(hand, NYU_CAMERA)
-    (first, (answer,)), (second, _) = passes
-    np.testing.assert_allclose(first[0], center_from_depth(hand, NYU_CAMERA))
-    np.testing.assert_allclose(second[0], next_center(answer))
-    assert np.linalg.norm(second[0] - first[0]) > 1
-    np.testing.assert_array_equal(pose.center_xyz, second[0])
+    monkeypatch.setattr(HandPosePredictor, "answer", spy)
+    pose = blob.predict(hand, NYU_CAMERA, handedness="right")
+    ((first,), (rough,)), ((second,), _) = passes
+    np.testing.assert_allclose(first, blob.find(blob.enter(hand, NYU_CAMERA), NYU_CAMERA, ("right",))[0])
+    np.testing.assert_allclose(second, next_center(rough))
+    assert np.linalg.norm(second - first) > 1
+    np.testing.assert_array_equal(pose.center_xyz, second)
+
+
+def test_a_hand_at_its_crops_edge_is_cropped_again(blob, hand):
+    middle = blob.predict(hand, NYU_CAMERA, handedness="right").center_xyz
+    hand = np.where(np.indices(hand.shape)[1] < NYU_CAMERA.xyz_to_uvd(middle)[0] - 20, hand, 0)
+    aside = Candidate(hand.astype(np.float32), middle + np.array([115, 0, 0]), "right")
+    (once,), (again,) = blob.answer([aside], NYU_CAMERA), blob.follow([aside], NYU_CAMERA)
+    assert touches_edge(once)
+    assert not touches_edge(again)
+    np.testing.assert_allclose(again.center_xyz, next_center(once))
+
+
+@pytest.mark.parametrize("hands", [1, 2])
+def test_left_hands_are_exactly_the_mirrored_right_hands(blob, hands, hand):
+    frame = hand if hands == 1 else two_hands(260.0)[0]
+    mirrored, camera = np.ascontiguousarray(frame[:, ::-1]), NYU_CAMERA.mirrored(640)
+    right = blob.predict_hands(frame, NYU_CAMERA, handedness="right")
+    left = blob.predict_hands(mirrored, camera, handedness="left")
+    assert len(left) == len(right) == hands
+    for one, other in zip(left, right, strict=True):
+        assert one.handedness == "left"
+        np.testing.assert_allclose(one.joints_xyz * (-1, 1, 1), other.joints_xyz, atol=1e-3)
+
+
+def test_noise_and_flying_pixels_are_taken_out_of_fine_frames():
+    clean = np.full((120, 160), 600, np.float32)
+    clean[:, 80:] = 700
+    noisy = clean.copy()
+    noisy[::7, ::7] = 0
+    noisy[:, 80] = 650  # between both surfaces
+    found = denoised(noisy, CAMERA._replace(fx=400.0))
+    assert (found[:, 80] == 0).all()
+    np.testing.assert_array_equal(np.delete(found, 80, 1), np.delete(clean, 80, 1))
+    coarse = CAMERA._replace(fx=250.0)  # pixels of 2.4 and 2.8 mm
+    np.testing.assert_array_equal(denoised(noisy, coarse), noisy)
+
+
+@pytest.mark.parametrize("denoise", [True, False])
+def test_every_way_in_filters_the_frame_or_none_does(tmp_path, hand, denoise):
+    predictor = blob_predictor(tmp_path, denoise=denoise)
+    noisy = hand.astype(np.float32)
+    noisy[::5, ::5] = 0
+    expected = denoised(noisy, NYU_CAMERA) if denoise else noisy
+    np.testing.assert_array_equal(predictor.enter(noisy, NYU_CAMERA), expected)
+    cropped = [
+        predictor.predict(noisy, NYU_CAMERA, handedness="right"),
+        *predictor.predict_hands(noisy, NYU_CAMERA, 1, "right"),
+        HandTracker(predictor, NYU_CAMERA, "right").update(noisy),
+    ]
+    for pose in cropped:
+        same = crop_hand(expected, NYU_CAMERA, pose.center_xyz, predictor.cube, 64)
+        np.testing.assert_array_equal(pose.crop.image, same.image)
+
+
+@pytest.mark.parametrize(
+    "camera",
+    [
+        Camera(588, 320, 587, 240),  # K's order
+        Camera(365, 255, 365, 205),
+        Camera(920, 920, 640, 360),  # another stream's
+        Camera(588, 587, 240, 320),  # swapped
+        Camera(588, 587, 0.5, 0.5),  # shares
+    ],
+)
+def test_intrinsics_of_other_frames_are_warned_of(blob, hand, camera):
+    with pytest.warns(UserWarning, match="is hardly that of frames of 640×480 pixels"):
+        blob.predict(hand, camera)
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_cameras_by_name_are_not_warned_of():
+    for known in CAMERAS.values():
+        enter(np.zeros(known.frame_size), known.camera, 1.0, denoise=False)
+
+
+def test_what_a_mask_hides_is_no_reading(blob, hand):
+    masked = np.ma.masked_array(np.where(hand > 0, hand, 500), mask=hand == 0)
+    expected = blob.predict(hand, NYU_CAMERA, handedness="right")
+    found = blob.predict(masked, NYU_CAMERA, handedness="right")
+    np.testing.assert_array_equal(found.joints_xyz, expected.joints_xyz)
 
 
 def test_auto_takes_the_fastest_that_is_there(tmp_path, monkeypatch):
@@ -561,20 +666,3 @@ def test_auto_takes_the_fastest_that_is_there(tmp_path, monkeypatch):
         core = SimpleNamespace(get_property=lambda *_, has=capabilities: has)
         monkeypatch.setattr(backends, "openvino_core", lambda core=core: core)
         assert backends.fastest_backend(cpu) == ("openvino", precision)
-
-    checkpoint, int8 = tmp_path / "a.pth", tmp_path / "a.xml"
-    checkpoint.touch()
-    monkeypatch.setattr(backends, "has_vnni", lambda: True)
-    assert backends.exported_int8(checkpoint, cpu) is None  # not exported
-    int8.write_text("<net><rt_info><awr><spec value='{}'/></awr></rt_info></net>")
-    assert backends.exported_int8(checkpoint, cpu) is None  # half of it
-    int8.with_suffix(".bin").touch()
-    assert backends.exported_int8(checkpoint, cpu) == int8
-    assert backends.exported_int8(checkpoint, gpu) is None
-    os.utime(int8, (0, 0))  # of older weights
-    assert backends.exported_int8(checkpoint, cpu) is None
-    int8.write_text("<net/>")  # somebody else's
-    assert backends.exported_int8(checkpoint, cpu) is None
-    int8.write_text("<net><rt_info><awr><spec value='{}'/></awr></rt_info></net>")
-    monkeypatch.setattr(backends, "has_vnni", lambda: False)
-    assert backends.exported_int8(checkpoint, cpu) is None

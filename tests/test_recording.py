@@ -15,6 +15,7 @@ from util.demo import recording
 from util.files import atomic_write
 
 NOISE = np.random.default_rng(0).integers(0, 256, (20, 240, 321, 3)).astype(np.uint8)
+RATE = 30.0
 SYSTEM = Path("/sys")  # takes no files, root's neither
 
 
@@ -48,9 +49,9 @@ class Writer:
 
 
 def save(path):
-    with recording.record(path) as add:
-        for picture in NOISE:
-            add(picture, None)
+    with recording.record(path, RATE) as add:
+        for i, picture in enumerate(NOISE):
+            add(picture, i / RATE, f"{i}")
 
 
 def test_a_film_has_every_picture(tmp_path):
@@ -71,17 +72,17 @@ def test_a_film_keeps_the_picture_that_ctrl_c_met(tmp_path, monkeypatch):
                 raise KeyboardInterrupt
 
     monkeypatch.setattr(cv2, "VideoWriter", Interrupted)
-    with recording.record(tmp_path / "film.mp4") as add, contextlib.suppress(KeyboardInterrupt):
-        for picture in NOISE:
-            add(picture, None)
+    with recording.record(tmp_path / "film.mp4", RATE) as add, contextlib.suppress(KeyboardInterrupt):
+        for i, picture in enumerate(NOISE):
+            add(picture, i / RATE, "")
     assert cv2.VideoCapture(str(tmp_path / "film.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 5
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "film.gif"])
 def test_a_film_of_a_camera_keeps_its_time(tmp_path, name):
-    with recording.record(tmp_path / name) as add:
+    with recording.record(tmp_path / name, RATE) as add:
         for i, picture in enumerate(NOISE):  # from 20 s on, 12 a second, then 60
-            add(picture, 20 + (i / 12 if i < 10 else 9 / 12 + (i - 9) / 60))
+            add(picture, 20 + (i / 12 if i < 10 else 9 / 12 + (i - 9) / 60), "")
     if name == "film.gif":
         with Image.open(tmp_path / name) as film:
             # Pictures alike are one that stands longer.
@@ -89,7 +90,25 @@ def test_a_film_of_a_camera_keeps_its_time(tmp_path, name):
         assert sum(milliseconds) == pytest.approx(11 / 12 * 1000, abs=100)
     else:
         frames = cv2.VideoCapture(str(tmp_path / name)).get(cv2.CAP_PROP_FRAME_COUNT)
-        assert frames == 1 + round(11 / 12 * recording.FRAME_RATE)
+        assert frames == 1 + round(11 / 12 * RATE)
+
+
+@pytest.mark.parametrize("rate", [10.0, 12.5, 60.0])
+@pytest.mark.parametrize("name", ["film.mp4", "film.gif"])
+def test_a_film_of_a_recording_lasts_as_long(tmp_path, name, rate):
+    with recording.record(tmp_path / name, rate) as add:
+        for i, picture in enumerate(NOISE):
+            add(picture, i / rate, "")
+    if name == "film.gif":
+        with Image.open(tmp_path / name) as film:
+            seconds = sum(frame.info["duration"] for frame in ImageSequence.Iterator(film)) / 1000
+    else:
+        film = cv2.VideoCapture(str(tmp_path / name))
+        assert film.get(cv2.CAP_PROP_FRAME_COUNT) == len(NOISE)
+        seconds = len(NOISE) / film.get(cv2.CAP_PROP_FPS)
+    # A GIF has at most 15 pictures a second, and counts hundredths.
+    thinned = name == "film.gif" and rate > recording.GIF_RATE
+    assert seconds == pytest.approx(len(NOISE) / rate, abs=0.07 if thinned else 0.011)
 
 
 @pytest.mark.parametrize("size", [0, 40, 100_000])
@@ -113,7 +132,7 @@ def test_a_film_that_lost_a_picture_is_none(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["film.mp4", "film.gif", "sheet.png", "poses.jsonl"])
+@pytest.mark.parametrize("name", ["film.mp4", "film.gif", "one.png", "poses.jsonl"])
 def test_a_folder_in_the_way_is_named_before_the_work(tmp_path, name):
     (tmp_path / name).mkdir()
     with pytest.raises(IsADirectoryError) as raised, atomic_write(tmp_path / name):
@@ -124,9 +143,9 @@ def test_a_folder_in_the_way_is_named_before_the_work(tmp_path, name):
 
 
 @pytest.mark.skipif(not SYSTEM.is_dir(), reason="there is no /sys")
-@pytest.mark.parametrize("name", ["film.mp4", "film.gif", "sheet.png", "folder"])
+@pytest.mark.parametrize("name", ["film.mp4", "film.gif", "one.png", "folder"])
 def test_a_place_that_takes_no_files_is_named_before_the_work(name):
-    with pytest.raises(OSError) as raised, recording.record(SYSTEM / name):  # noqa: PT011 - by its name below
+    with pytest.raises(OSError) as raised, recording.record(SYSTEM / name, RATE):  # noqa: PT011 - by its name below
         pytest.fail("the work began")
     assert raised.value.filename == str(SYSTEM / name)
     assert raised.value.strerror

@@ -151,7 +151,7 @@ def test_disk_that_fills_while_writing(settings, copied, capsys, monkeypatch):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "last.pth: File too large" in complaint
     assert (copied / "last.pth").read_bytes() == before
-    assert not list(copied.glob(".*"))
+    assert [file.name for file in copied.glob(".*")] == [".lock"]
 
 
 def test_full_disk_for_the_log(settings, tmp_path, capsys, monkeypatch):
@@ -197,6 +197,28 @@ def test_a_run_of_another_device_goes_on(settings, copied, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "was trained with device cuda:1, from here on cpu" in printed
     assert f"from step {STEPS}" in printed
+
+
+def test_what_was_logged_after_the_checkpoint_is_cut_off(settings, undisturbed, copied, monkeypatch):
+    log = (undisturbed / "log.jsonl").read_text()
+    (copied / "log.jsonl").write_text(log + log.splitlines()[-2] + "\n")
+    monkeypatch.setattr("sys.argv", ["train.py", *settings, "--resume", "--output_dir", str(copied)])
+    run(train.main, train.__doc__, train.Config, train.GROUPS)
+    assert (copied / "log.jsonl").read_text() == log
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_other_frames_of_the_same_names_are_said(settings, copied, monkeypatch, capfd, split):
+    root = copied / "data"
+    shutil.copytree(settings[1], root)  # with their times
+    arguments = [*settings, "--resume", "--output_dir", str(copied)]
+    monkeypatch.setattr("sys.argv", ["train.py", *arguments, "--data_dir", str(root)])
+    run(train.main, train.__doc__, train.Config, train.GROUPS)
+    assert "warning" not in capfd.readouterr().err
+    frames = sorted((root / "synth" / split).glob("*.png"))
+    shutil.copyfile(frames[0], frames[-1])
+    run(train.main, train.__doc__, train.Config, train.GROUPS)
+    assert f"was trained with other frames of the split {split} (" in capfd.readouterr().err
 
 
 @pytest.mark.slow
@@ -283,7 +305,7 @@ def test_checkpoint_is_plain_and_whole(undisturbed):
     content = torch.load(undisturbed / "last.pth", weights_only=True)
     assert set(content) == {
         *("model", "training_model", "averaged_steps", "optimizer", "scaler", "epoch", "frames", "step"),
-        *("best_mpe_mm", "running", "log_size", "random", "config", "revision", "spec", "versions"),
+        *("best_mpe_mm", "running", "log_size", "random", "config", "data", "revision", "spec", "versions"),
     }
     assert content["config"]["seed"] == 0
     assert {path.name for path in undisturbed.iterdir()} >= {"best.pth", "curves.png", "tensorboard"}

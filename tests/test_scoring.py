@@ -1,20 +1,23 @@
 """test.py from its command line: the published figures, the real frame, and every output file."""
 
 import json
+import runpy
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from config import NYU_CAMERA
+from config import Config
 from model import build_network
 from tests.helpers.bundled import write_bundled
 from tests.helpers.nyu_folder import ball_hand, open_hand, write_nyu_folder
 from tests.helpers.project import PROJECT, SHARED
+from util.camera import NYU_CAMERA
 from util.checkpoint import ModelSpec, save_checkpoint
 
 NYU_FOLDER = PROJECT.parent / "shared" / "nyu"
@@ -81,7 +84,7 @@ def test_the_real_frame_runs_and_its_published_line_has_its_error(nyu_labels, tm
     write_nyu_folder(tmp_path / "nyu", "test", [], joint_xyz, center_xyz)
     shutil.copy(NYU_FOLDER / "depth_1_0000001.png", tmp_path / "nyu" / "test")
     common = ("test.py", "--dataset", "nyu", "--data_dir", tmp_path, "--output_dir", tmp_path / "out")
-    assert run_script(*common, "--net", "resnet_18").code == 0
+    assert run_script(*common, "--load_model", "random").code == 0
 
     line = (NYU_FOLDER / "resnet_18.txt").read_text().splitlines()[0]
     (tmp_path / "line.txt").write_text(line + "\n")
@@ -146,11 +149,81 @@ def test_another_networks_results_have_a_folder_of_their_own(hands, tmp_path, ru
     save_checkpoint(tmp_path / "other.pth", build_network(*spec[:3]), spec)
     common = ("test.py", "--dataset", "nyu", "--data_dir", root, "--load_model")
     assert run_script(*common, root / "small.pth").code == 0
-    first = tmp_path / "output" / "nyu" / "small.pth" / "predictions.txt"
+    first = tmp_path / "output" / "nyu" / "small" / "predictions.txt"
     before = first.read_bytes()
     ran = run_script(*common, "other.pth")
-    assert "Written to output/nyu/other.pth/" in ran.out
+    assert "Written to output/nyu/other/" in ran.out
     assert first.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("key", "theirs"), [("checkpoint", "theirs/true.pth"), ("data_dir", "theirs"), ("split", "train")]
+)
+def test_the_results_of_another_run_are_not_replaced(hands, tmp_path, run_script, monkeypatch, key, theirs):
+    root, joints = hands
+    monkeypatch.chdir(tmp_path)
+    np.savetxt("true.txt", NYU_CAMERA.xyz_to_uvd(joints).reshape(5, -1), fmt="%.3f")
+    common = ("test.py", "--dataset", "nyu", "--data_dir", root, "--predictions", "true.txt")
+    assert run_script(*common).code == 0
+    assert run_script(*common).code == 0  # the same run may write again
+    path = tmp_path / "output" / "nyu" / "scored_true" / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: theirs}))
+    ran = run_script(*common)
+    assert ran.code == 2
+    assert f"another run ({key} {theirs}): choose another folder with --output_dir" in ran.err
+    assert json.loads(path.read_text())[key] == theirs
+    assert run_script(*common, "--output_dir", path.parent / "mine").code == 0
+
+
+def test_random_weights_are_scored_only_if_asked_for(hands, tmp_path, run_script, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    common = ("test.py", "--dataset", "nyu", "--data_dir", hands[0], "--img_size", "64")
+    ran = run_script(*common)
+    assert ran.code == 2
+    assert "results/ has no weights of resnet_18 for nyu" in ran.err
+    ran = run_script(*common, "--load_model", "random")
+    assert ran.code == 0
+    assert "its predictions are meaningless" in ran.out
+    assert (tmp_path / "output" / "nyu" / "random" / "metrics.json").is_file()
+
+
+@pytest.mark.parametrize("flags", [("--predictions", "gone.txt"), ("--compare", "a=gone.txt")])
+def test_a_missing_file_is_found_before_pytorch_is_imported(flags):
+    code = """if True:
+        import runpy, sys
+        try:
+            runpy.run_path("test.py", run_name="__main__")
+        finally:
+            assert "torch" not in sys.modules"""
+    failed = subprocess.run([sys.executable, "-c", code, *flags], cwd=PROJECT, capture_output=True, text=True)
+    assert failed.returncode == 2
+    assert failed.stderr.startswith("error: gone.txt is missing")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "folder"),
+    [
+        ({"load_model": "output/nyu/mine/best.pth"}, "output/nyu/mine"),
+        ({"load_model": "output/synth/mine/last.pth", "split": "val"}, "output/nyu/mine/val"),
+        ({"load_model": "ft/best.pth"}, "output/nyu/ft"),
+        ({"load_model": "results/hourglass_1.pth"}, "output/nyu/hourglass_1"),
+        (
+            {"load_model": "output/msra/mine/P3/best.pth", "dataset": "msra", "test_subject": 3},
+            "output/msra/mine/P3",
+        ),
+        (
+            {"load_model": "output/msra/mine/P{subject}/best.pth", "dataset": "msra", "test_subject": "all"},
+            "output/msra/mine",
+        ),
+        ({"predictions": "theirs/best.txt"}, "output/nyu/scored_theirs"),
+        ({"predictions": "theirs.txt", "output_dir": "mine"}, "mine"),
+    ],
+)
+def test_the_results_folder_is_called_like_what_is_scored(arguments, folder):
+    test = runpy.run_path(str(PROJECT / "test.py"))
+    config = Config(**{"dataset": "nyu"} | arguments).resolved()
+    name = test["run_name"](Path(config.predictions or config.load_model))
+    assert str(test["results_folder"](config, name, {})) == folder
 
 
 @pytest.mark.parametrize(("net", "asked"), [("resnet_18", ()), ("hourglass_1", ("--net", "hourglass_1"))])

@@ -7,14 +7,15 @@ import types
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from config import DATASETS, NYU_CAMERA
-from tests.helpers.nyu_folder import encode_depth
+from dataloader import dataset_info
+from tests.helpers.nyu_folder import ball_hand, encode_depth, open_hand
 from tests.helpers.project import need_synthetic_hand
-from util.camera import CAMERAS, Camera, parse_camera, scale_camera
+from util.camera import CAMERAS, NYU_CAMERA, Camera, parse_camera, scale_camera, to_millimetres
 from util.demo.sources import SourceOptions, open_source
 
-RAW = np.random.default_rng(0).integers(0, 60000, (6, 48, 64)).astype(np.uint16)
+RAW = np.random.default_rng(0).integers(0, 9999, (6, 48, 64)).astype(np.uint16)  # mm
 CAMERA = Camera(50, 50, 32, 24)
 GIVEN = SourceOptions(CAMERA)
 
@@ -29,10 +30,10 @@ def write_msra(path, depth, left=3, top=5):
     path.write_bytes(header.tobytes() + depth.astype("<f4").tobytes())
 
 
-def write_video(path, frames, code="FFV1", depth=cv2.CV_16U):
+def write_video(path, frames, code="FFV1", depth=cv2.CV_16U, rate=30):
     options = [cv2.VIDEOWRITER_PROP_DEPTH, depth, cv2.VIDEOWRITER_PROP_IS_COLOR, 0]
     writer = cv2.VideoWriter(
-        str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*code), 30, frames.shape[:0:-1], options
+        str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*code), rate, frames.shape[:0:-1], options
     )
     assert writer.isOpened()
     for frame in frames:
@@ -44,7 +45,8 @@ def test_a_16_bit_png(tmp_path):
     write_png(tmp_path / "one.png", RAW[0])
     source = open_source(str(tmp_path / "one.png"), GIVEN)
     np.testing.assert_array_equal(source.read(0), RAW[0])
-    assert (source.length, source.camera, source.depth_scale, source.sequence) == (1, CAMERA, 1.0, None)
+    assert (source.length, source.camera, source.scales[0], source.sequence) == (1, CAMERA, 1.0, None)
+    assert source.read(0).dtype == np.float32
     assert source.label(0) == "one.png"
 
 
@@ -59,7 +61,7 @@ def test_nyu_and_msra_files_bring_their_camera(tmp_path):
     source = open_source(str(tmp_path / "000001_depth.bin"), SourceOptions())
     assert source.read(0).shape == (240, 320)
     np.testing.assert_array_equal(source.read(0)[5:53, 3:67], depth)
-    assert source.camera == DATASETS["msra"].camera
+    assert source.camera == dataset_info("msra").camera
     assert open_source(str(tmp_path / "000001_depth.bin"), GIVEN).camera == CAMERA
 
 
@@ -72,18 +74,19 @@ def test_a_folder_is_read_in_the_order_of_its_numbers(tmp_path):
     np.testing.assert_array_equal(source.read(2), RAW[4])
 
 
-@pytest.mark.parametrize("name", ["one.npy", "stack.npy", "stack.npz", "several.npz", "floats.npy"])
+@pytest.mark.parametrize("name", ["one.npy", "stack.npy", "stack.npz", "several.npz", "metres.npy"])
 def test_arrays(tmp_path, name):
     path = tmp_path / name
-    frames = {"one.npy": RAW[0], "floats.npy": (RAW / 1000).astype(np.float32)}.get(name, RAW)
+    metres = name == "metres.npy"
+    frames = {"one.npy": RAW[0], "metres.npy": (RAW / 1000).astype(np.float32)}.get(name, RAW)
     if name == "several.npz":
         np.savez(path, depth=frames, color=np.zeros(3))
     elif path.suffix == ".npz":
         np.savez_compressed(path, frames)
     else:
         np.save(path, frames)
-    source = open_source(str(path), GIVEN)
-    expected = frames if frames.ndim == 3 else frames[None]
+    source = open_source(str(path), GIVEN._replace(depth_scale=1000.0 if metres else None))
+    expected = RAW if frames.ndim == 3 else RAW[:1]
     assert source.length == len(expected)
     for i in (len(expected) - 1, 0):
         np.testing.assert_array_equal(source.read(i), expected[i])
@@ -102,10 +105,11 @@ def test_a_video_of_16_bits_in_any_order(tmp_path):
 def test_the_table_scales_with_the_resolution_and_knows_the_unit(tmp_path):
     np.save(tmp_path / "small.npy", np.ones((240, 320), np.uint16))
     source = open_source(str(tmp_path / "small.npy"), SourceOptions(CAMERAS["sr305"]))
-    assert source.depth_scale == 0.125
+    assert source.scales == (0.125, 0.125)
+    assert source.read(0).max() == 0.125
     full = CAMERAS["sr305"].camera
     assert source.camera.fx == full.fx / 2
-    assert open_source(str(tmp_path / "small.npy"), SourceOptions(CAMERAS["sr305"], 1.0)).depth_scale == 1.0
+    assert open_source(str(tmp_path / "small.npy"), SourceOptions(CAMERAS["sr305"], 1.0)).read(0).max() == 1.0
     # The edges of the frame are the same rays.
     for u, v in ((-0.5, -0.5), (319.5, 239.5)):
         small = source.camera.uvd_to_xyz(np.array([u, v, 500.0]))
@@ -174,8 +178,7 @@ def test_realsense_reads_its_own_intrinsics(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyrealsense2", fake_realsense())
     source = open_source("realsense", SourceOptions())
     assert source.camera == Camera(384.0, 385.0, 320.5, 240.5)
-    assert source.depth_scale == pytest.approx(0.125)
-    np.testing.assert_array_equal(source.read(7), RAW[0])
+    np.testing.assert_array_equal(source.read(7), RAW[0] * np.float32(0.125))
     source.close()
     with pytest.raises(ValueError, match="stopped sending frames"):
         source.read(8)
@@ -217,7 +220,7 @@ BROKEN = {
     "flat.npy": (lambda path: np.save(path, np.ones(4)), r"has shape \(4,\)"),
     "none.npy": (lambda path: np.save(path, np.ones((0, 4, 4))), r"has shape \(0, 4, 4\)"),
     "two.npz": (lambda path: np.savez(path, a=1, b=2), "holds the arrays a, b"),
-    "damaged.bin": (lambda path: path.write_bytes(b"short"), "do not hold its header"),
+    "damaged.bin": (lambda path: path.write_bytes(b"short"), "not in MSRA's format"),
     "damaged.mp4": (lambda path: path.write_bytes(b"no film"), "cannot be read as a video of 16-bit"),
     "bytes.avi": (write_8_bit_video, "cannot be read as a video of 16-bit"),
 }
@@ -309,25 +312,147 @@ def test_a_video_that_goes_back_to_another_frame_starts_over(tmp_path, monkeypat
     source.close()
 
 
+@pytest.mark.parametrize("rate", [10, 29.97, 60])
+def test_a_video_brings_its_rate(tmp_path, rate):
+    write_video(tmp_path / "depth.mkv", RAW, rate=rate)
+    source = open_source(str(tmp_path / "depth.mkv"), GIVEN)
+    assert source.rate == pytest.approx(rate, rel=1e-3)
+    assert source.seconds(5) == pytest.approx(5 / rate, abs=1e-3)
+    given = open_source(str(tmp_path / "depth.mkv"), GIVEN._replace(fps=15.0))
+    assert (given.rate, given.seconds(3)) == (15.0, 0.2)
+
+
+def test_a_video_whose_frames_are_not_evenly_spaced_brings_their_times(tmp_path, monkeypatch):
+    class Uneven:
+        def __init__(self, *opening):
+            self.video, self.times = capture(*opening), iter((5.0, 5.1, 5.3, 5.6, 5.7, 6.0))
+
+        def __getattr__(self, name):
+            return getattr(self.video, name)
+
+        def get(self, what):
+            return 1000 * next(self.times) if what == cv2.CAP_PROP_POS_MSEC else self.video.get(what)
+
+    capture = cv2.VideoCapture
+    write_video(tmp_path / "depth.mkv", RAW)
+    monkeypatch.setattr(cv2, "VideoCapture", Uneven)
+    source = open_source(str(tmp_path / "depth.mkv"), GIVEN)
+    assert source.rate == pytest.approx(5.0)
+    np.testing.assert_allclose([source.seconds(i) for i in range(6)], [0, 0.1, 0.3, 0.6, 0.7, 1.0])
+
+
+def test_the_rate_of_other_files_is_given(tmp_path):
+    np.save(tmp_path / "stack.npy", RAW)
+    assert open_source(str(tmp_path / "stack.npy"), GIVEN).rate == 30.0
+    source = open_source(str(tmp_path / "stack.npy"), GIVEN._replace(fps=5.0))
+    assert (source.rate, source.seconds(2)) == (5.0, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [("a.tiff", np.uint16), ("a.tif", np.float32), ("a.tiff", np.float64), ("a.png", np.uint16)],
+)
+def test_every_frame_of_a_picture_file_is_read(tmp_path, name, dtype):
+    frames = [frame.astype(dtype) for frame in RAW]
+    if name == "a.png":
+        first, *others = map(Image.fromarray, frames)
+        first.save(tmp_path / name, save_all=True, append_images=others)
+    else:
+        assert cv2.imwritemulti(str(tmp_path / name), frames)
+    source = open_source(str(tmp_path / name), GIVEN)
+    assert source.length == 6
+    for i in (5, 0, 3):
+        np.testing.assert_array_equal(source.read(i), RAW[i])
+    with pytest.raises(ValueError, match="holds 6 frames: expected one a file"):
+        open_source(str(tmp_path), GIVEN)
+
+
+def test_what_holds_several_frames_and_cannot_be_split_is_said(tmp_path):
+    raw = b"".join(b"P5\n64 48\n65535\n" + frame.astype(">u2").tobytes() for frame in RAW)
+    (tmp_path / "a.pgm").write_bytes(raw)
+    with (tmp_path / "twice.npy").open("wb") as file:
+        np.save(file, RAW[0])
+        np.save(file, RAW[1])
+    cv2.imwritemulti(str(tmp_path / "sizes.tiff"), [RAW[0], RAW[1, :40]])
+    for name, said in (
+        ("a.pgm", "several frames"),
+        ("twice.npy", "more than one array"),
+        ("sizes.tiff", "several sizes"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            open_source(str(tmp_path / name), GIVEN)
+    (tmp_path / "a.pgm").write_bytes(raw[: len(raw) // 6])
+    np.testing.assert_array_equal(open_source(str(tmp_path / "a.pgm"), GIVEN).read(0), RAW[0])
+
+
+@pytest.mark.parametrize("order", ["0hl", "0lh", "lh0", "lh0a", "0hla", "h0l"])
+def test_16_bits_in_two_8_bit_channels_of_any_order(tmp_path, order):
+    """Blue first; HO-3D is 0hl, RHD is 0lh, NYU is lh0."""
+    depth = ball_hand(open_hand([0.0, 0, 600])).astype(np.uint16)
+    of = {"0": 0 * depth, "h": depth >> 8, "l": depth & 255, "a": 0 * depth + 255}
+    write_png(tmp_path / "a.png", np.dstack([of[letter].astype(np.uint8) for letter in order]))
+    source = open_source(str(tmp_path / "a.png"), GIVEN)
+    np.testing.assert_array_equal(source.read(0), depth)
+    if order.startswith("lh0"):
+        assert open_source(str(tmp_path / "a.png"), SourceOptions()).camera == NYU_CAMERA
+
+
+@pytest.mark.parametrize(
+    ("shape", "length"), [((48, 64, 1), 1), ((1, 48, 64), 1), ((6, 48, 64, 1), 6), ((6, 1, 48, 64), 6)]
+)
+def test_a_channel_axis_is_no_time(tmp_path, shape, length):
+    np.save(tmp_path / "a.npy", RAW[:length].reshape(shape))
+    source = open_source(str(tmp_path / "a.npy"), GIVEN)
+    assert source.length == length
+    np.testing.assert_array_equal(source.read(length - 1), RAW[length - 1])
+
+
+@pytest.mark.parametrize("shape", [(480, 640, 3), (480, 640, 30), (6, 48, 64, 2), (2, 3, 4, 5, 6)])
+def test_an_array_that_is_no_stack_is_said(tmp_path, shape):
+    np.save(tmp_path / "a.npy", np.ones(shape, np.uint8))
+    with pytest.raises(ValueError, match=r"has shape .*: expected \(H, W\), or \(T, H, W\)"):
+        open_source(str(tmp_path / "a.npy"), GIVEN)
+
+
+def test_masked_readings_are_none():
+    masked = np.ma.masked_array(RAW[0], mask=RAW[0] > 5000)
+    np.testing.assert_array_equal(to_millimetres(masked), np.where(RAW[0] > 5000, 0, RAW[0]))
+
+
+def test_a_video_of_colour_says_how_to_take_out_its_second_stream(tmp_path):
+    write_8_bit_video(tmp_path / "a.avi")
+    with pytest.raises(ValueError, match="if its second stream is depth, take it out: ffmpeg"):
+        open_source(str(tmp_path / "a.avi"), GIVEN)
+
+
+def test_a_raw_dump_that_starts_with_zeros_is_told_how_to_become_readable(tmp_path):
+    np.zeros((192, 256), np.float32).tofile(tmp_path / "a.bin")
+    with pytest.raises(ValueError, match=r"not in MSRA's format.*np\.fromfile"):
+        open_source(str(tmp_path / "a.bin"), GIVEN)
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int16, np.int32])
 def test_a_tiff_of_any_depth(tmp_path, dtype):
     frame = (RAW[0] // 4).astype(dtype)
     write_png(tmp_path / "one.tiff", frame)
-    read = open_source(str(tmp_path / "one.tiff"), GIVEN).read(0)
-    np.testing.assert_array_equal(read, frame)
-    assert read.dtype == dtype
+    source = open_source(str(tmp_path / "one.tiff"), GIVEN)
+    np.testing.assert_array_equal(source.read(0), frame)
+    assert source.raw(0).dtype == dtype
 
 
-@pytest.mark.parametrize("shape", [(4,), (3, 48, 64), (0, 64)])
-def test_an_array_in_a_folder_is_one_frame(tmp_path, shape):
+@pytest.mark.parametrize(
+    ("shape", "complaint"),
+    [((4,), "has shape"), ((3, 48, 64), "holds 3 frames: expected one a file"), ((0, 64), "has shape")],
+)
+def test_an_array_in_a_folder_is_one_frame(tmp_path, shape, complaint):
     np.save(tmp_path / "0.npy", RAW[0])
     np.save(tmp_path / "1.npy", np.ones(shape))
     source = open_source(str(tmp_path), GIVEN)
     np.testing.assert_array_equal(source.read(0), RAW[0])
-    with pytest.raises(ValueError, match=r"1.npy has shape \(.*\): expected one frame \(H, W\) a file"):
+    with pytest.raises(ValueError, match=f"1.npy {complaint}"):
         source.read(1)
     (tmp_path / "0.npy").unlink()
-    with pytest.raises(ValueError, match=r"1.npy has shape"):
+    with pytest.raises(ValueError, match=f"1.npy {complaint}"):
         open_source(str(tmp_path), GIVEN)
 
 

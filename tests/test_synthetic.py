@@ -2,7 +2,6 @@
 
 import shutil
 import sys
-from itertools import permutations
 
 import cv2
 import numpy as np
@@ -11,19 +10,21 @@ from scipy.spatial import KDTree
 
 pytest.importorskip("embreex", reason="the synthetic hand needs requirements-synth.txt")
 
-from config import NYU_CAMERA, Config
-from dataloader import build_index, nyu
+from config import Config
+from dataloader import nyu
+from dataloader.index import build_index
 from dataloader.nyu import EVALUATED_JOINTS
 from dataloader.synthetic import writer
-from dataloader.synthetic.hand.bank import BUNDLED, HandBank, write_bank
+from dataloader.synthetic.hand.bank import HandBank
 from dataloader.synthetic.hand.forearm import attach_forearm, sample_forearm
 from dataloader.synthetic.hand.landmarks import label_joints
 from dataloader.synthetic.hand.pose import overlap, sample_pose
 from dataloader.synthetic.hand.skeleton import JointAngles, pose_joints, skin
-from dataloader.synthetic.scene import render_scene, sample_scene
+from dataloader.synthetic.placing import pose_hand
+from dataloader.synthetic.scene import sample_scene
 from dataloader.synthetic.writer import SplitSettings, sample_frame, sample_person, write_split
-from tests.helpers.project import PROJECT
 from util import UserError
+from util.camera import NYU_CAMERA
 from util.files import locked_folder
 
 SLOTS = list(EVALUATED_JOINTS)
@@ -32,7 +33,7 @@ TEST = SplitSettings("test", 41, 3, NYU_CAMERA, (480, 640))  # one frame more th
 
 @pytest.fixture(scope="module")
 def shapes():
-    return writer.load_shapes(split="test")
+    return HandBank(split="test")
 
 
 @pytest.fixture(scope="module")
@@ -145,12 +146,13 @@ def test_sensor_changes_depth_little(scenes):
 
 def test_right_hand_shows_its_thumb_on_the_right(people):
     for shape in people:
-        scene = render_scene(np.random.default_rng(0), shape, open_hand(), np.eye(3), NYU_CAMERA)
-        u, v, _ = NYU_CAMERA.xyz_to_uvd(scene.joints21).T
+        forearm = sample_forearm(np.random.default_rng(0), shape)
+        hand = pose_hand(shape, open_hand(), forearm, np.eye(3)).moved_to(np.array([0, 0, 700]))
+        u, v, _ = NYU_CAMERA.xyz_to_uvd(hand.joints21).T
         thumb_tip, pinky_tip, wrist = 4, 20, 0
         assert u[thumb_tip] > u[wrist] > u[pinky_tip]
         assert v[12] < v[9] < v[wrist]  # the middle finger points up
-        ulnar, radial = scene.joints36[30], scene.joints36[31]
+        ulnar, radial = hand.joints36[30], hand.joints36[31]
         assert ulnar[0] < radial[0]
 
 
@@ -170,7 +172,7 @@ def test_another_camera_and_frame_size(people):
 
 def test_splits_share_neither_people_nor_frames(shapes):
     settings = [TEST._replace(split=split) for split in ("train", "val", "test")]
-    banks = {each: writer.load_shapes(split=each.split) for each in settings}
+    banks = {each: HandBank(split=each.split) for each in settings}
     lengths = [sample_person(banks[each], each, person).length for each in settings for person in range(3)]
     assert len(set(lengths)) == len(lengths)
     person = sample_person(shapes, TEST, 0)
@@ -203,7 +205,7 @@ def test_two_renderers_do_not_write_one_split(tmp_path):
 
 def test_nyu_loader_reads_it(written):
     index = build_index(Config(dataset="synth", data_dir=str(written)).resolved())
-    scene = sample_frame(TEST, 40, sample_person(writer.load_shapes(split="test"), TEST, 5))
+    scene = sample_frame(TEST, 40, sample_person(HandBank(split="test"), TEST, 5))
     assert np.allclose(index.joint_xyz[40], scene.joints36[SLOTS], atol=1e-3)
     assert np.allclose(index.center_xyz[40], scene.center, atol=1e-3)
     assert np.array_equal(nyu.read_depth(written / "test" / "depth_1_0000041.png"), scene.depth)
@@ -214,13 +216,13 @@ def test_nyu_loader_reads_it(written):
     [
         (["--frames", "0"], "must be at least 1"),
         (["--width", "10"], "width is 10: it must be at least 64"),
-        (["--camera.fx", "0"], "fx and fy are above 0"),
+        (["--camera.fx", "0"], "fx and fy above 1"),
         (["--frames", "42"], "other settings (frames 41, now 42)"),
         (["--frames", "41", "--camera.fx", "500"], "other settings (camera"),
     ],
 )
 def test_errors_are_a_sentence_and_exit_code_2(written, arguments, sentence, run_script):
-    settings = ["--out", written, "--split", "test", "--seed", "3", "--workers", "1", "--without", "all"]
+    settings = ["--out", written, "--split", "test", "--seed", "3", "--num_workers", "1", "--without", "all"]
     ran = run_script("dataloader.synthetic", *settings, *arguments)
     assert ran.code == 2
     assert sentence in ran.err
@@ -237,81 +239,13 @@ def test_a_full_disk_is_noticed_beforehand(tmp_path, monkeypatch, run_script):
 
 def test_a_missing_package_is_named(tmp_path, monkeypatch, run_script):
     monkeypatch.setitem(sys.modules, "anny", None)
-    for wanted in (["--frames", "8", "--bank", "anny"], ["--make_bank", "20", "--bank", tmp_path / "a.npz"]):
-        ran = run_script("dataloader.synthetic", "--out", tmp_path / "out", *wanted)
+    for wanted in (["--out", tmp_path, "--frames", "8"], ["--out", tmp_path / "a.npz", "--people", "20"]):
+        ran = run_script("results/make_bank.py", *wanted)
         assert ran.code == 2
         assert "pip install -r requirements-anny.txt" in ran.err
     monkeypatch.setitem(sys.modules, "dataloader.synthetic.writer", None)
     ran = run_script("dataloader.synthetic", "--out", tmp_path / "out", "--frames", "8")
     assert "pip install -r requirements-synth.txt" in ran.err
-
-
-class Passing:
-    """A stand-in for anny: the bundled bank's people, one after the other."""
-
-    def __init__(self):
-        self.drawn = []
-        self.bank = HandBank(BUNDLED, "train")
-
-    def sample_shape(self, rng):
-        self.drawn.append(self.bank.sample_shape(rng))
-        return self.drawn[-1]
-
-
-def test_a_bank_gives_hands_between_its_people(tmp_path):
-    people = Passing()
-    write_bank(tmp_path / "bank.npz", people, 20, seed=0)
-    meshes = np.stack([shape.vertices for shape in people.drawn])
-    bank = HandBank(tmp_path / "bank.npz", "train")
-    for seed in range(5):
-        drawn = bank.sample_shape(np.random.default_rng(seed))
-        off = []
-        for one, other in permutations(meshes, 2):
-            share = ((drawn.vertices - one) * (other - one)).sum() / ((other - one) ** 2).sum()
-            off.append(np.abs(one + np.clip(share, 0, 0.5) * (other - one) - drawn.vertices).max())
-        assert min(off) < 0.3  # mm
-        np.testing.assert_allclose(np.linalg.norm(drawn.hinges, axis=1), 1)
-    only = [HandBank(tmp_path / "bank.npz", split)._people for split in ("val", "test")]
-    assert [len(each) for each in only] == [2, 2]
-
-
-def test_the_bundled_bank_is_small_and_has_hands_of_every_size():
-    assert BUNDLED.stat().st_size < 1_000_000
-    bank = HandBank(BUNDLED, "train")
-    lengths = [bank.sample_shape(np.random.default_rng(seed)).length for seed in range(60)]
-    assert min(lengths) < 180
-    assert max(lengths) > 215
-
-
-def test_a_damaged_bank_is_one_sentence(tmp_path, run_script):
-    (tmp_path / "bank.npz").write_bytes(BUNDLED.read_bytes()[:5000])
-    np.savez(tmp_path / "other.npz", a=1)
-    write_bank(tmp_path / "few.npz", Passing(), 9, seed=0)
-    for bank, words in {
-        "bank.npz": "or damaged",
-        "other.npz": "is no bank",
-        "few.npz": "make 20 or more",
-        "absent.npz": "absent.npz is missing",
-    }.items():
-        arguments = ("--split", "val", "--frames", "2", "--bank", tmp_path / bank)
-        ran = run_script("dataloader.synthetic", "--out", tmp_path / "out", *arguments)
-        assert ran.code == 2
-        assert words in ran.err
-        assert len(ran.err.splitlines()) == 1
-    ran = run_script("dataloader.synthetic", "--make_bank", "20", "--bank", tmp_path / "other.npz")
-    assert "exists: delete it" in ran.err
-    assert "ends with .npz" in run_script("dataloader.synthetic", "--make_bank", "20", "--bank", "x").err
-    assert "name it with --bank" in run_script("dataloader.synthetic", "--make_bank", "20").err
-
-
-@pytest.mark.slow
-def test_the_bundled_split_is_drawn_by_its_recorded_way():
-    pytest.importorskip("anny", reason="the bundled split was drawn from anny")
-    settings = SplitSettings("test", 400, 0, NYU_CAMERA, (480, 640), writer.ANNY)
-    person = sample_person(writer.load_shapes(writer.ANNY), settings, 0)
-    for frame in range(3):
-        path = PROJECT / "data" / "synth" / "test" / f"depth_1_{frame + 1:07d}.png"
-        assert path.read_bytes() == writer.encode_depth(sample_frame(settings, frame, person).depth)
 
 
 def test_foreign_files_are_left_alone(tmp_path, run_script):
@@ -323,7 +257,7 @@ def test_foreign_files_are_left_alone(tmp_path, run_script):
 
 
 def test_the_contact_sheet_shows_the_split(written, tmp_path, run_script):
-    settings = ["--out", written, "--split", "test", "--seed", "3", "--workers", "1", "--without", "all"]
+    settings = ["--out", written, "--split", "test", "--seed", "3", "--num_workers", "1", "--without", "all"]
     sheet = ("--frames", "41", "--sheet", tmp_path / "sheet.png")
     ran = run_script("dataloader.synthetic", *settings, *sheet)
     assert ran.code == 0, ran.err

@@ -1,4 +1,4 @@
-"""The bundled test split, data/synth/test: what a fresh clone runs on. Needs no anny."""
+"""The bundled test split, data/synth/test: what a fresh clone runs on."""
 
 import json
 from pathlib import Path
@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.io import loadmat
 
-from config import NYU_CAMERA
 from dataloader.nyu import EVALUATED_JOINTS, read_depth
 from tests.helpers.project import SHARED
+from util.camera import NYU_CAMERA
 
 FOLDER = Path(__file__).parents[1] / "data" / "synth"
 SLOTS = list(EVALUATED_JOINTS)
@@ -35,6 +35,19 @@ def test_it_is_whole_and_small():
         0,
         True,
     )
+
+
+@pytest.mark.slow
+def test_it_is_drawn_by_its_recorded_way():
+    pytest.importorskip("anny", reason="the bundled split was drawn from anny")
+    from dataloader.synthetic.writer import SplitSettings, encode_depth, sample_frame, sample_person
+    from results.make_bank import HandModel
+
+    settings = SplitSettings("test", FRAMES, 0, NYU_CAMERA, (480, 640), bank=None)
+    person = sample_person(HandModel(), settings, 0)
+    for frame in range(3):
+        path = FOLDER / "test" / f"depth_1_{frame + 1:07d}.png"
+        assert path.read_bytes() == encode_depth(sample_frame(settings, frame, person).depth)
 
 
 def test_labels_fill_the_evaluated_slots(labels):

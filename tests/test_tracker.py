@@ -9,20 +9,16 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from config import NYU_CAMERA
+from dataloader.crop import Crop
 from tests.helpers.blob_network import CAMERA, blob_predictor
 from tests.helpers.project import need_synthetic_hand
-from util.demo import poses
+from util.camera import NYU_CAMERA
+from util.checkpoint import RESULTS
+from util.demo import stream
 from util.demo.settings import DemoSettings
 from util.demo.sources import Source
-from util.inference.predictor import (
-    DEFAULT_CHECKPOINT,
-    Found,
-    HandPose,
-    HandPosePredictor,
-    distinct,
-    next_center,
-)
+from util.inference.hands import Found, HandPose, distinct, next_center
+from util.inference.predictor import DEFAULT_CHECKPOINT, HandPosePredictor
 from util.inference.tracker import (
     DECIDE,
     MEMORY,
@@ -39,10 +35,10 @@ EVERY = 6  # of the clip, predicted on its own beside the tracked pose
 
 def rendered_hand(camera):
     need_synthetic_hand()
-    from dataloader.synthetic.motion import MovingHand
-    from dataloader.synthetic.writer import load_shapes
+    from dataloader.synthetic.hand.bank import HandBank
+    from dataloader.synthetic.motion import MovingHands
 
-    return MovingHand(load_shapes(), 0, camera, (240, 320), leaves=True)
+    return MovingHands(HandBank(), 0, camera, (240, 320), leaves=True)
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +48,9 @@ def moving_hand():
 
 @pytest.fixture(scope="module")
 def clip(moving_hand):
-    """300 frames of a hand that leaves twice and returns."""
-    return [moving_hand.frame(i) for i in range(FRAMES)]
+    """300 frames of a hand that leaves twice and returns; its own joints and whether it is visible."""
+    frames = [moving_hand.frame(i) for i in range(FRAMES)]
+    return [frame._replace(joint_xyz=frame.joint_xyz[0], visible=bool(frame.visible[0])) for frame in frames]
 
 
 def test_the_clip_is_what_it_says(moving_hand, clip):
@@ -73,7 +70,7 @@ def test_the_clip_is_what_it_says(moving_hand, clip):
     assert max(steps) < 60
     up = rendered_hand(CAMERA._replace(flip=-1)).frame(3)
     np.testing.assert_array_equal(up.depth, clip[3].depth)
-    np.testing.assert_allclose(up.joint_xyz * (1, -1, 1), clip[3].joint_xyz)
+    np.testing.assert_allclose(up.joint_xyz[0] * (1, -1, 1), clip[3].joint_xyz)
 
 
 def returns(clip):
@@ -82,7 +79,7 @@ def returns(clip):
 
 
 def test_a_hand_that_leaves_is_lost_and_found_again(clip, tmp_path):
-    tracker = HandTracker(blob_predictor(tmp_path), CAMERA)
+    tracker = HandTracker(blob_predictor(tmp_path), CAMERA, "right")
     poses = [tracker.update(frame.depth) for frame in clip]
     for frame, pose in zip(clip, poses, strict=True):
         if not frame.depth.any():
@@ -98,7 +95,7 @@ def test_a_hand_that_leaves_is_lost_and_found_again(clip, tmp_path):
 @pytest.mark.slow
 def test_tracking_is_as_near_as_frame_by_frame(clip):
     predictor = HandPosePredictor(DEFAULT_CHECKPOINT, "cpu")
-    tracker = HandTracker(predictor, CAMERA)
+    tracker = HandTracker(predictor, CAMERA, "right")
     started = time.perf_counter()
     poses = [tracker.update(frame.depth) for frame in clip]
     rate = FRAMES / (time.perf_counter() - started)
@@ -113,7 +110,7 @@ def test_tracking_is_as_near_as_frame_by_frame(clip):
         assert any(poses[i] is not None and error(poses[i], i) < 40 for i in range(back, back + 5))
     tracked, alone = [], []
     for i in range(0, FRAMES, EVERY):
-        single = predictor.predict(clip[i].depth, CAMERA) if clip[i].visible else None
+        single = predictor.predict(clip[i].depth, CAMERA, handedness="right") if clip[i].visible else None
         if single is not None and poses[i] is not None:
             tracked.append(error(poses[i], i))
             alone.append(error(single, i))
@@ -142,9 +139,12 @@ class ScriptedPredictor:
     def __init__(self, *answers):
         self.answers, self.calls = list(answers), []
 
-    def look(self, looks, camera, weights):
-        self.calls += [Call(look.center, look.side) for look in looks]
-        return [self.answers.pop(0) for _ in looks]
+    def enter(self, depth, camera, depth_scale):
+        return depth.astype(np.float32)
+
+    def follow(self, candidates, camera, weights):
+        self.calls += [Call(candidate.center, candidate.side) for candidate in candidates]
+        return [self.answers.pop(0) for _ in candidates]
 
     def search(self, frame, camera, max_hands, handedness, weights, known):
         self.calls.append(Call(None, handedness))
@@ -157,11 +157,12 @@ def pose_at(x, confidence=0.9, side="right"):
     joints[0] += (20, 0, 0)
     confidence = np.full(14, confidence, np.float32)
     uvd, center = NYU_CAMERA.xyz_to_uvd(joints), joints.mean(0)
-    return HandPose(joints, uvd, center, confidence, None, handedness=side)
+    crop = Crop(np.full((8, 8), 500, np.float32), center, np.full(3, 300.0), np.eye(3))
+    return HandPose(joints, uvd, center, confidence, crop, handedness=side)
 
 
-def track(predictor, frames, **arguments):
-    tracker = HandTracker(predictor, NYU_CAMERA, **arguments)
+def track(predictor, frames, handedness="right", **arguments):
+    tracker = HandTracker(predictor, NYU_CAMERA, handedness, **arguments)
     return [tracker.update(np.zeros((4, 4))) for _ in range(frames)]
 
 
@@ -233,7 +234,7 @@ def test_a_wrong_side_is_noticed_later():
 
 
 class TwoHandsPredictor:
-    """Finds whatever hands `hands` has now; looks see the nearest of them."""
+    """Finds whatever hands `hands` has now; a candidate is the nearest of them."""
 
     reacquire_below = 0.6
     cube = np.array([300.0, 300, 300])
@@ -241,12 +242,14 @@ class TwoHandsPredictor:
     def __init__(self):
         self.hands = []
 
-    def look(self, looks, camera, weights):
-        def nearest(look):
-            near = [hand for hand in self.hands if abs(next_center(hand)[0] - look.center[0]) < 150]
-            return min(near, key=lambda hand: abs(next_center(hand)[0] - look.center[0]), default=None)
+    enter = ScriptedPredictor.enter
 
-        return [nearest(look) for look in looks]
+    def follow(self, candidates, camera, weights):
+        def nearest(center):
+            near = [hand for hand in self.hands if abs(next_center(hand)[0] - center[0]) < 150]
+            return min(near, key=lambda hand: abs(next_center(hand)[0] - center[0]), default=None)
+
+        return [nearest(candidate.center) for candidate in candidates]
 
     def search(self, frame, camera, max_hands, handedness, weights, known):
         return Found(distinct(self.hands, known)[:max_hands])
@@ -254,7 +257,7 @@ class TwoHandsPredictor:
 
 def test_hands_keep_their_identity_when_one_is_away_or_covered():
     predictor = TwoHandsPredictor()
-    tracker = HandTracker(predictor, NYU_CAMERA, max_hands=2)
+    tracker = HandTracker(predictor, NYU_CAMERA, "right", max_hands=2)
 
     def see(*hands):
         predictor.hands = list(hands)
@@ -283,10 +286,10 @@ def test_hands_keep_their_identity_when_one_is_away_or_covered():
 @pytest.mark.slow
 def test_two_rendered_hands_that_cross_and_leave():
     need_synthetic_hand()
-    from dataloader.synthetic.motion import TwoMovingHands
-    from dataloader.synthetic.writer import load_shapes
+    from dataloader.synthetic.hand.bank import HandBank
+    from dataloader.synthetic.motion import MovingHands
 
-    hands = TwoMovingHands(load_shapes(), 0, CAMERA, (240, 320), leaves=True)
+    hands = MovingHands(HandBank(), 0, CAMERA, (240, 320), leaves=True, hands=2)
     tracker = HandTracker(HandPosePredictor(DEFAULT_CHECKPOINT, "cpu"), CAMERA, "auto", max_hands=2)
     owner, switches, misses, visible, errors, wrong_side = {}, 0, 0, 0, [], 0
     for i in range(40, 190):  # a crossing, and each of them away once
@@ -339,6 +342,41 @@ def test_smoothing_starts_anew_when_the_hand_was_lost():
     assert euro(np.array([1.0]), 0.1) == euro(np.array([5.0]), 0.0) == 1  # no time passed
 
 
+@pytest.mark.parametrize("seconds", [-0.1, float("nan"), float("inf")])
+def test_a_time_that_cannot_be_is_refused(seconds):
+    euro = OneEuro()
+    euro(np.array([1.0]), 0.1)
+    with pytest.raises(ValueError, match="seconds is"):
+        euro(np.array([2.0]), seconds)
+    assert np.isfinite(euro(np.array([2.0]), 0.1))
+
+
+@pytest.mark.slow
+def test_a_third_hand_draws_no_track_onto_it():
+    need_synthetic_hand()
+    from dataloader.synthetic.motion import MovingHand, TwoMovingHands
+    from dataloader.synthetic.writer import load_shapes
+
+    shapes, shift = load_shapes(), 170
+    two, third = TwoMovingHands(shapes, 5, NYU_CAMERA), MovingHand(shapes, 11, NYU_CAMERA)
+    tracker = HandTracker(
+        HandPosePredictor(RESULTS / "hourglass_1_synth.pth", "cpu"), NYU_CAMERA, max_hands=2
+    )
+    homes = {}  # of each identity
+    for i in range(60, 84):
+        frame, other = two.frame(i), third.frame(i)
+        moved = np.roll(other.depth, -shift, axis=1)
+        moved[:, -shift:] = 0
+        depth = np.where((moved > 0) & ((frame.depth == 0) | (moved < frame.depth)), moved, frame.depth)
+        uvd = NYU_CAMERA.xyz_to_uvd(other.joint_xyz) - (shift, 0, 0)
+        truth = np.stack([*frame.joint_xyz, NYU_CAMERA.uvd_to_xyz(uvd)])
+        for hand in tracker.update_hands(depth):
+            errors = np.linalg.norm(hand.joints_xyz - truth, axis=-1).mean(axis=1)
+            home = homes.setdefault(hand.identity, int(np.argmin(errors)))
+            assert np.argmin(errors) == home, i
+            assert errors[home] < 40, i
+
+
 @pytest.mark.parametrize("arguments", [{"min_cutoff": 0}, {"beta": -1}, {"min_cutoff": float("nan")}])
 def test_a_filter_that_cannot_be(arguments):
     with pytest.raises(ValueError, match="One-Euro"):
@@ -363,7 +401,7 @@ def resident_mb():
 @pytest.mark.slow
 def test_memory_stays_flat_over_thousands_of_frames(tmp_path):
     small = CAMERA._replace(fx=70.0, fy=70.0, cx=40.0, cy=30.0)
-    tracker = HandTracker(blob_predictor(tmp_path), small)
+    tracker = HandTracker(blob_predictor(tmp_path), small, "right")
     rows, columns = np.mgrid[:60, :80]
 
     def follow(frames):
@@ -380,8 +418,8 @@ def test_memory_stays_flat_over_thousands_of_frames(tmp_path):
 def test_a_live_camera_is_smoothed_by_the_time_that_passed(tmp_path, monkeypatch):
     waited = []
     monkeypatch.setattr(HandTracker, "update_hands", lambda _, depth, seconds: waited.append(seconds))
-    source = Source("camera", None, None, CAMERA, 1.0, live=True)
-    poser = poses.Poser(source, blob_predictor(tmp_path), DemoSettings(smooth=True))
+    source = Source("camera", None, None, CAMERA, live=True)
+    poser = stream.Poser(source, blob_predictor(tmp_path), DemoSettings(smooth=True))
     for moment in (10.0, 10.2, 10.5):
         poser(np.zeros((240, 320)), moment)
     assert waited == pytest.approx([1 / 30, 0.2, 0.3])

@@ -9,11 +9,11 @@ import torch
 from torch.utils.data import default_collate
 
 from config import Config
-from dataloader import build_dataset
-from dataloader.base import HandDataset, Sample
+from dataloader.dataset import HandDataset, Sample, build_dataset
 from tests.helpers import small_training
 from tests.helpers.small_training import BY_HEART, learn_by_heart
 from tests.helpers.sphere_hands import write_sphere_hands
+from util import UserError
 from util.device import pick_device, usable_precision
 from util.training.distributed import Processes
 from util.training.engine import (
@@ -85,7 +85,8 @@ def test_cosine_schedule_with_warm_up(config):
 
 def test_two_phases(config):
     config = replace(config, dense_epochs=2, coord_weight=3.0)
-    assert [loss_weights(config, epoch) for epoch in (0, 1, 2)] == [(1, 0), (1, 0), (1, 3)]
+    weights = [loss_weights(config, epoch) for epoch in (0, 1, 2)]
+    assert weights == [{"dense": 1, "coord": coord} for coord in (0, 0, 3)]
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -94,7 +95,7 @@ def test_half_precision_steps(config, dataset, batch, precision):
     before = [weight.clone() for weight in state.network.parameters()]
     for _ in range(20):  # fp16's first steps only find the scale
         means = train_step(state, first_frames(batch, 2), dataset, 1e-3)
-        assert np.isfinite(means).all()
+        assert np.isfinite(list(means.values())).all()
         if not all(map(torch.equal, before, state.network.parameters())):
             break
     else:
@@ -157,7 +158,8 @@ def test_a_gradient_that_is_not_finite_changes_nothing(config, dataset, batch):
     damaged = first_frames(batch, 2)._replace(joint_uvd=torch.full((2, 14, 3), torch.nan))
     assert train_step(state, damaged, dataset, 1e-3) is None
     assert all(map(torch.equal, before, state.network.parameters()))
-    assert state.step == state.running.steps == 0
+    assert state.step == 0
+    assert not state.running
 
 
 def test_a_diverged_epoch_names_its_frames(config, dataset, tmp_path):
@@ -167,7 +169,8 @@ def test_a_diverged_epoch_names_its_frames(config, dataset, tmp_path):
         link.parent.mkdir(exist_ok=True)
         link.symlink_to(dataset.index.frame_path(i))
     dataset = copy(dataset)
-    dataset.index = dataset.index._replace(frame_path=links.__getitem__)
+    names = np.array([str(link.relative_to(tmp_path)) for link in links], np.bytes_)
+    dataset.index = dataset.index._replace(folder=tmp_path, names=names)
     state = start(config, batch_size=2)
     with torch.no_grad():
         next(state.network.parameters()).fill_(torch.nan)
@@ -175,6 +178,7 @@ def test_a_diverged_epoch_names_its_frames(config, dataset, tmp_path):
     loader = make_training_loader(dataset, batches, 0, CPU.device)
     with pytest.raises(ValueError, match=f"not finite for a batch of frames in {tmp_path}: ") as error:
         train_one_epoch(state, loader, lambda means: None)
+    assert "a lower lr (here 0.001)" in str(error.value)
     for i in batches.batch(0):
         assert f"P{i % 2}/{i // 2}.png" in str(error.value)
 
@@ -206,6 +210,32 @@ def test_what_is_changed_on_resuming_counts_from_there(config, dataset, batch, t
     for key, value in state.network.state_dict().items():
         assert torch.equal(changed.network.state_dict()[key], value), key
         assert torch.equal(changed.scored.state_dict()[key], value), key
+
+
+def test_averaging_goes_on_with_the_memory_that_it_had(config, dataset, batch, tmp_path):
+    state = start(config, ema=0.9)
+    for _ in range(3):
+        train_step(state, first_frames(batch, 2), dataset, 1e-3)
+    state.save(tmp_path / "last.pth", log_size=0)
+    resumed = start(config, ema=0.9)
+    resumed.restore(tmp_path / "last.pth")
+    for each in (state, resumed):
+        train_step(each, first_frames(batch, 2), dataset, 1e-3)
+    assert int(resumed.averaged.n_averaged) == 4
+    for key, value in state.scored.state_dict().items():
+        assert torch.equal(resumed.scored.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize(("broken", "value"), [("network", torch.nan), ("scored", torch.inf)])
+def test_weights_that_are_not_finite_are_not_saved(config, tmp_path, broken, value):
+    state, path = start(config, ema=0.9, lr=0.5), tmp_path / "last.pth"
+    state.save(path, log_size=0)
+    before = path.read_bytes()
+    with torch.no_grad():
+        list(getattr(state, broken).buffers())[-2].fill_(value)  # a batch norm's variance
+    with pytest.raises(UserError, match=r"weights are not finite; .*last.pth is as it was, .* lr than 0.5"):
+        state.save(path, log_size=0)
+    assert path.read_bytes() == before
 
 
 def test_unused_skip_convolutions_are_not_trained(config):

@@ -8,32 +8,69 @@ import pytest
 
 pytest.importorskip("embreex", reason="the synthetic hand needs requirements-synth.txt")
 
-from config import NYU_CAMERA
 from dataloader.nyu import KINDS_FILE, read_kinds
+from dataloader.synthetic.hand.bank import HandBank
 from dataloader.synthetic.hand.pose import lean_fingers, overlap, sample_pose
 from dataloader.synthetic.hand.signs import PRESSED, SIGNS, TOUCHING, finger_gaps, sample_sign
-from dataloader.synthetic.hand.skeleton import pose_joints
-from dataloader.synthetic.kinds import GROUPS, KINDS, draw_kinds
+from dataloader.synthetic.hand.skeleton import pose_joints, scaled
+from dataloader.synthetic.kinds import GROUPS, KINDS, PLAIN_SHARE, draw_kinds
 from dataloader.synthetic.objects import Thing, distance_to, gaps_to, mesh_of, sample_grasp
+from dataloader.synthetic.scene import sample_scene
 from dataloader.synthetic.sensor import SensorStyle, apply_sensor, sample_coarse_style
-from dataloader.synthetic.variety import sample_varied_scene
-from dataloader.synthetic.writer import SplitSettings, kinds_of, load_shapes, sample_frame, sample_person
+from dataloader.synthetic.writer import SplitSettings, kinds_of, sample_frame, sample_person
+from util.camera import NYU_CAMERA, Camera
 
 ALL = SplitSettings("train", 40, 0, NYU_CAMERA, (480, 640), kinds=KINDS)
 
 
 @pytest.fixture(scope="module")
 def people():
-    shapes = load_shapes()
+    shapes = HandBank()
     return [shapes.sample_shape(np.random.default_rng(seed)) for seed in range(6)]
 
 
 def test_every_kind_has_its_share():
     drawn = [draw_kinds(np.random.default_rng(i), KINDS) for i in range(4000)]
+    of_any_frame = {"sizes", "reaching"}
     for group in GROUPS:
         for kind, share in group.items():
-            assert np.mean([kind in frame for frame in drawn]) == pytest.approx(share, abs=0.02)
+            expected = share if kind in of_any_frame else (1 - PLAIN_SHARE) * share
+            assert np.mean([kind in frame for frame in drawn]) == pytest.approx(expected, abs=0.02)
         assert max(sum(kind in frame for kind in group) for frame in drawn) == 1
+    assert np.mean([set(frame) <= of_any_frame for frame in drawn]) == pytest.approx(0.4, abs=0.02)
+
+
+def small_scenes(people, kinds, count):
+    """Frames of 160×120 pixels."""
+    camera = Camera(147.0, 147.0, 80.0, 60.0, -1)
+    for seed in range(count):
+        yield sample_scene(np.random.default_rng(seed), people[seed % len(people)], camera, (120, 160), kinds)
+
+
+def test_joints_scale_with_the_size_of_the_hand(people):
+    angles = sample_pose(np.random.default_rng(0), people[0])
+    larger = pose_joints(scaled(people[0], 1.2), angles)[1]
+    np.testing.assert_allclose(larger, 1.2 * pose_joints(people[0], angles)[1])
+    sized, plain = (
+        np.stack([scene.joints21[[0, 9, 10]] for scene in small_scenes(people, kinds, 120)])
+        for kinds in (("sizes",), ())
+    )
+    sized, plain = (np.linalg.norm(np.diff(each, axis=1), axis=2).sum(1) for each in (sized, plain))
+    factors = sized / plain
+    assert 0.85 <= factors.min() < 0.88
+    assert 1.22 < factors.max() <= 1.25
+    assert sized.min() < 159 < sized.max()  # mm, wrist to middle PIP: NYU's first test subject
+
+
+def test_index_fingers_reach_as_in_nyus_frames(people):
+    far = {}
+    for kinds in (("reaching",), ()):
+        joints = np.stack([scene.joints36 for scene in small_scenes(people, kinds, 100)])
+        wrist = (joints[:, 30] + joints[:, 31]) / 2
+        tip, palm = (np.linalg.norm(joints[:, slot] - wrist, axis=1) for slot in (18, 32))
+        far[kinds] = np.mean(tip > 1.75 * palm)
+    assert far["reaching",] >= 0.95
+    assert far[()] < 0.85
 
 
 def test_a_kind_left_out_changes_no_other_frame(people):
@@ -121,9 +158,7 @@ def test_hands_hold_things_and_do_not_reach_into_them(people):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_can_be_rendered_and_is_labelled(people, kind):
     for seed in range(3):
-        scene = sample_varied_scene(
-            np.random.default_rng(seed), people[seed], NYU_CAMERA, (480, 640), (kind,)
-        )
+        scene = sample_scene(np.random.default_rng(seed), people[seed], NYU_CAMERA, (480, 640), (kind,))
         assert np.isfinite(scene.joints21).all()
         assert (scene.depth > 0).sum() > 300
         distance = scene.joints21[:, 2].mean()
@@ -135,9 +170,7 @@ def test_every_kind_can_be_rendered_and_is_labelled(people, kind):
 
 def test_another_hand_hides_only_some_joints(people):
     for seed in range(6):
-        scene = sample_varied_scene(
-            np.random.default_rng(seed), people[0], NYU_CAMERA, (480, 640), ("hands",)
-        )
+        scene = sample_scene(np.random.default_rng(seed), people[0], NYU_CAMERA, (480, 640), ("hands",))
         u, v, d = NYU_CAMERA.xyz_to_uvd(scene.joints21).T
         inside = (u >= 0) & (u < 640) & (v >= 0) & (v < 480)
         front = scene.exact[v[inside].astype(int), u[inside].astype(int)]
@@ -184,7 +217,7 @@ def test_near_hands_are_seen_by_sensors_that_can():
 
 def test_val_hard_is_scored_by_kind(tmp_path, run_script):
     frames = 2 * len(KINDS)
-    common = ("--out", tmp_path / "synth", "--split", "val_hard", "--frames", frames, "--workers", "1")
+    common = ("--out", tmp_path / "synth", "--split", "val_hard", "--frames", frames, "--num_workers", "1")
     ran = run_script("dataloader.synthetic", *common, "--sheet", tmp_path / "sheet.png")
     assert ran.code == 0, ran.err
     kinds = read_kinds(tmp_path / "synth" / "val_hard")
@@ -195,7 +228,7 @@ def test_val_hard_is_scored_by_kind(tmp_path, run_script):
     assert len(labels) == frames
 
     from config import Config
-    from dataloader import read_labels
+    from dataloader.index import read_labels
 
     config = Config(dataset="synth", data_dir=str(tmp_path), split="val_hard").resolved()
     true_uvd = NYU_CAMERA.xyz_to_uvd(read_labels(config))
@@ -240,9 +273,9 @@ def test_val_hard_is_for_rendered_hands(run_script):
 
 def test_people_are_shared_by_val_and_val_hard_alone():
     settings = [ALL._replace(split=split) for split in ("train", "val", "test", "val_hard")]
-    shapes = {each.split: load_shapes(split=each.split)._people for each in settings}
+    shapes = {each.split: HandBank(split=each.split)._people for each in settings}
     np.testing.assert_array_equal(shapes["val"], shapes["val_hard"])
     for split in ("train", "test"):
         assert not (shapes[split][:, None] == shapes["val"]).all(-1).any()
-    lengths = {each.split: sample_person(load_shapes(split=each.split), each, 0).length for each in settings}
+    lengths = {each.split: sample_person(HandBank(split=each.split), each, 0).length for each in settings}
     assert len(set(lengths.values())) == 4

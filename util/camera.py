@@ -60,9 +60,10 @@ class Camera(NamedTuple):
         return self._replace(cx=width - 1 - self.cx)
 
     def check(self) -> None:
-        """Raise UserError, in one sentence, for intrinsics that no camera has."""
-        if not (np.isfinite(self).all() and self.fx > 0 and self.fy > 0 and self.flip in (-1, 1)):
-            raise UserError(f"{self} cannot be: fx and fy are above 0, all are finite, flip is 1 or -1.")
+        """Refuse intrinsics that no camera has."""
+        in_range = min(self.fx, self.fy) >= 1 and max(map(abs, self)) <= 1e5
+        if not (np.isfinite(self).all() and in_range and self.flip in (-1, 1)):
+            raise UserError(f"{self} cannot be: all are pixels, fx and fy above 1, but flip, 1 or -1.")
 
 
 class DepthCamera(NamedTuple):
@@ -97,13 +98,11 @@ CAMERAS = {
     "iphone": DepthCamera(Camera(200.0, 200.0, 128, 96), (192, 256), 1000.0),
 }
 
+NYU_CAMERA = CAMERAS["nyu"].camera  # of the rendered hands, too
+
 
 def parse_camera(text: str) -> DepthCamera | Camera:
-    """A name of CAMERAS, or `fx,fy,cx,cy` in pixels.
-
-    Raises:
-        UserError: in one sentence, for anything else.
-    """
+    """A name of CAMERAS, or `fx,fy,cx,cy` in pixels."""
     if text in CAMERAS:
         return CAMERAS[text]
     try:
@@ -119,8 +118,7 @@ def parse_camera(text: str) -> DepthCamera | Camera:
 def scale_camera(known: DepthCamera, frame_size: tuple[int, int]) -> Camera:
     """The intrinsics for frames of another resolution, (height, width), of the same field of view.
 
-    Raises:
-        UserError: for frames of another shape: they were cut, and nobody knows where.
+    Frames of another shape were cut, and nobody knows where: they are refused.
     """
     (height, width), (rows, columns) = known.frame_size, frame_size
     scale = columns / width
@@ -140,9 +138,6 @@ def to_millimetres(depth: np.ndarray, depth_scale: float = 1.0) -> np.ndarray:
     Args:
         depth: (H, W) integers or floats; NaN, infinity, 0, 65535 and below 0 are no readings.
         depth_scale: mm a unit of `depth`.
-
-    Raises:
-        UserError: for another shape or dtype, or a scale that is not positive.
     """
     if not isinstance(depth, np.ndarray):
         raise UserError(f"A depth frame is a NumPy array (H, W), this is a {type(depth).__name__}.")
@@ -153,7 +148,7 @@ def to_millimetres(depth: np.ndarray, depth_scale: float = 1.0) -> np.ndarray:
         )
     if not 0 < depth_scale < np.inf:
         raise UserError(f"depth_scale is {depth_scale}: it is the mm of one unit, so positive and finite.")
-    depth = depth.astype(np.float64)
+    depth = np.ma.filled(depth.astype(np.float64), 0)
     with np.errstate(invalid="ignore", over="ignore"):
         depth_mm = np.rint(depth * (depth_scale / STEP_MM)) * STEP_MM
         measured = (depth > 0) & (depth != NO_READING) & (depth_mm < FARTHEST_MM)

@@ -3,6 +3,8 @@
 import os
 import pickle
 import platform
+import re
+import textwrap
 import warnings
 import zipfile
 from dataclasses import replace
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from config import DATASETS, VERSION, Config
+from dataloader import dataset_info
 from model import build_network
 from util import UserError
 from util.files import atomic_write
@@ -22,14 +25,17 @@ from util.files import atomic_write
 MAX_JOINTS = 1000  # more is a damaged file, and its network would fill the memory
 RESULTS = Path(__file__).parents[1] / "results"  # also for those who import this from a folder of theirs
 AUTHORS_WEIGHTS = "https://github.com/Elody-07/AWR-Adaptive-Weighting-Regression"
+# Where files of others keep the weights, and what DataParallel, torch.compile and Lightning put before names.
+WRAPPERS = ("model", "state_dict", "model_state_dict", "net", "network")
+PREFIXES = re.compile(r"^((module|_orig_mod|model|net|network)\.)+")
 
 
 class ModelSpec(NamedTuple):
     """What must be known of weights to decode their predictions.
 
     `net`: name; `num_joints`: J; `downsample`: crop edge / map edge; `kernel_size`: K of docs/spec.md §5;
-    `dataset`: what the network was trained on; `img_size`: edge of its crops, pixels; `target`: joints, or
-    center for a network that refines centres; `cube`: edges of its crops, mm, None: the data set's own.
+    `dataset`: what the network was trained on; `img_size`: edge of its crops, pixels; `cube`: edges of its
+    crops, mm, None: the data set's own.
     """
 
     net: str
@@ -38,7 +44,6 @@ class ModelSpec(NamedTuple):
     kernel_size: float
     dataset: str | None = None
     img_size: int = 128
-    target: str = "joints"
     cube: tuple[float, float, float] | None = None
 
     def build(self) -> nn.Module:
@@ -46,20 +51,45 @@ class ModelSpec(NamedTuple):
         return build_network(self.net, self.num_joints, self.downsample)
 
 
+def spec_from_config(config: Config) -> ModelSpec:
+    """The spec of the network that the settings describe."""
+    return ModelSpec(
+        config.net,
+        len(dataset_info(config.dataset).joint_names),
+        config.downsample,
+        config.kernel_size,
+        config.dataset,
+        config.img_size,
+        config.cube,
+    )
+
+
+def spec_from_dict(content: dict[str, Any]) -> ModelSpec:
+    """The spec that a file of ours holds; UserError, AttributeError or TypeError if it is not one."""
+    content = dict(content)
+    if content.pop("target", "joints") != "joints":  # older files say it
+        raise UserError("it is a network for another target than joints")
+    spec = ModelSpec(**content)
+    if not 1 <= spec.num_joints <= MAX_JOINTS or len(spec.cube or (1, 1, 1)) != 3:
+        raise UserError(f"its spec is {content}")
+    # Checked like settings, before anything is built.
+    names = ("net", "downsample", "kernel_size", "img_size", "cube")
+    Config(**{name: getattr(spec, name) for name in names}).resolved()
+    return spec
+
+
 def load_or_init_network(config: Config, training: bool = False) -> tuple[nn.Module, ModelSpec]:
     """The network of the settings, on the CPU, with the weights of the named checkpoint.
 
-    Where none is named, with those in results/ for this network and data set, else with random ones.
+    Where none is named, with those in results/ for this network and data set, else with random ones; these
+    too where `load_model` is random.
     What the checkpoint says of itself wins over the settings, except for what it is `training` on from
     now; with other joints its last layers start from random weights then. Every difference is printed.
-
-    Raises:
-        FileNotFoundError, UserError: see `load_network`; also if what is to be scored has other joints.
     """
     wanted = spec_from_config(config)
     path = config.load_model or shipped_weights(config)
-    if not path:
-        print(f"No --load_model: {config.net} is randomly initialised, its predictions are meaningless.")
+    if path in ("", "random"):
+        print(f"{config.net} is randomly initialised: its predictions are meaningless.")
         return init_network(config), wanted
     if not config.load_model:
         print(f"No --load_model: using {path}, which came with the project.")
@@ -70,95 +100,15 @@ def load_or_init_network(config: Config, training: bool = False) -> tuple[nn.Mod
     other_joints = _describe_other_joints(spec, config)
     if other_joints:
         print(f"{path} {other_joints}: its last layers start from random weights.")
-        spec = spec._replace(num_joints=wanted.num_joints, target=wanted.target)
+        spec = spec._replace(num_joints=wanted.num_joints)
         network = with_new_heads(network, replace(config, net=spec.net, downsample=spec.downsample))
     _print_differences(path, spec, wanted, training)
     return network, spec._replace(dataset=wanted.dataset, img_size=wanted.img_size, cube=wanted.cube)
 
 
-def check_spec(path: str, spec: ModelSpec, config: Config) -> None:
-    """Print where a file's network differs from the settings that it is scored with.
-
-    Raises:
-        UserError: if it predicts something else.
-    """
-    if spec.target != config.target:
-        raise UserError(
-            f"{path} is a network for the {spec.target}: use --target {spec.target}, "
-            f"or a checkpoint for the {config.target}."
-        )
-    other_joints = _describe_other_joints(spec, config)
-    if other_joints:
-        raise UserError(f"{path} {other_joints}.")
-    _print_differences(path, spec, spec_from_config(config), training=False)
-
-
-def _print_differences(path: str, spec: ModelSpec, wanted: ModelSpec, training: bool) -> None:
-    """Say where a checkpoint and the settings differ, and which of them counts."""
-    for name, value in spec._asdict().items():
-        other = getattr(wanted, name)
-        if value == other or (name == "cube" and value is None):
-            continue
-        other = "the data set's own" if other is None else other
-        if name == "dataset":
-            outcome = f"it is {'trained' if training else 'scored'} on {other}"
-        elif training and name in ("img_size", "cube"):
-            outcome = f"it is trained on {other}"
-        else:
-            outcome = f"this wins over {other}"
-        print(f"{path} was trained with {name} {value}: {outcome}.")
-
-
-def _describe_other_joints(spec: ModelSpec, config: Config) -> str:
-    """How a network's joints differ from the settings', empty where they are the same.
-
-    As many need not be the same: MSRA's 21 and HANDS 2017's come in another order.
-    """
-    names = config.info.joint_names
-    if spec.num_joints != len(names):
-        return f"predicts {spec.num_joints} joints, data set {config.dataset} has {len(names)}"
-    own = DATASETS.get(spec.dataset)
-    if own is None or spec.target != "joints" or config.target != "joints" or own.joint_names == names:
-        return ""
-    return f"predicts the joints of {spec.dataset}, data set {config.dataset} has others"
-
-
-def with_new_heads(trained: nn.Module, config: Config) -> nn.Module:
-    """The settings' network with the trained one's weights, but random where the number of joints sizes them,
-    or where the trained one has no such layer."""
-    network, weights = init_network(config), trained.state_dict()
-    with torch.device("meta"):
-        spec = spec_from_config(config)
-        one_more = spec._replace(num_joints=spec.num_joints + 1).build().state_dict()
-    initial = network.state_dict()
-    kept = {
-        key: weights[key]
-        for key, value in initial.items()
-        if key in weights and weights[key].shape == value.shape == one_more[key].shape
-    }
-    network.load_state_dict(initial | kept)
-    return network
-
-
-def spec_from_config(config: Config) -> ModelSpec:
-    """The spec of the network that the settings describe."""
-    default_cube = replace(config, cube=None).resolved().cube
-    return ModelSpec(
-        config.net,
-        len(config.info.joint_names),
-        config.downsample,
-        config.kernel_size,
-        config.dataset,
-        config.img_size,
-        config.target,
-        None if config.cube == default_cube else config.cube,
-    )
-
-
 def shipped_weights(config: Config) -> str:
     """Path of the weights in results/ for the settings' network and data set, empty where none are."""
-    center = "center_" if config.target == "center" else ""
-    path = RESULTS / f"{center}{config.net}_{config.dataset}.pth"
+    path = RESULTS / f"{config.net}_{config.dataset}.pth"
     return str(path) if path.is_file() else ""
 
 
@@ -168,23 +118,65 @@ def init_network(config: Config) -> nn.Module:
     return spec_from_config(config).build()
 
 
+def check_spec(path: str, spec: ModelSpec, config: Config) -> None:
+    """Print where a file's network differs from the settings that it is scored with; refuse other joints."""
+    other_joints = _describe_other_joints(spec, config)
+    if other_joints:
+        raise UserError(f"{path} {other_joints}.")
+    _print_differences(path, spec, spec_from_config(config), training=False)
+
+
+def _print_differences(path: str, spec: ModelSpec, wanted: ModelSpec, training: bool) -> None:
+    """Say where a checkpoint and the settings differ, and which of them counts."""
+    ours, own = ("dataset", "img_size", "cube") if training else ("dataset",), "the data set's own"
+    for name, value in spec._asdict().items():
+        other = getattr(wanted, name)
+        if value != other and (name != "cube" or value is not None):
+            outcome = f"it is {'trained' if training else 'scored'} on" if name in ours else "this wins over"
+            print(f"{path} was trained with {name} {value}: {outcome} {other or own}.")
+
+
+def _describe_other_joints(spec: ModelSpec, config: Config) -> str:
+    """How a network's joints differ from the settings', empty where they are the same.
+
+    As many need not be the same: MSRA's 21 and HANDS 2017's come in another order.
+    """
+    names, own = dataset_info(config.dataset).joint_names, spec.dataset
+    if spec.num_joints != len(names):
+        return f"predicts {spec.num_joints} joints, data set {config.dataset} has {len(names)}"
+    if own in DATASETS and dataset_info(own).joint_names != names:
+        return f"predicts the joints of {spec.dataset}, data set {config.dataset} has others"
+    return ""
+
+
+def with_new_heads(trained: nn.Module, config: Config) -> nn.Module:
+    """The settings' network with the trained one's weights, but random where the number of joints sizes them,
+    or where the trained one has no such layer."""
+    network, weights, spec = init_network(config), trained.state_dict(), spec_from_config(config)
+    one_more, initial = _shapes(spec._replace(num_joints=spec.num_joints + 1)), network.state_dict()
+    kept = {
+        key: weights[key]
+        for key, value in initial.items()
+        if key in weights and weights[key].shape == value.shape == one_more[key]
+    }
+    network.load_state_dict(initial | kept)
+    return network
+
+
+def _shapes(spec: ModelSpec) -> dict[str, torch.Size]:
+    """The shapes of a network's weights, without making any."""
+    with torch.device("meta"):
+        return {key: value.shape for key, value in spec.build().state_dict().items()}
+
+
 def save_checkpoint(path: Path, network: nn.Module, spec: ModelSpec, **state: Any) -> None:
     """Write weights, what decoding needs, versions, and any further state (optimizer, epoch, ...).
 
     The file appears whole or not at all. `state` may hold tensors, numbers, strings, lists and dicts.
     """
-    content = {
-        "model": network.state_dict(),
-        "spec": spec._asdict(),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "numpy": np.__version__,
-            "opencv": cv2.__version__,
-            "awr": VERSION,
-        },
-        **state,
-    }
+    versions = {library.__name__: str(library.__version__) for library in (torch, np, cv2)}
+    versions |= {"python": platform.python_version(), "awr": VERSION}
+    content = {"model": network.state_dict(), "spec": spec._asdict(), "versions": versions, **state}
     # Through Python's own file: PyTorch's would not say that a disk is full.
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         try:
@@ -201,74 +193,66 @@ def load_network(path: Path, assumed: ModelSpec) -> tuple[nn.Module, ModelSpec]:
     """Build the network that a checkpoint was saved from and fill it.
 
     Args:
-        path: our checkpoint, the published layout `{'model', 'optimizer', 'best_records'}`, or a
-            bare state dict; `module.` before the keys is dropped.
+        path: our checkpoint, the published layout `{'model', 'optimizer', 'best_records'}`, or weights as
+            `find_weights` finds them.
         assumed: what to take for a file that does not say what it holds.
 
     Returns:
         The network on the CPU, and its true spec.
-
-    Raises:
-        FileNotFoundError: listing the checkpoints that are there.
-        UserError: if the file is damaged, is not plain weights, or does not fit the network.
     """
     content = read_checkpoint(path)
     try:
-        weights = {key.removeprefix("module."): value for key, value in content.get("model", content).items()}
+        weights = find_weights(content)
         spec = spec_from_dict(content["spec"]) if "spec" in content else _with_own_joints(assumed, weights)
         network = spec.build()
-    except (TypeError, AttributeError) as error:
-        raise UserError(f"{path} was not written by this project or the released code: {error}.") from error
-    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
-        entries = ", ".join(map(str, content))[:200] or "none"
-        raise UserError(f"{path} holds no network weights; its entries: {entries}.")
-    if any(value.layout != torch.strided or value.is_complex() for value in weights.values()):
-        raise UserError(f"{path} holds sparse or complex weights, which no network here has.")
-    _require_fit(path, spec, network.state_dict(), weights)
-    network.load_state_dict(weights)
+    except (UserError, TypeError, AttributeError) as error:
+        why = str(error).rstrip(".")
+        raise UserError(f"{path} holds no network of this project or the released code: {why}.") from error
+    counters = {key: value for key, value in network.state_dict().items() if key.endswith("_batches_tracked")}
+    try:
+        network.load_state_dict(counters | weights)  # files of PyTorch 0.4 and older have no counters
+    except RuntimeError as error:
+        lines = [textwrap.shorten(line, 150, placeholder=" …") for line in str(error).splitlines()[1:4]]
+        raise UserError(
+            f"{path} does not fit {spec.net} with {spec.num_joints} joints and downsample {spec.downsample}: "
+            f"{'; '.join(line.rstrip('.') for line in lines)}."
+        ) from None
     return network, spec
+
+
+def find_weights(content: dict[str, Any]) -> dict[str, Tensor]:
+    """The weights in a checkpoint's content, bare or under one of WRAPPERS, their names without PREFIXES."""
+
+    def holds_weights(held: Any) -> bool:
+        return isinstance(held, dict) and held and all(isinstance(value, Tensor) for value in held.values())
+
+    found = next((content[key] for key in WRAPPERS if holds_weights(content.get(key))), content)
+    if not holds_weights(found):
+        raise UserError(f"its entries are {', '.join(map(str, content))[:200] or 'none'}")
+    if any(value.layout != torch.strided or value.is_complex() for value in found.values()):
+        raise UserError("it has sparse or complex weights")
+    weights = {PREFIXES.sub("", key): value for key, value in found.items()}
+    if len(weights) != len(found):
+        raise UserError("it holds two networks")
+    return weights
 
 
 def _with_own_joints(assumed: ModelSpec, weights: dict[str, Tensor]) -> ModelSpec:
     """`assumed` with the J that the weights have: a published file does not say what it was trained on."""
-    with torch.device("meta"):
-        one, two = (assumed._replace(num_joints=joints).build().state_dict() for joints in (1, 2))
+    one, two = (_shapes(assumed._replace(num_joints=joints)) for joints in (1, 2))
     for key in filter(weights.__contains__, one):
-        for found, edge, longer in zip(weights[key].shape, one[key].shape, two[key].shape, strict=False):
+        for found, edge, longer in zip(weights[key].shape, one[key], two[key], strict=False):
             if longer != edge:  # the edge grows with J
                 joints = 1 + (found - edge) // (longer - edge)
-                if not 1 <= joints <= MAX_JOINTS:
-                    raise TypeError(f"its {key} is of {joints} joints")
-                return assumed._replace(num_joints=joints)
+                return spec_from_dict(assumed._replace(num_joints=joints)._asdict())
     return assumed
-
-
-def spec_from_dict(content: dict[str, Any]) -> ModelSpec:
-    """The spec that a file of ours holds; TypeError if it is not one."""
-    spec = ModelSpec(**content)
-    kinds = (str, int, int, (int, float), (str, type(None)), int, str, (tuple, type(None)))
-    typed = all(isinstance(value, kind) for value, kind in zip(spec, kinds, strict=True))
-    if not typed or not 1 <= spec.num_joints <= MAX_JOINTS or spec.target not in ("joints", "center"):
-        raise TypeError(f"its spec is {dict(content)}")
-    if spec.cube is not None and not (len(spec.cube) == 3 and all(map(_is_number, spec.cube))):
-        raise TypeError(f"its cube is {spec.cube}, expected three edges in mm")
-    try:  # checked like settings, before anything is built
-        names = ("net", "downsample", "kernel_size", "img_size", "target", "cube")
-        Config(**{name: getattr(spec, name) for name in names}).resolved()
-    except UserError as error:
-        raise TypeError(str(error).rstrip(".")) from error
-    return spec
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint file onto the CPU, `weights_only` always.
 
     Raises:
-        FileNotFoundError, UserError: see `load_network`.
+        FileNotFoundError: listing the checkpoints that are there.
     """
     if not path.is_file():
         there = ", ".join(sorted(str(file) for file in RESULTS.glob("*.pth"))) or "none"
@@ -276,10 +260,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} is missing: checkpoints in {RESULTS}/ are: {there}; "
             f"the authors' are linked from {AUTHORS_WEIGHTS}."
         )
-    _check_archive(path)
     try:
+        # PyTorch does not look at an archive's checksums. The format before PyTorch 1.6 has none.
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if damaged := archive.testzip():
+                    raise zipfile.BadZipFile(f"{damaged} has a wrong checksum")
         # PyTorch's warnings about a foreign pickle would stand before our one sentence.
-        with torch.serialization.safe_globals(_NUMPY_SCALARS), warnings.catch_warnings(action="ignore"):
+        with torch.serialization.safe_globals(_numpy_scalars()), warnings.catch_warnings(action="ignore"):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
@@ -292,42 +280,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def _check_archive(path: Path) -> None:
-    """Raise UserError where a checksum of the file's archive is wrong: PyTorch does not look at them."""
-    if not zipfile.is_zipfile(path):  # the format before PyTorch 1.6
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except Exception as error:  # headers can be damaged in many ways
-        raise UserError(f"{path} is damaged: it cannot be read as an archive.") from error
-    if damaged:
-        raise UserError(f"{path} is damaged: {damaged} has a wrong checksum; copy the file again.")
-
-
-def _require_fit(path: Path, spec: ModelSpec, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:
-    missing = [key for key in expected if key not in found]
-    unexpected = [key for key in found if key not in expected]
-    other_shape = [
-        f"{key} {tuple(found[key].shape)} instead of {tuple(expected[key].shape)}"
-        for key in expected
-        if key in found and found[key].shape != expected[key].shape
-    ]
-    groups = (("missing", missing), ("unexpected", unexpected), ("of another shape", other_shape))
-    complaints = [f"{len(keys)} {what}: {', '.join(keys[:3])}" for what, keys in groups if keys]
-    if complaints:
-        raise UserError(
-            f"{path} does not fit {spec.net} with {spec.num_joints} joints and downsample {spec.downsample}: "
-            f"{'; '.join(complaints)}."
-        )
-
-
 def _numpy_scalars() -> list[Any]:
     """NumPy's numbers, which published checkpoints hold as their best record, under old and new names."""
     scalar = np.float64(0).__reduce__()[0]
     names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
     dtypes = (type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64))
     return [*((scalar, name) for name in names), np.dtype, *dtypes]
-
-
-_NUMPY_SCALARS = _numpy_scalars()

@@ -12,16 +12,16 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto`, `cpu`, `cuda` or `cuda:N` -> a device that is really there.
+    """`auto`, `cpu`, `cuda`, `cuda:N` or `mps` -> a device that is really there.
 
-    Of the processes that torchrun starts, `auto` and `cuda` give each a GPU of its own.
+    `auto` is CUDA, else a Mac's GPU, else the CPU. Each process that torchrun starts gets a GPU of its own.
 
     Raises:
-        UserError: if it is not.
         torch.OutOfMemoryError: if its memory is full.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        mps = "mps" if torch.backends.mps.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else mps
     if name == "cuda" and "LOCAL_RANK" in os.environ:
         name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
@@ -30,9 +30,7 @@ def pick_device(name: str) -> torch.device:
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(
-            f"Device {name!r} is not available here: use --device cpu, or cuda where PyTorch can use one."
-        ) from error
+        raise UserError(f"Device {name!r} is not available here: use --device cpu, or auto.") from error
     return device
 
 

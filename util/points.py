@@ -1,8 +1,8 @@
 """Files of points, predicted joints and hand centres, in the conventions of several projects."""
 
-import re
 import sys
 from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,10 +14,8 @@ from util.files import atomic_write, open_table, read_numbers, read_table
 
 INVALID = "invalid"  # V2V-PoseNet's word for a frame without a hand, in place of a centre
 UNITS_MM = {"": 1.0, "_cm": 10.0, "_m": 1000.0}
-SIGNED = "(-?[xyz])" * 3
-# What files of other projects hold; tried where a file's points are far from the labels.
-USUAL = ("uvd", "vud", "xyz", "x-yz", "xy-z", "x-y-z", "yxz", "uvd_m", "xyz_m", "x-yz_m", "xyz_cm", "x-yz_cm")
-FAR_MM = 40.0  # mean distance from the labels that is worth a doubt
+AXES = (*map("".join, product(("x", "-x"), ("y", "-y"), ("z", "-z"))), "yxz", "uvd", "vud")
+FAR_MM = 40.0  # mean distance from the labels that is worth a warning
 
 
 class PointFormat(NamedTuple):
@@ -46,25 +44,23 @@ class PointFormat(NamedTuple):
             return camera.uvd_to_xyz(points * (1, 1, self.unit_mm))
 
 
-def parse_format(text: str) -> PointFormat:
-    """`xyz` or `uvd`, or a variant: x-yz (y has the other sign), vud (other order), xyz_m (metres).
+def _format(axes: str, unit: str) -> PointFormat:
+    letters, ours = axes.replace("-", ""), "uvd" if "u" in axes else "xyz"
+    signs = tuple(-1.0 if f"-{letter}" in axes else 1.0 for letter in ours)
+    return PointFormat(axes + unit, tuple(map(letters.index, ours)), signs, UNITS_MM[unit])
 
-    Raises:
-        UserError: in one sentence, for anything else.
-    """
-    letters, mark, unit = text.partition("_")
-    axes = re.fullmatch(SIGNED, letters.replace("u", "x").replace("v", "y").replace("d", "z"))
-    pixels = re.fullmatch("[uvd]{3}", letters) is not None
-    known = pixels or re.fullmatch(SIGNED, letters)
-    names = "".join(axis[-1] for axis in axes.groups()) if axes else ""
-    if not known or sorted(names) != ["x", "y", "z"] or mark + unit not in UNITS_MM:
+
+FORMATS = {axes + unit: _format(axes, unit) for axes in AXES for unit in UNITS_MM}
+
+
+def parse_format(text: str) -> PointFormat:
+    """`xyz` or `uvd`, or a variant: x-yz (y has the other sign), vud (other order), xyz_m (metres)."""
+    if text not in FORMATS:
         raise UserError(
-            f"{text!r} is no format of points: use xyz or uvd, x-yz where y has the other sign, vud for "
-            "another order, xyz_m for metres."
+            f"{text!r} is no format of points: use xyz or uvd, x-yz where y has the other sign, vud or yxz "
+            "for another order, xyz_m for metres."
         )
-    columns = tuple(names.index(axis) for axis in "xyz")
-    signs = tuple(-1.0 if axes[column + 1].startswith("-") else 1.0 for column in columns)
-    return PointFormat(text, columns, signs, UNITS_MM[mark + unit])
+    return FORMATS[text]
 
 
 def doubt_format(
@@ -90,16 +86,12 @@ def doubt_format(
     here = distance_mm(given)
     if here <= FAR_MM or np.isnan(true_xyz).all():
         return
-    formats = [parse_format(name) for name in USUAL if name != given.name]
-    best = min(formats, key=distance_mm)
+    best = min(FORMATS.values(), key=distance_mm)
+    advice = " in the mean"
     if distance_mm(best) < here / 2:
-        print(
-            f"warning: {path} is {here:.1f} mm from the labels if read as {given.name}, "
-            f"{distance_mm(best):.1f} mm as {best.name}: pass {flag} {best.name}, or set it in config.py.",
-            file=sys.stderr,
-        )
-    else:
-        print(f"warning: {path} is {here:.1f} mm from the labels in the mean.", file=sys.stderr)
+        advice = f" if read as {given.name}, {distance_mm(best):.1f} mm as {best.name}: "
+        advice += f"pass {flag} {best.name}, or set it in config.py"
+    print(f"warning: {path} is {here:.1f} mm from the labels{advice}.", file=sys.stderr)
 
 
 def read_predictions(
@@ -116,10 +108,6 @@ def read_predictions(
 
     Returns:
         The numbers as in the file, and full-frame uvd (pixels, mm): (num_frames, num_joints, 3) float64 each.
-
-    Raises:
-        FileNotFoundError: if the file is missing.
-        UserError: if a line is damaged, or the frames are not as many as the labels.
     """
     table = read_table(path, columns=3 * num_joints)
     if len(table) != num_frames:
@@ -142,9 +130,6 @@ def read_centers(path: Path) -> np.ndarray:
 
     Returns:
         (lines, 3) float64 as in the file, NaN where invalid.
-
-    Raises:
-        FileNotFoundError, UserError: see `read_table`.
     """
     with open_table(path) as file:
         lines = [line.strip() for line in file]

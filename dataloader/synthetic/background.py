@@ -16,7 +16,7 @@ def sample_background(
     kind = rng.choice(_KINDS, p=_SHARES)
     if kind == "plane":
         return sample_plane(rng, hand, camera, size)
-    return sample_person(rng, hand, camera, size) if kind == "person" else None
+    return sample_body(rng, hand, camera, size) if kind == "person" else None
 
 
 def sample_plane(
@@ -40,7 +40,7 @@ def sample_plane(
     return _full_size(depth, size)
 
 
-def sample_person(
+def sample_body(
     rng: np.random.Generator,
     hand: np.ndarray,
     camera: Camera,

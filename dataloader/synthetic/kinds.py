@@ -23,9 +23,8 @@ GROUPS: tuple[dict[str, float], ...] = (
     {"reaching": 0.5},  # the index finger is not folded
 )
 KINDS = tuple(kind for group in GROUPS for kind in group)
-PLAIN_SHARE = (
-    0.33  # of frames get none of the groups but the last two: with those drawn so, plain ones are 2 in 5
-)
+# Of frames that get no kind but those of the last two groups; with those drawn so, they are 2 in 5.
+PLAIN_SHARE = 0.33
 KINDS_VERSION = 2  # raise it when the same seed gives other frames of some kind
 PLAIN = "plain"  # a frame of no kind
 

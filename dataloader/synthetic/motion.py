@@ -4,7 +4,7 @@ Every few tenths of a second the hand reaches a drawn pose, view and place, and 
 them. Frame i is a function of the seed and i alone, so frames can be rendered in any order.
 """
 
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -13,10 +13,18 @@ from dataloader.nyu import EVALUATED_JOINTS
 from dataloader.synthetic.hand.bank import Shapes
 from dataloader.synthetic.hand.forearm import sample_forearm
 from dataloader.synthetic.hand.pose import sample_pose
-from dataloader.synthetic.hand.skeleton import JointAngles, rotation
-from dataloader.synthetic.render import Size, covered, frame_rays, nearest, render_ellipsoid, render_mesh
-from dataloader.synthetic.scene import PosedHand, mirrored_hand, pose_hand, take_frame, y_up
-from dataloader.synthetic.sensor import SensorStyle
+from dataloader.synthetic.hand.skeleton import JointAngles
+from dataloader.synthetic.placing import PosedHand, pose_hand, view_of
+from dataloader.synthetic.render import (
+    Size,
+    covered,
+    frame_rays,
+    nearest,
+    render_ellipsoid,
+    render_mesh,
+    y_up,
+)
+from dataloader.synthetic.sensor import SensorStyle, apply_sensor
 from util.camera import Camera
 
 FRAMES_A_POSE = 24  # 0.8 s at 30 frames a second
@@ -34,46 +42,24 @@ _SENSOR = SensorStyle(40.0, 0, 0.5, 0.3, (2, 2), 3, 0.05, 0.4, 3, 16.0, 0.2, 0.0
 
 
 class MovingFrame(NamedTuple):
-    """depth: (H, W) uint16 mm, 0 = no reading. joint_xyz: (14, 3) mm, NYU's evaluated joints.
+    """A frame and what is true of its one or two hands, the right one first."""
 
-    visible: whether all of the joints project into the frame.
-    """
-
-    depth: np.ndarray
-    joint_xyz: np.ndarray
-    visible: bool
+    depth: np.ndarray  # (H, W) uint16 mm, 0 = no reading
+    joint_xyz: np.ndarray  # (hands, 14, 3) mm, NYU's evaluated joints
+    visible: np.ndarray  # (hands,) all joints project into the frame, the other hand covers a third at most
 
 
-class TwoHandsFrame(NamedTuple):
-    """depth: (H, W) uint16 mm, 0 = no reading. joint_xyz: (2, 14, 3) mm, of the right and the left hand.
-
-    visible: (2,) whether all joints project into the frame, and the other hand covers a third at most.
-    """
-
-    depth: np.ndarray
-    joint_xyz: np.ndarray
-    visible: np.ndarray
-
-
-class _Key(NamedTuple):
-    """Where the hand is at one moment: its joints' angles, view as three angles, and place in the frame."""
-
-    angles: JointAngles
-    view: np.ndarray  # (3,) turn in the image, tilt, roll; radians
-    place: np.ndarray  # (3,) u and v as shares of the frame, z in mm
-
-
-class MovingHand:
-    """One hand of a person before a camera.
+class MovingHands:
+    """A right hand before a camera, or a right and a left one, of two shapes, which cross again and again.
 
     Args:
-        shapes: where the hand comes from.
+        shapes: where the hands come from.
         seed: of everything drawn.
         camera: any pinhole camera.
         size: (height, width) of its frames.
-        leaves: whether the hand leaves the frame for a second every five.
-        body: whether its owner's body is behind it.
-        lane: of two hands: 0 the right, 1 the left one; None: a right hand alone.
+        leaves: whether each hand leaves the frame for a second every five.
+        body: whether their owner's body is behind them.
+        hands: 1 or 2.
     """
 
     def __init__(
@@ -84,49 +70,67 @@ class MovingHand:
         size: Size = (480, 640),
         leaves: bool = False,
         body: bool = False,
-        lane: int | None = None,
+        hands: int = 1,
     ):
+        lanes = (None,) if hands == 1 else (0, 1)
+        self.seed, self.camera, self.size = hands * seed, camera, size
+        self.hands = [
+            _MovingHand(shapes, self.seed + (lane or 0), y_up(camera), size, leaves, lane) for lane in lanes
+        ]
+        self.behind = [_render_body(y_up(camera), size)] if body else []
+
+    def frame(self, i: int) -> MovingFrame:
+        """Render frame i."""
+        sight = y_up(self.camera)
+        posed = [hand.posed(i) for hand in self.hands]
+        layers = [render_mesh(hand.vertices, hand.faces, sight, self.size) for hand in posed]
+        rng = np.random.default_rng((self.seed, 1, i))
+        depth = apply_sensor(rng, reduce(nearest, layers + self.behind), sight, _SENSOR)
+        mirror = np.array([1.0, -self.camera.flip, 1.0])
+        joint_xyz = np.stack([hand.joints36[list(EVALUATED_JOINTS)] * mirror for hand in posed])
+        visible = [self._is_visible(k, joints, layers) for k, joints in enumerate(joint_xyz)]
+        return MovingFrame(depth, joint_xyz, np.array(visible))
+
+    def _is_visible(self, k: int, joints: np.ndarray, layers: list[np.ndarray]) -> bool:
+        """Whether hand k's joints (14, 3) lie in the frame, and no other hand's layer (H, W) covers many."""
+        uv = self.camera.xyz_to_uvd(joints)[:, :2]
+        inside = bool(((uv >= 0) & (uv < self.size[::-1])).all())
+        others = layers[:k] + layers[k + 1 :]
+        return inside and all(covered(joints, other, self.camera) <= 1 / 3 for other in others)
+
+
+class _MovingHand:
+    """One hand; `camera` has y up; `lane`: 0 the right, 1 the left of two, None where it is alone."""
+
+    def __init__(self, shapes: Shapes, seed: int, camera: Camera, size: Size, leaves: bool, lane: int | None):
         rng = np.random.default_rng(seed)
         self.shape = shapes.sample_shape(rng)
         self.forearm = sample_forearm(rng, self.shape)
         self.seed, self.camera, self.size, self.leaves, self.lane = seed, camera, size, leaves, lane
-        self.background = _render_body(y_up(camera), size) if body else None
         self._key = lru_cache(maxsize=64)(self._draw_key)
-
-    def frame(self, i: int) -> MovingFrame:
-        """Render frame i."""
-        rng = np.random.default_rng((self.seed, 1, i))
-        scene = take_frame(rng, self.posed(i), self.background, self.camera, self.size, _SENSOR)
-        joint_xyz = scene.joints36[list(EVALUATED_JOINTS)]
-        return MovingFrame(scene.depth, joint_xyz, _inside(joint_xyz, self.camera, self.size))
 
     def posed(self, i: int) -> PosedHand:
         """The hand in its place at frame i; mm, y up."""
-        angles, view, place = self._state(i)
-        hand = pose_hand(self.shape, angles, self.forearm, view)
-        hand = (mirrored_hand(hand) if self.lane == 1 else hand).moved_to(place)
+        number, step = divmod(i, FRAMES_A_POSE)
+        share = _smooth(step / FRAMES_A_POSE)
+        before_after = zip(self._key(number), self._key(number + 1), strict=True)
+        *angles, view, place = (a + (b - a) * share for a, b in before_after)
+        hand = pose_hand(self.shape, JointAngles(*angles), self.forearm, view_of(*view))
+        hand = (hand.mirrored() if self.lane == 1 else hand).moved_to(self._place(i, *place))
         # An arm that came up to the lens would hide the hand.
         hand.vertices[:, 2] = np.maximum(hand.vertices[:, 2], _ARM_NEAREST)
         return hand
 
-    def _state(self, i: int) -> tuple[JointAngles, np.ndarray, np.ndarray]:
-        """Joint angles, view (3, 3) and place (3,) mm at frame i."""
-        key, step = divmod(i, FRAMES_A_POSE)
-        share = _smooth(step / FRAMES_A_POSE)
-        before, after = self._key(key), self._key(key + 1)
-        angles = JointAngles(*(_mix(a, b, share) for a, b in zip(before.angles, after.angles, strict=True)))
-        turn, tilt, roll = _mix(before.view, after.view, share)
-        x, y, z = np.eye(3)
-        view = rotation(z, turn) @ rotation(x, -tilt) @ rotation(y, roll)
-        u, v, depth = _mix(before.place, after.place, share)
+    def _place(self, i: int, u: float, v: float, depth: float) -> np.ndarray:
+        """Where the hand's middle is (3,), mm, at frame i; u and v are shares of the frame."""
         height, width = self.size
         if self.lane is not None:
-            nearest, farthest = _LANES[self.lane]
-            depth = nearest + (depth - _NEAREST) / (_FARTHEST - _NEAREST) * (farthest - nearest)
+            near, far = _LANES[self.lane]
+            depth = near + (depth - _NEAREST) / (_FARTHEST - _NEAREST) * (far - near)
             swing = _SWING * np.cos(2 * np.pi * i / _CROSSING_PERIOD)
             u = 0.5 + (u - 0.5) / 2 + (swing if self.lane else -swing)
         uvd = np.array([u * width + self._away(i) * 0.9 * width, v * height, depth])
-        return angles, view, y_up(self.camera).uvd_to_xyz(uvd)
+        return self.camera.uvd_to_xyz(uvd)
 
     def _away(self, i: int) -> float:
         """How far the hand has gone, from 0 to 1."""
@@ -138,53 +142,13 @@ class MovingHand:
         distance = abs(i % LEAVE_PERIOD - (LEAVE_PERIOD - _ON_THE_WAY - _AWAY / 2))
         return _smooth(1 - np.clip((distance - _AWAY / 2) / _ON_THE_WAY, 0, 1))
 
-    def _draw_key(self, number: int) -> _Key:
+    def _draw_key(self, number: int) -> tuple[np.ndarray, ...]:
+        """The joints' angles; view (3,): turn, tilt, roll; place (3,): u, v as shares of the frame, z mm."""
         rng = np.random.default_rng((self.seed, 0, number))
         # The palm more or less to the camera, so that a viewer sees a hand and not a puzzle.
         view = np.array([rng.normal(0, 25), rng.normal(15, 15), rng.normal(0, 30)]) * _DEG
         place = np.array([rng.uniform(0.4, 0.6), rng.uniform(0.42, 0.58), rng.uniform(_NEAREST, _FARTHEST)])
-        return _Key(sample_pose(rng, self.shape), view, place)
-
-
-class TwoMovingHands:
-    """A right and a left hand, of two shapes, which cross again and again; arguments as for `MovingHand`."""
-
-    def __init__(
-        self,
-        shapes: Shapes,
-        seed: int,
-        camera: Camera,
-        size: Size = (480, 640),
-        leaves: bool = False,
-        body: bool = False,
-    ):
-        self.right, self.left = (
-            MovingHand(shapes, 2 * seed + lane, camera, size, leaves, body and lane == 0, lane)
-            for lane in (0, 1)
-        )
-
-    def frame(self, i: int) -> TwoHandsFrame:
-        """Render frame i."""
-        camera, size = self.right.camera, self.right.size
-        hands = self.right.posed(i), self.left.posed(i)
-        in_front, behind = (render_mesh(hand.vertices, hand.faces, y_up(camera), size) for hand in hands)
-        background = self.right.background
-        rest = behind if background is None else nearest(behind, background)
-        rng = np.random.default_rng((self.right.seed, 1, i))
-        scene = take_frame(rng, hands[0], rest, camera, size, _SENSOR)
-        mirror = np.array([1.0, -camera.flip, 1.0])
-        joint_xyz = np.stack([hand.joints36[list(EVALUATED_JOINTS)] * mirror for hand in hands])
-        visible = [
-            _inside(joints, camera, size) and covered(joints, other, camera) <= 1 / 3
-            for joints, other in zip(joint_xyz, (behind, in_front), strict=True)
-        ]
-        return TwoHandsFrame(scene.depth, joint_xyz, np.array(visible))
-
-
-def _inside(joint_xyz: np.ndarray, camera: Camera, size: Size) -> bool:
-    """Whether all joints (J, 3) project into the frame."""
-    uv = camera.xyz_to_uvd(joint_xyz)[:, :2]
-    return bool(((uv >= 0) & (uv < size[::-1])).all())
+        return *sample_pose(rng, self.shape), view, place
 
 
 def _render_body(camera: Camera, size: Size) -> np.ndarray:
@@ -198,7 +162,3 @@ def _render_body(camera: Camera, size: Size) -> np.ndarray:
 def _smooth(share: float) -> float:
     """Ease in and out: 0 to 1 with no jump in speed."""
     return share * share * (3 - 2 * share)
-
-
-def _mix(a: np.ndarray, b: np.ndarray, share: float) -> np.ndarray:
-    return a + (b - a) * share

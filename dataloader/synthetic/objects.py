@@ -66,8 +66,8 @@ def mesh_of(thing: Thing) -> tuple[np.ndarray, np.ndarray]:
             outline = list(zip(np.cos(tilt), np.sin(tilt), strict=True))
         rings = [circle * r * thing.half + [0, 0, height * thing.half[2]] for r, height in outline]
     count, size = len(rings), len(rings[0])
-    index = np.arange(count * size).reshape(count, size)
-    here, after = index, np.roll(index, -1, axis=1)
+    here = np.arange(count * size).reshape(count, size)
+    after = np.roll(here, -1, axis=1)
     ends = [np.full(size, count * size), np.full(size, count * size + 1)]
     faces = np.concatenate(
         [
@@ -77,11 +77,8 @@ def mesh_of(thing: Thing) -> tuple[np.ndarray, np.ndarray]:
             np.stack([ends[1], here[-1], after[-1]], -1),
         ]
     )
-    caps = [
-        ring.mean(0) if thing.kind != "ball" else [0, 0, s * thing.half[2]]
-        for ring, s in ((rings[0], -1), (rings[-1], 1))
-    ]
-    vertices = np.concatenate([*rings, np.array(caps)]) @ thing.axes + thing.center
+    caps = np.array([[0, 0, -thing.half[2]], [0, 0, thing.half[2]]])
+    vertices = np.concatenate([*rings, caps]) @ thing.axes + thing.center
     # Axes that mirror turn the corners' order.
     if np.linalg.det(thing.axes) < 0:
         faces = faces[:, ::-1]
@@ -124,23 +121,20 @@ def _in_the_palm(rng: np.random.Generator, shape: HandShape) -> tuple[JointAngle
     free = np.logical_and.accumulate(gaps[:, 1:] > -_GIVE, axis=0).sum(axis=0)
     loose = rng.integers(0, 4, 4) * (rng.random(4) < 0.2)  # now and then a finger does not hold on
     last = np.clip(free - 1 - loose, 0, _STEPS - 1)
-    curl, bend = curl[last, range(4)][None], bend[last, range(4)][None]
-    return _best_thumb(rng, shape, thing, curl, bend, spread[:1]), thing
+    fingers = [curl[last, range(4)][None], bend[last, range(4)][None], spread[:1]]
+    return _best_thumb(rng, shape, thing, fingers), thing
 
 
 def _best_thumb(
-    rng: np.random.Generator,
-    shape: HandShape,
-    thing: Thing,
-    curl: np.ndarray,
-    bend: np.ndarray,
-    spread: np.ndarray,
+    rng: np.random.Generator, shape: HandShape, thing: Thing, fingers: list[np.ndarray]
 ) -> JointAngles:
-    """The hand whose thumb lies nearest to the thing without being in it; fingers as given (1, 4, ...)."""
+    """The hand whose thumb lies nearest to the thing without being in it.
+
+    fingers: curl (1, 4), bend (1, 4, 3) and spread (1, 4), as of `assemble`.
+    """
     mean, deviation = THUMB[THUMB_OPPOSED if rng.random() < 0.7 else rng.integers(len(THUMB))]
     thumbs = rng.normal(mean, 1.6 * deviation, (_THUMBS, 5))
-    repeated = [np.repeat(each, _THUMBS, axis=0) for each in (curl, bend, spread)]
-    hands = assemble(rng, *repeated, thumbs)
+    hands = assemble(rng, *(np.repeat(each, _THUMBS, axis=0) for each in fingers), thumbs)
     gap = gaps_to(shape, hands, thing)[:, 0]
     best = int(np.argmin(np.where(gap > -_GIVE, np.abs(gap), 100 - gap)))
     return JointAngles(*(field[best] for field in hands))

@@ -13,6 +13,11 @@ Size = tuple[int, int]  # (height, width), pixels
 _DEVICE = EmbreeDevice()  # making one takes longer than tracing a hand
 
 
+def y_up(camera: Camera) -> Camera:
+    """The camera that renders: left-handed like the hand's frame. One with y down mirrors the labels."""
+    return camera._replace(flip=-1)
+
+
 def render_mesh(vertices: np.ndarray, faces: np.ndarray, camera: Camera, size: Size) -> np.ndarray:
     """Depth of a mesh through the pixel centres.
 

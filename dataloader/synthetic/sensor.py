@@ -1,6 +1,6 @@
 """What a depth sensor makes of a scene: from exact depth to the depth that such a camera reports."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -9,41 +9,25 @@ from util.camera import Camera
 
 
 class SensorStyle(NamedTuple):
-    """Strengths of the effects, drawn per frame so that no network learns one sensor by heart.
+    """Strengths of the effects, drawn per frame so that no network learns one sensor by heart."""
 
-    baseline: mm from camera to projector, along +x; 0 = no shadows.
-    inflate: pixels by which a front surface grows over what is behind it.
-    wave: pixels by which silhouettes wave, over some `grain` pixels.
-    jitter: pixels by which they are displaced in blocks of `block` pixels (width, height).
-    smooth: pixels over which the sensor averages.
-    flying: share of edge pixels that hang between front and back, or behind the front.
-    noise: standard deviation of the disparity, in the steps to which it is quantised.
-    grain: pixels over which noise is alike: the size of the window in which the pattern is matched.
-    steps: quantisation steps per pixel of disparity, for the Kinect's focal length times baseline.
-    grazing: share of pixels lost on surfaces seen edge on. holes: expected number of lost blobs.
-    coarse: the scene's pixels over the sensor's, along an edge. nearest: mm, nothing nearer is reported.
-    Of time of flight: rounding: share by which corners are filled, as light takes detours in them;
-    noise_mm: of every pixel by itself, in place of the disparity's; 0 = structured light; dropout: share of
-    pixels lost by themselves.
-    """
-
-    baseline: float
-    inflate: int
-    wave: float
-    jitter: float
-    block: tuple[int, int]
-    smooth: int
-    flying: float
-    noise: float
-    grain: int
-    steps: float
-    grazing: float
-    holes: float
-    coarse: float = 1.0
-    nearest: float = 250.0
-    rounding: float = 0.0
-    noise_mm: float = 0.0
-    dropout: float = 0.0
+    baseline: float  # mm from camera to projector, along +x; 0 = no shadows
+    inflate: int  # pixels by which a front surface grows over what is behind it
+    wave: float  # pixels by which silhouettes wave, over some `grain` pixels
+    jitter: float  # pixels by which silhouettes are displaced in blocks
+    block: tuple[int, int]  # width and height of these blocks, pixels
+    smooth: int  # pixels over which the sensor averages; 0 = it does not
+    flying: float  # share of edge pixels that hang between front and back, or behind the front
+    noise: float  # standard deviation of the disparity, in the steps to which it is quantised
+    grain: int  # pixels over which noise is alike: the window in which the pattern is matched
+    steps: float  # quantisation steps per pixel of disparity, for the Kinect's focal length times baseline
+    grazing: float  # share of pixels lost on surfaces seen edge on
+    holes: float  # expected number of lost blobs
+    coarse: float = 1.0  # the scene's pixels over the sensor's, along an edge
+    nearest: float = 250.0  # mm; nothing nearer is reported
+    rounding: float = 0.0  # of time of flight: share by which corners are filled, as light takes detours
+    noise_mm: float = 0.0  # of time of flight: of every pixel by itself; 0 = structured light, with disparity
+    dropout: float = 0.0  # of time of flight: share of pixels lost by themselves
 
 
 _KINECT_FOCAL = 588.03  # px; what SensorStyle's pixels are pixels of
@@ -55,34 +39,24 @@ _CORNER_DEPTH = 40.0  # mm; deeper than this is another surface
 
 def sample_style(rng: np.random.Generator) -> SensorStyle:
     """Two in three frames like a Kinect's; the others from the cleaner, finer sensors that came after it."""
-    if rng.random() < 0.67:
-        return SensorStyle(
-            baseline=float(rng.uniform(30, 90)),
-            inflate=int(rng.choice([0, 1, 2], p=[0.25, 0.4, 0.35])),
-            wave=float(rng.uniform(0.2, 1.4)),
-            jitter=float(rng.uniform(0.2, 1.1)),
-            block=(int(rng.integers(2, 6)), int(rng.integers(2, 5))),
-            smooth=int(rng.choice([1, 3, 5])),
-            flying=float(rng.uniform(0, 0.15)),
-            noise=float(rng.uniform(0.1, 0.8)),
-            grain=int(rng.integers(3, 7)),
-            steps=8.0,
-            grazing=float(rng.uniform(0, 0.6)),
-            holes=float(rng.uniform(0, 2)),
-        )
+    kinect = rng.random() < 0.67
+
+    def pick(of_kinect: Any, of_others: Any) -> Any:
+        return of_kinect if kinect else of_others
+
     return SensorStyle(
-        baseline=float(rng.uniform(0, 60)),
-        inflate=int(rng.choice([0, 1, 2], p=[0.5, 0.35, 0.15])),
-        wave=float(rng.uniform(0, 1.5)),
-        jitter=float(rng.uniform(0, 0.6)),
-        block=(int(rng.integers(1, 3)), int(rng.integers(1, 3))),
-        smooth=int(rng.choice([0, 3])),
-        flying=float(rng.uniform(0, 0.3)),
-        noise=float(rng.uniform(0.2, 1.2)),
-        grain=int(rng.integers(2, 5)),
-        steps=float(rng.uniform(12, 40)),
-        grazing=float(rng.uniform(0, 1)),
-        holes=float(rng.uniform(0, 2)),
+        baseline=rng.uniform(*pick((30, 90), (0, 60))),
+        inflate=int(rng.choice([0, 1, 2], p=pick([0.25, 0.4, 0.35], [0.5, 0.35, 0.15]))),
+        wave=rng.uniform(*pick((0.2, 1.4), (0, 1.5))),
+        jitter=rng.uniform(*pick((0.2, 1.1), (0, 0.6))),
+        block=(int(rng.integers(*pick((2, 6), (1, 3)))), int(rng.integers(*pick((2, 5), (1, 3))))),
+        smooth=int(rng.choice(pick([1, 3, 5], [0, 3]))),
+        flying=rng.uniform(0, pick(0.15, 0.3)),
+        noise=rng.uniform(*pick((0.1, 0.8), (0.2, 1.2))),
+        grain=int(rng.integers(*pick((3, 7), (2, 5)))),
+        steps=8.0 if kinect else rng.uniform(12, 40),
+        grazing=rng.uniform(0, pick(0.6, 1)),
+        holes=rng.uniform(0, 2),
     )
 
 
@@ -140,8 +114,7 @@ def apply_sensor(
     image = np.where(_shadow(image, camera, style.baseline), 0, image)
     image = _inflate(image, style.inflate)
     image = _displace(rng, image, style)
-    if style.smooth:
-        image = _smooth(image, style.smooth)
+    image = _smooth(image, style.smooth)
     image = _round_corners(image, style.rounding)
     image = _edges(rng, image, style)
     if style.noise_mm:
@@ -220,7 +193,7 @@ def _displace(rng: np.random.Generator, depth: np.ndarray, style: SensorStyle) -
 
 def _smooth(depth: np.ndarray, size: int) -> np.ndarray:
     """Average over size × size pixels of one surface, leaving its border where it is."""
-    if size == 1:
+    if size <= 1:
         return depth
     local = cv2.boxFilter(depth, -1, (size, size))
     lowest = cv2.erode(depth, np.ones((size, size), np.uint8))
@@ -283,8 +256,6 @@ def _blobs(rng: np.random.Generator, depth: np.ndarray, expected: float) -> np.n
         return depth
     hole = np.zeros(depth.shape, np.uint8)
     for pick in rng.integers(0, len(rows), count):
-        axes = tuple(int(a) for a in rng.integers(1, 5, 2))
-        cv2.ellipse(
-            hole, (int(columns[pick]), int(rows[pick])), axes, float(rng.uniform(0, 180)), 0, 360, 1, -1
-        )
+        place, axes = (int(columns[pick]), int(rows[pick])), rng.integers(1, 5, 2).tolist()
+        cv2.ellipse(hole, place, axes, rng.uniform(0, 180), 0, 360, 1, -1)
     return np.where(hole > 0, 0, depth)

@@ -12,8 +12,8 @@ import json
 import multiprocessing
 import shutil
 import signal
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -24,13 +24,12 @@ import scipy.io
 import torch
 from tqdm import tqdm
 
-from dataloader.base import init_worker
+from dataloader.dataset import init_worker
 from dataloader.nyu import FRAME_NAME, KINDS_FILE
 from dataloader.synthetic.hand.bank import BUNDLED, HandBank, Shapes
 from dataloader.synthetic.hand.skeleton import HandShape
 from dataloader.synthetic.kinds import KINDS_VERSION, PLAIN, draw_kinds
 from dataloader.synthetic.scene import Scene, sample_scene
-from dataloader.synthetic.variety import sample_varied_scene
 from util import UserError
 from util.camera import Camera
 from util.files import atomic_write, locked_folder, read_json, remove_leftovers, sha256, write_table
@@ -39,62 +38,61 @@ SPLITS = ("train", "val", "test", "val_hard")
 HARD = SPLITS[3]  # every frame is of one kind, all in turn
 _GENERATOR_VERSION = 1  # raise it when the same seed gives other frames
 _CHUNK = 40
-# Consecutive frames of one person: a new hand costs half as much time as a frame. Divides the chunk.
-_FRAMES_PER_PERSON = 8
+_PEOPLE = 5  # in a chunk: a new hand costs half as much time as a frame
 _BYTES_PER_FRAME = 17_000  # mean PNG and labels of a 640 x 480 frame
 _PARTS = "parts"  # folder of the labels of the chunks that are done
 _LABELS = ("joints36", "joints21", "center")  # of a Scene, as a chunk's file keeps them
 _MAT_HEADER = b"MATLAB 5.0 MAT-file, AWR synthetic hands"
 
 
-ANNY = "anny"  # in place of a bank's path: shapes are drawn from that package
-
-
 class SplitSettings(NamedTuple):
-    """What determines every byte of a split; `bank`: file of hand shapes, or ANNY; `kinds`: see kinds.py."""
+    """What determines every byte of a split; `bank`: file of hand shapes, None: they are drawn from anny by
+    results/make_bank.py; `kinds`: see kinds.py."""
 
     split: str
     frames: int
     seed: int
     camera: Camera
     size: tuple[int, int]
-    bank: str = str(BUNDLED)
+    bank: Path | None = BUNDLED
     kinds: tuple[str, ...] = ()
 
 
 def sample_frame(settings: SplitSettings, frame: int, person: HandShape) -> Scene:
     """Frame number `frame` (from 0) of a split, whatever was drawn before it."""
-    rng = np.random.default_rng([settings.seed, SPLITS.index(settings.split), frame])
     kinds = kinds_of(settings, frame)
-    if not kinds:
-        return sample_scene(rng, person, settings.camera, settings.size)
-    return sample_varied_scene(rng, person, settings.camera, settings.size, kinds)
+    return sample_scene(_generator(settings, frame), person, settings.camera, settings.size, kinds)
 
 
 def kinds_of(settings: SplitSettings, frame: int) -> tuple[str, ...]:
-    """The kinds of a frame; their stream is none of the frames'."""
+    """The kinds of a frame."""
     if settings.split == HARD:
         return (settings.kinds[frame % len(settings.kinds)],)
-    rng = np.random.default_rng([settings.seed, SPLITS.index(settings.split), frame, 2])
-    return draw_kinds(rng, settings.kinds)
+    return draw_kinds(_generator(settings, frame, 2), settings.kinds)
 
 
 def sample_person(shapes: Shapes, settings: SplitSettings, person: int) -> HandShape:
-    """The hand of person number `person` of a split; its stream is none of the frames'."""
-    return shapes.sample_shape(
-        np.random.default_rng([settings.seed, SPLITS.index(settings.split), person, 1])
-    )
+    """The hand of person number `person` of a split."""
+    return shapes.sample_shape(_generator(settings, person, 1))
 
 
-def write_split(settings: SplitSettings, out: Path, workers: int) -> bool:
+def _generator(settings: SplitSettings, *stream: int) -> np.random.Generator:
+    """A split's generator for one frame, person or frame's kinds, which shares no numbers with the others."""
+    return np.random.default_rng([settings.seed, SPLITS.index(settings.split), *stream])
+
+
+def write_split(
+    settings: SplitSettings, out: Path, workers: int, load_shapes: Callable[[], Shapes] | None = None
+) -> bool:
     """Write a split, or what is missing of it.
+
+    Args:
+        out: folder of the data set.
+        workers: number of processes.
+        load_shapes: where hands come from if the settings name no bank.
 
     Returns:
         whether anything had to be written.
-
-    Raises:
-        UserError: the split was begun with other settings, another process writes it, or the disk is too
-            small.
     """
     folder = out / settings.split
     if _is_complete(settings, folder):
@@ -103,45 +101,24 @@ def write_split(settings: SplitSettings, out: Path, workers: int) -> bool:
     todo = [chunk for chunk in chunks if not _part_file(folder, chunk).exists()]
     frames = sum(len(_frames_of(settings, chunk)) for chunk in todo)
     _check_disk(out, frames, settings.size)
-    shapes = load_shapes(settings.bank, settings.split)  # before the first file: it may be missing
-    start = time.perf_counter()
+    # Before the first file: the bank may be missing.
+    shapes = HandBank(settings.bank, settings.split) if settings.bank else load_shapes()
     with locked_folder(folder):
         remove_leftovers(folder)
         _write_record(settings, folder, complete=False)
         (folder / _PARTS).mkdir(exist_ok=True)
         with tqdm(total=settings.frames, initial=settings.frames - frames, unit="frame") as bar:
-            for written in _write_chunks(_tasks(shapes, settings, folder, todo), min(workers, len(todo))):
+            for written in _write_chunks(settings, folder, todo, shapes, min(workers, len(todo))):
                 bar.update(written)
         _assemble(settings, out, folder, len(chunks))
-    seconds = time.perf_counter() - start
-    print(f"{frames} frames in {seconds:.0f} s, {frames / seconds:.1f} frames/s")
     return True
-
-
-def load_shapes(bank: str = str(BUNDLED), split: str = "train") -> Shapes:
-    """A split's people in a bank; or with ANNY that model, which says so before its one long wait.
-
-    Raises:
-        FileNotFoundError, UserError: see `HandBank`.
-        ModuleNotFoundError: if anny is needed and missing.
-    """
-    if bank != ANNY:
-        return HandBank(Path(bank), split)
-    from anny.paths import get_anny_cache_path
-
-    from dataloader.synthetic.hand.shape import HandModel
-
-    cache = get_anny_cache_path()
-    if not cache.exists():
-        print(f"building anny's cache in {cache}, once on this machine: about two minutes", flush=True)
-    return HandModel()
 
 
 def _is_complete(settings: SplitSettings, folder: Path) -> bool:
     """Whether the split is there already, made with these settings; UserError if it was made with others."""
     record_file = folder / "generator.json"
     if not record_file.exists():
-        if folder.exists() and any(folder.iterdir()):
+        if any(folder.glob("[!.]*")):
             raise UserError(f"{folder} holds files that this command did not make: give another --out.")
         return False
     found = read_json(record_file)
@@ -163,13 +140,13 @@ def _record_of(settings: SplitSettings) -> dict:
     record = {"version": _GENERATOR_VERSION} | settings._asdict() | plain
     bank, kinds = record.pop("bank"), list(record.pop("kinds"))
     # By its content. What was drawn from anny names no bank and what has no kinds none, as older splits.
-    record |= {} if bank == ANNY else {"bank": sha256(Path(bank))}
+    record |= {"bank": sha256(bank)} if bank else {}
     return record | ({"kinds": kinds, "kinds_version": KINDS_VERSION} if kinds else {})
 
 
 def _write_record(settings: SplitSettings, folder: Path, complete: bool) -> None:
     libraries = {"embreex": version("embreex"), "numpy": np.__version__, "opencv": cv2.__version__}
-    if settings.bank == ANNY:
+    if settings.bank is None:
         libraries |= {"anny": version("anny"), "torch": torch.__version__}
     record = _record_of(settings) | {"libraries": libraries, "complete": complete}
     with atomic_write(folder / "generator.json") as unfinished:
@@ -189,53 +166,36 @@ def _check_disk(out: Path, frames: int, size: tuple[int, int]) -> None:
         )
 
 
-class _Task(NamedTuple):
-    """A chunk of frames, and the people in it.
-
-    The main process draws them: to load anny takes a worker longer than to write a thousand frames.
-    """
-
-    settings: SplitSettings
-    folder: Path
-    chunk: int
-    people: list[HandShape]
-
-
-def _tasks(shapes: Shapes, settings: SplitSettings, folder: Path, chunks: list[int]) -> Iterator[_Task]:
-    for chunk in chunks:
-        frames = _frames_of(settings, chunk)
-        people = range(frames[0] // _FRAMES_PER_PERSON, frames[-1] // _FRAMES_PER_PERSON + 1)
-        yield _Task(settings, folder, chunk, [sample_person(shapes, settings, person) for person in people])
-
-
-def _write_chunks(tasks: Iterator[_Task], workers: int) -> Iterator[int]:
+def _write_chunks(
+    settings: SplitSettings, folder: Path, chunks: list[int], shapes: Shapes, workers: int
+) -> Iterator[int]:
     """Write chunks, in this process or in several; yields each one's number of frames as it is done."""
-    # More threads would only compete with the workers, and may round differently.
-    torch.set_num_threads(1)
+    # This process draws the people: to load anny takes a worker longer than to write a thousand frames.
+    tasks = ((chunk, _people_of(settings, chunk, shapes)) for chunk in chunks)
+    write = partial(_write_chunk, settings, folder)
     if workers < 2:
-        yield from map(_write_chunk, tasks)
+        yield from map(write, tasks)
         return
-    # Workers inherit that Ctrl-C is for this process to answer.
+    # Workers inherit that Ctrl-C is for this process to answer. Not forked: OpenCV has threads by now.
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Not forked: torch and OpenCV have threads by now.
-    pool = multiprocessing.get_context("spawn").Pool(workers, _begin_worker)
+    # In a group of its own: one that a signal ends while it waits would hold the pool's lock for good.
+    pool = multiprocessing.get_context("spawn").Pool(workers, init_worker, (0,))
     signal.signal(signal.SIGINT, interrupt)
     with pool:  # a task is larger than what its pipes hold: no more are drawn than workers take
-        yield from pool.imap_unordered(_write_chunk, tasks)
+        yield from pool.imap_unordered(write, tasks)
 
 
-def _begin_worker() -> None:
-    # In a group of its own: one that a signal ends while it waits would hold the pool's lock for good.
-    init_worker(0)
-    torch.set_num_threads(1)
+def _people_of(settings: SplitSettings, chunk: int, shapes: Shapes) -> list[HandShape]:
+    """The people of a chunk, of as many consecutive frames each."""
+    return [sample_person(shapes, settings, chunk * _PEOPLE + i) for i in range(_PEOPLE)]
 
 
-def _write_chunk(task: _Task) -> int:
+def _write_chunk(settings: SplitSettings, folder: Path, task: tuple[int, list[HandShape]]) -> int:
     """Write a chunk's frames and then its labels, which mark it as done. Returns its number of frames."""
-    settings, folder, chunk, people = task
+    chunk, people = task
     scenes = []
     for i, frame in enumerate(_frames_of(settings, chunk)):
-        scene = sample_frame(settings, frame, people[i // _FRAMES_PER_PERSON])
+        scene = sample_frame(settings, frame, people[i * _PEOPLE // _CHUNK])
         with atomic_write(folder / FRAME_NAME.format(frame + 1)) as unfinished:
             unfinished.write_bytes(encode_depth(scene.depth))
         scenes.append(scene)

@@ -3,10 +3,10 @@
 import torch
 from torch import nn
 
-from config import NYU_CAMERA
 from model.awr import FOREGROUND_DEPTH, joints_to_dense
+from util.camera import NYU_CAMERA
 from util.checkpoint import ModelSpec, save_checkpoint
-from util.inference import predictor as predictor_module
+from util.inference import load
 from util.inference.predictor import HandPosePredictor
 
 SIZE, FEATURES, K = 64, 32, 1.0
@@ -37,8 +37,8 @@ class BlobNetwork(nn.Module):
 def stand_in(monkeypatch):
     """Whatever checkpoint a predictor loads, it gets a BlobNetwork."""
     spec = ModelSpec("resnet_18", 14, 2, K, "synth", SIZE)
-    monkeypatch.setattr(predictor_module, "load_network", lambda *_: (BlobNetwork(), spec))
-    monkeypatch.setattr(predictor_module, "fuse_conv_bn", lambda network, _: network)  # nothing to fold
+    monkeypatch.setattr(load, "load_network", lambda *_: (BlobNetwork(), spec))
+    monkeypatch.setattr(load, "fuse_conv_bn", lambda network, _: network)  # nothing to fold
 
 
 def blob_predictor(folder, **arguments):

@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from config import DATASETS
+from dataloader import dataset_info
 
 SHAPES = {"icvl": (240, 320), "msra": (240, 320), "hands17": (480, 640)}
 RADIUS_MM = 11.0
@@ -16,7 +16,7 @@ def spread_hand(dataset, center_xyz, scale=1.0):
 
     No two joints share a depth: an order or sign mistaken anywhere shows.
     """
-    info = DATASETS[dataset]
+    info = dataset_info(dataset)
     joints = np.zeros((len(info.joint_names), 3))
     for finger, chain in enumerate(info.chains[:5]):
         angle = np.deg2rad(20 * (finger - 2))
@@ -36,7 +36,7 @@ def spread_hands(dataset, count, seed, scale=1.0):
 
 def render_hand(dataset, joint_xyz):
     """A depth frame (H, W) float32 mm with balls at the joints and along the fingers, 0 behind them."""
-    info, depth = DATASETS[dataset], np.full(SHAPES[dataset], np.inf, np.float32)
+    info, depth = dataset_info(dataset), np.full(SHAPES[dataset], np.inf, np.float32)
     rows, columns = np.indices(depth.shape)
     points = [joint_xyz]
     for chain in info.chains:
@@ -77,7 +77,7 @@ def _write_icvl_frames(folder, names, joint_xyz):
     lines = []
     for name, joints in zip(names, joint_xyz, strict=True):
         write_png(folder / name, render_hand("icvl", joints))
-        uvd = DATASETS["icvl"].camera.xyz_to_uvd(joints)
+        uvd = dataset_info("icvl").camera.xyz_to_uvd(joints)
         lines.append(" ".join([name, *(f"{value:.4f}" for value in uvd.ravel())]))
     return lines
 

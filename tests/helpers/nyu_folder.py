@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from scipy.io import savemat
 
-from config import NYU_CAMERA
 from dataloader.nyu import EVALUATED_JOINTS, FRAME_NAME
+from util.camera import NYU_CAMERA
 
 OPEN_HAND_MM = np.array(
     [

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from config import Config
-from dataloader.base import HandDataset, Sample
+from dataloader.dataset import HandDataset, Sample
 from util.checkpoint import init_network, spec_from_config
 from util.training.distributed import Processes
 from util.training.engine import (

@@ -6,8 +6,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from config import NYU_CAMERA, NYU_CHAINS
+from dataloader.nyu import CHAINS
 from tests.helpers.nyu_folder import write_nyu_folder
+from util.camera import NYU_CAMERA
 
 HEIGHT, WIDTH = 480, 640
 RADIUS_MM = 12.0
@@ -33,7 +34,7 @@ def write_sphere_hands(root: Path, split: str, count: int, seed: int = 0) -> Non
 def _draw_joints(rng: np.random.Generator) -> np.ndarray:
     """(14, 3) mm: the flat hand, each finger bent a little, turned and moved."""
     joints = FLAT_HAND * rng.uniform(0.9, 1.1)
-    for chain in NYU_CHAINS:
+    for chain in CHAINS:
         joints[list(chain[1:]), 2] += rng.uniform(-25, 25)
     turn, _ = cv2.Rodrigues(rng.normal(0, (0.3, 0.3, 0.3)))
     return joints @ turn.T + rng.uniform((-80, -60, 700), (80, 60, 900))
@@ -41,7 +42,7 @@ def _draw_joints(rng: np.random.Generator) -> np.ndarray:
 
 def _render(joint_xyz: np.ndarray) -> np.ndarray:
     """(480, 640) mm: spheres on the joints and along the fingers."""
-    ends = [(a, b) for chain in NYU_CHAINS for a, b in pairwise(chain)]
+    ends = [(a, b) for chain in CHAINS for a, b in pairwise(chain)]
     along = np.linspace(0, 1, 5)[:, None]
     centers = np.concatenate([joint_xyz[a] * (1 - along) + joint_xyz[b] * along for a, b in ends])
     depth = np.full((HEIGHT, WIDTH), np.inf)

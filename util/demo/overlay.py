@@ -3,13 +3,12 @@
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 from matplotlib.colors import to_rgb
 
-from config import DatasetInfo
+from dataloader import DatasetInfo
 from dataloader.crop import Crop
 from util.camera import Camera
 from util.inference.predictor import HandPose
@@ -22,7 +21,7 @@ BACKGROUND = 18
 HAND_COLORS = ((255, 220, 160), (120, 200, 255))  # light blue and light orange, blue first
 MAPS_A_ROW = 7
 MAX_POINTS = 8000
-FONT = cv2.FONT_HERSHEY_SIMPLEX
+Color = tuple[int, int, int]
 
 
 def draw_panel(
@@ -33,9 +32,7 @@ def draw_panel(
     headline: str,
     weights: bool = False,
 ) -> np.ndarray:
-    """The frame with the skeletons; beside it the crop, and the hand seen from its right side.
-
-    Of two hands it is both crops.
+    """The frame with the skeletons; beside it the crop and the hand seen from its right, or both crops.
 
     Args:
         depth: (H, W) mm, 0 where nothing was measured.
@@ -46,77 +43,48 @@ def draw_panel(
         weights: leave room below for every joint's adaptive weight map, and draw the first hand's.
     """
     picture = draw_frame(depth, hands, info)
+    _write(picture, headline, (10, 22), 0.55)
     column = np.full((HEIGHT, TILE, 3), BACKGROUND, np.uint8)
     for place, hand in zip((np.s_[:TILE], np.s_[TILE:]), hands, strict=False):
         column[place] = _crop_tile(hand, info, len(hands) > 1)
     if len(hands) == 1:
         column[TILE:] = _side_tile(depth, hands[0], info, camera)
-    _write(picture, headline, (10, 22), 0.55)
     panel = np.hstack([picture, column])
     if not weights:
         return panel
     # A film has one size, whether there is a hand or not.
-    sheet = empty_sheet(info, panel.shape[1])
-    if hands and hands[0].weights is not None:
-        sheet = weight_sheet(hands[0].crop, hands[0].weights, info, panel.shape[1])
-    return np.vstack([panel, sheet])
+    return np.vstack([panel, weight_sheet(hands[0] if hands else None, info, panel.shape[1])])
 
 
 def draw_frame(depth: np.ndarray, hands: Sequence[HandPose], info: DatasetInfo) -> np.ndarray:
     """The frame (H, W) mm with the skeletons, sides and confidences, HEIGHT pixels high."""
     scale = HEIGHT / depth.shape[0]
-    size = (round(depth.shape[1] * scale), HEIGHT)
-    picture = cv2.resize(shade(depth, DARKEST, BRIGHTEST), size, interpolation=cv2.INTER_AREA)
+    width = round(depth.shape[1] * scale)
+    picture = cv2.resize(shade(depth, DARKEST, BRIGHTEST), (width, HEIGHT), interpolation=cv2.INTER_AREA)
     for hand in hands:
         uv = (hand.joints_uvd[:, :2] + 0.5) * scale - 0.5
         color = hand_color(hand)
         _draw_skeleton(picture, uv, info, hand.confidence, color if len(hands) > 1 else None)
-        below = np.clip([uv[:, 0].min(), uv[:, 1].max() + 22], (5, 40), (size[0] - 110, HEIGHT - 90))
-        _write(
-            picture, f"{hand.handedness} {hand.mean_confidence:.2f}", tuple(below.astype(int)), 0.55, color
-        )
-    if len(hands) == 1:
-        _draw_confidence(picture, hands[0].confidence, info)
+        below = np.clip([uv[:, 0].min(), uv[:, 1].max() + 22], (5, 40), (width - 110, HEIGHT - 10))
+        text = f"{hand.handedness} {hand.mean_confidence:.2f}"
+        _write(picture, text, tuple(below.astype(int)), 0.55, color)
     return picture
 
 
-def hand_color(hand: HandPose) -> tuple[int, int, int]:
+def hand_color(hand: HandPose) -> Color:
     """Blue, green, red of a hand; by its identity, so that it keeps it."""
     return HAND_COLORS[hand.identity % len(HAND_COLORS)]
 
 
-def draw_curve(sureness: Sequence[float | None], width: int, height: int = 90) -> np.ndarray:
-    """Confidence over time, the last frame at the right end: (height, width, 3); None: no hand."""
-    picture = np.full((height, width, 3), BACKGROUND, np.uint8)
-    for level in (0.0, 0.5, 1.0):
-        y = round((height - 13) * (1 - level)) + 6
-        cv2.line(picture, (30, y), (width, y), (60, 60, 60), 1)
-        _write(picture, f"{level:.1f}", (2, y + 4), 0.35)
-    points = [
-        (width - 2 * (len(sureness) - i), round((height - 13) * (1 - value)) + 6)
-        for i, value in enumerate(sureness)
-        if value is not None
-    ]
-    for x, y in points:
-        if x > 30:
-            cv2.rectangle(picture, (x, y), (x + 1, y + 1), HAND_COLORS[0], -1)
-    return picture
-
-
-def empty_sheet(info: DatasetInfo, width: int, per_row: int = MAPS_A_ROW) -> np.ndarray:
-    """Room for a weight map of every joint: (rows · edge, width, 3)."""
-    rows = -(-len(info.joint_names) // per_row)
-    return np.full((rows * (width // per_row), width, 3), BACKGROUND, np.uint8)
-
-
 def weight_sheet(
-    crop: Crop, weights: np.ndarray, info: DatasetInfo, width: int, per_row: int = MAPS_A_ROW
+    hand: HandPose | None, info: DatasetInfo, width: int, per_row: int = MAPS_A_ROW
 ) -> np.ndarray:
-    """The adaptive weights (J, F, F) of every joint over the crop: (rows · edge, width, 3)."""
-    sheet, edge = empty_sheet(info, width, per_row), width // per_row
-    for j, name in enumerate(info.joint_names):
+    """The adaptive weights of every joint of a hand over its crop, empty without: (rows · edge, width, 3)."""
+    edge = width // per_row
+    sheet = np.full((-(-len(info.joint_names) // per_row) * edge, width, 3), BACKGROUND, np.uint8)
+    for j, name in enumerate(info.joint_names if hand else ()):
         top, left = j // per_row * edge, j % per_row * edge
-        tile = weight_picture(crop, weights[j], edge - 2)
+        tile = weight_picture(hand.crop, hand.weights[j], edge - 2)
         _write(tile, name, (5, 15), 0.4)
         sheet[top + 1 : top + edge - 1, left + 1 : left + edge - 1] = tile
     return sheet
@@ -124,8 +92,7 @@ def weight_sheet(
 
 def weight_picture(crop: Crop, weight: np.ndarray, edge: int) -> np.ndarray:
     """One joint's weights (F, F) glowing over the crop: (edge, edge, 3)."""
-    level = weight_level(weight)
-    level = cv2.resize(level, (edge, edge), interpolation=cv2.INTER_NEAREST)
+    level = cv2.resize(weight_level(weight), (edge, edge), interpolation=cv2.INTER_NEAREST)
     return glow(_shade_crop(crop, edge) // 2, level)
 
 
@@ -148,90 +115,79 @@ def shade(depth: np.ndarray, farthest: float, nearest: float) -> np.ndarray:
     return cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
 
 
-def joint_colors(info: DatasetInfo) -> list[tuple[int, int, int]]:
-    """Red, green, blue of every joint: its finger's; of the others, the wrist's or the knuckles'.
-
-    White is for the truth alone.
-    """
-    colors: list[tuple[int, int, int]] = [(0, 0, 0)] * len(info.joint_names)
-    chains = list(zip(info.chains, chain_colors(info.chains), strict=True))
-    # A joint in several chains: a finger's own joints come after its root, which all fingers share.
-    for part in (slice(0, 1), slice(1, None)):
-        for chain, color in reversed(chains):
-            for j in chain[part]:
-                colors[j] = tuple(round(255 * share) for share in to_rgb(color))
-    return colors
+def joint_colors(info: DatasetInfo) -> list[Color]:
+    """Red, green, blue of every joint: its finger's; of a root that fingers share, the first one's."""
+    bones, colors = skeleton_segments(info)
+    of_joint = dict(zip(bones[::-1, 0], colors[::-1], strict=True))  # the first of several stays
+    of_joint |= dict(zip(bones[::-1, 1], colors[::-1], strict=True))
+    return [tuple(map(int, of_joint[j])) for j in range(len(info.joint_names))]
 
 
 def skeleton_segments(info: DatasetInfo) -> tuple[np.ndarray, np.ndarray]:
     """The bones (n, 2), as numbers of joints, and their colours (n, 3) uint8 red, green, blue."""
-    bones, colors = [], []
-    for chain, color in zip(info.chains, chain_colors(info.chains), strict=True):
-        for bone in pairwise(chain):
-            bones.append(bone)
-            colors.append([round(255 * part) for part in to_rgb(color)])
-    return np.array(bones), np.array(colors, np.uint8)
+    chains = zip(info.chains, chain_colors(info.chains), strict=True)
+    bones = [(*bone, color) for chain, color in chains for bone in pairwise(chain)]
+    colors = [np.rint(255 * np.array(to_rgb(color))) for *_, color in bones]
+    return np.array([bone[:2] for bone in bones]), np.array(colors, np.uint8)
 
 
-def _crop_tile(pose: HandPose, info: DatasetInfo, several: bool) -> np.ndarray:
+def crop_window(crop: Crop) -> tuple[slice, slice, float, float]:
+    """Where a crop lies in its frame: rows, columns, nearest and farthest depth in mm."""
+    scale, offset = float(crop.M[0, 0]), crop.M[:2, 2].astype(np.float64)
+    left, top = np.maximum(np.ceil(-offset / scale), 0).astype(int)
+    right, bottom = np.floor((len(crop.image) - 1 - offset) / scale).astype(int) + 1
+    near, far = crop.center_xyz[2] + np.array([-0.5, 0.5]) * crop.cube[2]
+    return slice(top, bottom), slice(left, right), near, far
+
+
+def cube_points(
+    depth: np.ndarray, crop: Crop, camera: Camera, max_points: int = MAX_POINTS
+) -> tuple[np.ndarray, np.ndarray]:
+    """Readings of a frame (H, W) mm within a crop's cube, thinned out evenly.
+
+    Returns:
+        (n, 3) mm, and (n, 2) pixels of the crop.
+    """
+    rows, columns, near, far = crop_window(crop)
+    window = depth[rows, columns]
+    inside = (window > near) & (window < far)
+    step = math.ceil((np.count_nonzero(inside) / max_points) ** 0.5) or 1
+    v, u = step * np.array(np.nonzero(inside[::step, ::step]))
+    uv = np.column_stack([u + columns.start, v + rows.start])
+    xyz = camera.uvd_to_xyz(np.column_stack([uv, window[v, u]]).astype(np.float64))
+    return xyz, uv * float(crop.M[0, 0]) + crop.M[:2, 2]
+
+
+def _crop_tile(hand: HandPose, info: DatasetInfo, several: bool) -> np.ndarray:
     """What the network saw, with the joints."""
-    tile = _shade_crop(pose.crop, TILE)
-    M = pose.crop.M.astype(np.float64)
-    crop_uv = pose.joints_uvd[:, :2] @ M[:2, :2].T + M[:2, 2]
-    zoom = TILE / pose.crop.image.shape[0]
-    color = hand_color(pose) if several else None
-    _draw_skeleton(tile, (crop_uv + 0.5) * zoom - 0.5, info, pose.confidence, color)
-    _write(tile, f"crop, {pose.handedness}" if several else "crop", (8, 18), 0.45)
+    tile = _shade_crop(hand.crop, TILE)
+    M = hand.crop.M.astype(np.float64)
+    crop_uv = hand.joints_uvd[:, :2] @ M[:2, :2].T + M[:2, 2]
+    zoom = TILE / len(hand.crop.image)
+    color = hand_color(hand) if several else None
+    _draw_skeleton(tile, (crop_uv + 0.5) * zoom - 0.5, info, hand.confidence, color)
+    _write(tile, f"crop, {hand.handedness}" if several else "crop", (8, 18), 0.45)
     return tile
 
 
-def _side_tile(depth: np.ndarray, pose: HandPose, info: DatasetInfo, camera: Camera) -> np.ndarray:
+def _side_tile(depth: np.ndarray, hand: HandPose, info: DatasetInfo, camera: Camera) -> np.ndarray:
     """The hand's points and the joints seen from the right: depth runs to the right."""
     tile = np.full((TILE, TILE, 3), BACKGROUND, np.uint8)
-    zoom = TILE / pose.crop.cube[2]
-    xyz = cube_points(depth, pose.crop, camera).xyz
-    across, down = _from_the_side(xyz, pose.center_xyz, camera.flip, zoom)
-    inside = (across >= 0) & (across < TILE) & (down >= 0) & (down < TILE)
-    tile[down[inside].astype(int), across[inside].astype(int)] = 110
-    place = np.stack(_from_the_side(pose.joints_xyz, pose.center_xyz, camera.flip, zoom), axis=1)
-    _draw_skeleton(tile, place, info, pose.confidence)
+
+    def place(xyz: np.ndarray) -> np.ndarray:
+        return TILE / 2 + ((xyz - hand.center_xyz) * TILE / hand.crop.cube[2])[:, [2, 1]] * (1, camera.flip)
+
+    points = place(cube_points(depth, hand.crop, camera)[0])
+    across, down = points[((points >= 0) & (points < TILE)).all(axis=1)].astype(int).T
+    tile[down, across] = 110
+    _draw_skeleton(tile, place(hand.joints_xyz), info, hand.confidence)
     _write(tile, "from the side", (8, 18), 0.45)
     return tile
 
 
-class CubePoints(NamedTuple):
-    """Readings of a frame within a crop's cube: `xyz` (n, 3) mm, and `uv` (n, 2) pixels of the crop."""
-
-    xyz: np.ndarray
-    uv: np.ndarray
-
-
-def cube_points(depth: np.ndarray, crop: Crop, camera: Camera, max_points: int = MAX_POINTS) -> CubePoints:
-    """The hand's points in the frame's (H, W) mm own resolution, thinned out evenly."""
-    scale, offset, size = float(crop.M[0, 0]), crop.M[:2, 2].astype(np.float64), len(crop.image)
-    first = np.maximum(np.ceil(-offset / scale), 0).astype(int)
-    last = np.floor((size - 1 - offset) / scale).astype(int)
-    window = depth[first[1] : last[1] + 1, first[0] : last[0] + 1]
-    near, far = crop.center_xyz[2] + np.array([-0.5, 0.5]) * crop.cube[2]
-    inside = (window > near) & (window < far)
-    step = math.ceil((np.count_nonzero(inside) / max_points) ** 0.5) or 1
-    v, u = np.nonzero(inside[::step, ::step])
-    v, u = v * step, u * step
-    uv = np.stack([u, v], axis=1) + first
-    xyz = camera.uvd_to_xyz(np.column_stack([uv, window[v, u]]).astype(np.float64))
-    return CubePoints(xyz, uv * scale + offset)
-
-
-def _from_the_side(
-    xyz: np.ndarray, center: np.ndarray, flip: int, zoom: float
-) -> tuple[np.ndarray, np.ndarray]:
-    relative = (xyz - center) * zoom
-    return TILE / 2 + relative[:, 2], TILE / 2 + flip * relative[:, 1]
-
-
 def _shade_crop(crop: Crop, edge: int) -> np.ndarray:
-    center_z, half = crop.center_xyz[2], crop.cube[2] / 2
-    picture = shade(crop.image, center_z + half, center_z - half)
+    middle, half = crop.center_xyz[2], crop.cube[2] / 2
+    picture = shade(crop.image, middle + half, middle - half)
     return cv2.resize(picture, (edge, edge), interpolation=cv2.INTER_NEAREST)
 
 
@@ -240,42 +196,29 @@ def _draw_skeleton(
     joint_uv: np.ndarray,
     info: DatasetInfo,
     confidence: np.ndarray,
-    around: tuple[int, int, int] | None = None,
+    around: Color | None = None,
 ) -> None:
-    """Chains in their colours, with a rim in the hand's; a joint is filled as far as it is sure."""
+    """Chains in their colours, with a rim in the hand's; a joint's disc is larger with more confidence."""
     # A hand that is near can project far outside: OpenCV's integers would overflow.
     points = [tuple(map(int, uv)) for uv in np.clip(np.rint(joint_uv), -10000, 10000)]
-    colors = [color[::-1] for color in joint_colors(info)]
-    segments = skeleton_segments(info)
-    for a, b in segments[0] if around else ():
+    bones, colors = skeleton_segments(info)
+    for a, b in bones if around else ():
         cv2.line(picture, points[a], points[b], around, 6, cv2.LINE_AA)
-    for (a, b), color in zip(*segments, strict=True):
+    for (a, b), color in zip(bones, colors, strict=True):
         cv2.line(picture, points[a], points[b], color[::-1].tolist(), 2, cv2.LINE_AA)
-    for point, color, sure in zip(points, colors, confidence, strict=True):
-        cv2.circle(picture, point, 4, (0, 0, 0), -1, cv2.LINE_AA)
-        cv2.circle(picture, point, round(1 + 2.5 * float(sure)), color, -1, cv2.LINE_AA)
-        cv2.circle(picture, point, 4, color, 1, cv2.LINE_AA)
-
-
-def _draw_confidence(picture: np.ndarray, confidence: np.ndarray, info: DatasetInfo) -> None:
-    """A bar a joint in the lower left corner, full height for 1."""
-    bottom, height, width = picture.shape[0] - 10, 50, 7
-    for j, (sure, color) in enumerate(zip(confidence, joint_colors(info), strict=True)):
-        left = 10 + j * (width + 2)
-        cv2.rectangle(picture, (left, bottom - height), (left + width - 1, bottom), (45, 45, 45), -1)
-        top = bottom - round(height * float(sure))
-        cv2.rectangle(picture, (left, top), (left + width - 1, bottom), color[::-1], -1)
-    _write(picture, "confidence", (10, bottom - height - 6), 0.4)
+    for point, color, share in zip(points, joint_colors(info), confidence, strict=True):
+        for radius, shown, thickness in (
+            (4, (0, 0, 0), -1),
+            (round(1 + 2.5 * float(share)), color[::-1], -1),
+            (4, color[::-1], 1),
+        ):
+            cv2.circle(picture, point, radius, shown, thickness, cv2.LINE_AA)
 
 
 def _write(
-    picture: np.ndarray,
-    text: str,
-    place: tuple[int, int],
-    size: float,
-    color: tuple[int, int, int] = (235, 235, 235),
+    picture: np.ndarray, text: str, place: tuple[int, int], size: float, color: Color = (235, 235, 235)
 ) -> None:
     x, y = place
-    for around in ((x - 1, y - 1), (x + 1, y - 1), (x - 1, y + 1), (x + 1, y + 1)):  # readable on a hand
-        cv2.putText(picture, text, around, FONT, size, (0, 0, 0), 1, cv2.LINE_AA)
-    cv2.putText(picture, text, place, FONT, size, color, 1, cv2.LINE_AA)
+    for corner in ((x - 1, y - 1), (x + 1, y - 1), (x - 1, y + 1), (x + 1, y + 1)):  # readable on a hand
+        cv2.putText(picture, text, corner, cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 1, cv2.LINE_AA)
+    cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, color, 1, cv2.LINE_AA)

@@ -12,10 +12,12 @@ from util.inference.find_hand import DEPTH_RANGE, check_depth_range
 class InputSettings:
     """Where frames come from."""
 
-    source: tuple[str, ...] = ("synthetic",)  # or realsense, a file, a folder, a video; --serve takes several
+    source: tuple[str, ...] = ("synthetic",)  # or realsense, a file, a folder, a film; --serve takes several
     camera: str = ""  # fx,fy,cx,cy in pixels, or a name: nyu, kinect2, azure, sr305, d435, … (docs/camera.md)
     depth_scale: float | None = None  # mm a unit: 1000 for metres; None: the camera's, else 1
     depth_range: tuple[float, float] = DEPTH_RANGE  # nearest and farthest depth of a hand to be found, mm
+    denoise: bool = True  # take out the sensor's noise before the network
+    fps: float | None = None  # frames a second of files; None: the film's own, else 30
     frames: int = 0  # stop after so many; 0: at the end, or at Ctrl-C
     strict: bool = False  # stop at the first frame that cannot be read, instead of naming it and going on
     seed: int = 0  # of the synthetic hand
@@ -37,7 +39,7 @@ class PoseSettings:
     hands: int = 1  # at most; each is found and followed
     handedness: Literal["auto", "right", "left"] = "auto"  # a mirrored picture shows the other side
     min_confidence: float | None = None  # joints' mean, below which there is no hand; None: the network's
-    track: bool | None = None  # a pose says where to look in the next frame; None: where frames are alike
+    track: bool | None = None  # a pose says where to crop the next frame; None: where the hand has not moved
     smooth: bool = False  # One-Euro filter over time; with tracking only
 
 
@@ -48,7 +50,7 @@ class OutputSettings:
     show: bool = False  # a window; q or Esc ends it
     serve: bool = False  # a page for the browser with a point cloud and skeleton to turn
     port: int = 8080  # of that page, on this machine alone
-    save: str = ""  # out.mp4, out.gif, a folder of PNG files, or out.png: all frames on one sheet
+    save: str = ""  # out.mp4, out.gif, a folder of PNG files, or out.png for one frame
     json: str = ""  # out.jsonl: one pose a line
     weights: bool = False  # show every joint's adaptive weight map too
 
@@ -61,45 +63,40 @@ class DemoSettings(OutputSettings, PoseSettings, InputSettings):
     """All settings of the demo."""
 
     def resolved(self) -> "DemoSettings":
-        """Check the settings.
-
-        Raises:
-            UserError: in one sentence, for one that cannot work.
-        """
+        """Check the settings."""
         if not (self.show or self.serve or self.save or self.json):
             raise UserError("No output selected: pass --show, --serve, --save or --json.")
-        if self.serve and (self.show or self.save or self.json):
-            raise UserError("--serve shows poses in the browser alone: leave --show, --save, --json out.")
-        if self.serve and (self.smooth or self.frames or self.track is not None):
-            raise UserError(
-                "--serve plays frames one by one, back and forth: leave --smooth, --track, --frames out."
-            )
-        if self.save and self.json and Path(self.save) in (Path(self.json), *Path(self.json).parents):
-            raise UserError(f"--json {self.json} lies in --save {self.save}: name a place of its own.")
-        if self.hands < 1:
-            raise UserError(f"hands is {self.hands}: it must be at least 1.")
-        if "synthetic" in self.source and self.hands > 2:
-            raise UserError(f"hands is {self.hands}: the synthetic source has at most 2.")
-        if self.backend not in ("auto", "torch") and (self.weights or self.serve):
-            raise UserError(
-                f"--weights and --serve show weight maps, which backend {self.backend} does not give: "
-                "leave --backend out."
-            )
-        if "realsense" in self.source and (self.camera or self.depth_scale):
-            raise UserError(
-                "A RealSense brings its own intrinsics and unit: leave --camera, --depth_scale out."
-            )
-        if "synthetic" in self.source and self.depth_scale:
-            raise UserError("The synthetic hand is rendered in mm: leave --depth_scale out.")
+        self._refuse_without_effect()
         if len(self.source) != 1 and not (self.serve and self.source):
             raise UserError(f"{len(self.source)} sources: without --serve it must be exactly one.")
-        if self.frames < 0:
-            raise UserError(f"frames is {self.frames}: it cannot be negative.")
-        if self.seed < 0:
-            raise UserError(f"seed is {self.seed}: it cannot be negative.")
-        if not 1 <= self.port <= 65535:
-            raise UserError(f"port is {self.port}: it must be 1 to 65535.")
-        if self.depth_scale is not None and not 0 < self.depth_scale < float("inf"):
-            raise UserError(f"depth_scale is {self.depth_scale}: it must be positive and finite.")
+        if Path(self.save).suffix not in ("", ".mp4", ".gif", ".png"):
+            raise UserError(f"--save {self.save}: use a name that ends in .mp4, .gif or .png, or a folder's.")
+        if self.save and self.json and Path(self.save) in (Path(self.json), *Path(self.json).parents):
+            raise UserError(f"--json {self.json} lies in --save {self.save}: name a place of its own.")
+        ranges = {"hands": (1, 20), "frames": (0, 10**9), "seed": (0, 2**32 - 1), "port": (1, 65535)}
+        ranges |= {"depth_scale": (1e-4, 1e4), "fps": (0.01, 1000)}
+        if "synthetic" in self.source:
+            ranges["hands"] = (1, 2)
+        for name, (least, most) in ranges.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                raise UserError(f"{name} is {value}: it must be {least:,} to {most:,}.")
         check_depth_range(self.depth_range)
         return self
+
+    def _refuse_without_effect(self) -> None:
+        """Raise UserError for a setting that was passed and is not read."""
+        source, maps = set(self.source), self.weights or self.serve
+        unread = (
+            (maps and self.backend != "torch", "with --weights or --serve, which need PyTorch", ("backend",)),
+            (not (self.show or self.save or self.serve), "without --show, --save or --serve", ("weights",)),
+            (not self.serve, "without --serve", ("port",)),
+            (self.serve, "with --serve", ("show", "save", "json", "smooth", "track", "frames", "strict")),
+            ("synthetic" not in source, "without --source synthetic", ("seed", "leaves", "body")),
+            (source == {"synthetic"}, "with --source synthetic", ("depth_scale", "fps")),
+            (source == {"realsense"}, "with a RealSense, which knows it", ("camera", "depth_scale", "fps")),
+        )
+        for applies, where, names in unread:
+            passed = [f"--{name}" for name in names if getattr(self, name) != getattr(DemoSettings, name)]
+            if applies and passed:
+                raise UserError(f"{', '.join(passed)} has no effect {where}: leave it out.")

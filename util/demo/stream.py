@@ -1,111 +1,127 @@
-"""From a source's frames, through the network, to where the settings say."""
+"""From a source's frames, through the network, to pictures, films and JSON. Frames are read ahead."""
 
+import threading
 import time
-from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import count, islice
 from pathlib import Path
+from queue import Empty, Queue
 from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from config import Config
+from dataloader.crop import Crop
 from util import UserError
-from util.camera import NO_READING, parse_camera, to_millimetres
-from util.checkpoint import shipped_weights, spec_from_config
-from util.demo import recording
-from util.demo.ahead import ReadFrame, read_ahead
-from util.demo.live_page import serve
-from util.demo.overlay import draw_panel
-from util.demo.poses import Poser
-from util.demo.recording import Add, pose_header, record, window, write_poses
+from util.camera import NO_READING
+from util.demo.overlay import crop_window, draw_panel
+from util.demo.recording import pose_header, record, window, write_poses
 from util.demo.settings import DemoSettings
-from util.demo.sources import Source, SourceOptions, open_source
-from util.inference.predictor import DEFAULT_CHECKPOINT, HandPose, HandPosePredictor
+from util.demo.sources import Source
+from util.inference.predictor import HandPose, HandPosePredictor
+from util.inference.tracker import HandTracker, OneEuro
 
-SHORT = 100  # frames
-DELAYS = 10_000  # of the last frames, for their median
-LOOKED_AT = 30  # frames without a hand, to say why
-# mm a unit that a camera or a file may have, tried in this order where no reading is near.
-UNITS = (
-    (1.0, "millimetres"),
-    (1000.0, "metres"),
-    (10.0, "centimetres"),
-    (0.1, "tenths of a millimetre, as of a D405"),
-    (0.125, "eighths of a millimetre, as of an SR305"),
-    (0.25, "quarters of a millimetre, as of an L515"),
-    (0.2, "fifths of a millimetre, as of 5,000 units a metre"),
-)
+# A hand has not moved if so much of the surface in its crop lies where it was, give or take some mm.
+SAME_SHARE, SAME_DEPTH = 0.5, 30.0
+# mm a unit that a camera or a file may have: mm, metres, cm, as a D405, an SR305 or an L515; 5,000 a metre.
+UNITS = (1.0, 1000.0, 10.0, 0.1, 0.125, 0.25, 0.2)
 
 
-def run_demo(settings: DemoSettings) -> None:
-    """Predict the frames of every source, and show or save the poses.
+class Poser:
+    """From one frame of a source after another to the hands in it.
 
-    Raises:
-        FileNotFoundError, UserError, OSError: for a source or an output that cannot be used.
+    Hands are followed where the settings say so; where they do not, in a sequence, and from a file's
+    frame to the next where they have not moved.
     """
-    camera = parse_camera(settings.camera) if settings.camera else None
-    synthetic = (settings.seed, settings.leaves, settings.body, settings.hands)
-    options = SourceOptions(camera, settings.depth_scale, *synthetic)
-    with ExitStack() as stack:
-        sources = []
-        for name in settings.source:
-            sources.append(open_source(name, options))
-            stack.callback(sources[-1].close)
-        predictor = load_predictor(settings, sources[0])
-        if settings.serve:
-            serve(sources, predictor, settings)
-        else:
-            run_stream(sources[0], predictor, settings)
 
-
-def load_predictor(settings: DemoSettings, source: Source) -> HandPosePredictor:
-    """The network that the settings name, run by what suits the source."""
-    length, backend = frames_to_come(source, settings), settings.backend
-    # Other engines give no weight maps, and take 10 s to start, which a few frames do not make up for.
-    if backend == "auto" and (settings.weights or settings.serve or (length or SHORT) < SHORT):
-        backend = "torch"
-    config = Config(net=settings.net, dataset=settings.dataset).resolved()
-    assumed = spec_from_config(config)
-    predictor = HandPosePredictor(
-        settings.load_model or weights_of(config),
-        settings.device,
-        settings.precision,
-        min_confidence=settings.min_confidence,
-        assumed=assumed,
-        backend=backend,
-        depth_range=settings.depth_range,
-    )
-    if predictor.network is None and (settings.weights or settings.serve):
-        raise UserError(
-            f"--weights and --serve show weight maps, which {settings.load_model} does not give: "
-            "use the checkpoint that it was made from."
+    def __init__(self, source: Source, predictor: HandPosePredictor, settings: DemoSettings):
+        self.source = source
+        self.track = source.sequence if settings.track is None else settings.track
+        if settings.smooth and not self.track:
+            raise UserError("--smooth is for a stream that is tracked: pass --track True too.")
+        self.tracker = HandTracker(
+            predictor,
+            camera=source.camera,
+            handedness=settings.handedness,
+            smoothing=OneEuro() if settings.smooth else None,
+            weights=settings.weights or settings.serve,
+            max_hands=settings.hands,
         )
-    if settings.backend == "auto":
-        print(f"Running by {predictor.backend} in {predictor.precision}.")
-    elif predictor.precision not in (settings.precision, "int8"):
-        print(f"{settings.precision} is not faster on this {predictor.device}: using {predictor.precision}.")
-    return predictor
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the hands: the next frame does not follow from the last."""
+        self.tracker.reset()
+        self._before, self._hands, self._moment = None, [], None
+
+    def __call__(self, depth: np.ndarray, moment: float) -> tuple[list[HandPose], str]:
+        """The hands in the next frame (H, W) mm; and if there is none, why.
+
+        `moment`: when it was taken, in seconds of any clock.
+        """
+        follows = self.track
+        if follows is None:
+            follows = all(stayed(hand.crop, self._before, depth) for hand in self._hands)
+        if not follows:
+            self.tracker.reset()
+        seconds = 1 / self.source.rate if self._moment is None else moment - self._moment
+        self._before, self._moment = depth, moment
+        self._hands = self.tracker.update_hands(depth, seconds)
+        return self._hands, "" if self._hands else self.tracker.reason
 
 
-def weights_of(config: Config) -> str | Path:
-    """The weights that come with the project for a network and a data set.
+def stayed(crop: Crop, before: np.ndarray, frame: np.ndarray) -> bool:
+    """Whether most of the surface in a crop of one frame (H, W) mm is in the next frame where it was."""
+    if before.shape != frame.shape:
+        return False
+    rows, columns, near, far = crop_window(crop)
+    was, now = before[rows, columns], frame[rows, columns]
+    hand, hand_now = ((part > near) & (part < far) for part in (was, now))
+    alike = hand & hand_now & (np.abs(was - now) < SAME_DEPTH)
+    return np.count_nonzero(alike) >= SAME_SHARE * np.count_nonzero(hand | hand_now)
 
-    Raises:
-        UserError: where there are none.
+
+class ReadFrame(NamedTuple):
+    """Frame number `i` of a source: its `depth` (H, W) mm, or the `error` why it could not be read.
+
+    `moment`: when it had been read, in seconds of time.perf_counter.
     """
-    if (config.net, config.dataset) == (DemoSettings.net, DemoSettings.dataset):
-        return DEFAULT_CHECKPOINT  # not always that network's: an installed package holds one file
-    path = shipped_weights(config)
-    if not path:
-        raise UserError(
-            f"No weights of {config.net} for {config.dataset} come with the project: pass --load_model."
-        )
-    return path
+
+    i: int
+    depth: np.ndarray | None
+    moment: float
+    error: Exception | None = None
+
+
+@contextmanager
+def read_ahead(source: Source, length: int | None) -> Iterator[Iterator[ReadFrame]]:
+    """Every frame of a source in turn, at most `length`; of a live one the newest, each at most once."""
+    waiting: Queue[ReadFrame] = Queue(1)
+    ended = threading.Event()
+
+    def read_all() -> None:
+        for i in count() if source.live or length is None else range(length):
+            try:
+                frame = ReadFrame(i, source.read(i), time.perf_counter())
+            except Exception as error:  # for the thread that takes the frames
+                frame = ReadFrame(i, None, time.perf_counter(), error)
+            if source.live:
+                with suppress(Empty):
+                    waiting.get_nowait()
+            waiting.put(frame)
+            if ended.is_set() or (source.live and frame.error):
+                return
+
+    reader = threading.Thread(target=read_all, daemon=True)
+    reader.start()
+    try:
+        yield islice(iter(waiting.get, None), length)
+    finally:
+        ended.set()
+        with suppress(Empty):
+            waiting.get_nowait()  # the reader may wait for room
+        reader.join(timeout=10)
 
 
 def frames_to_come(source: Source, settings: DemoSettings) -> int | None:
@@ -113,143 +129,82 @@ def frames_to_come(source: Source, settings: DemoSettings) -> int | None:
     return min(filter(None, (source.length, settings.frames)), default=None)
 
 
-class Seen(NamedTuple):
-    """A frame, the hands in it, and if there is none, why."""
-
-    frame: ReadFrame
-    hands: list[HandPose]
-    reason: str
-
-
-class Output(NamedTuple):
-    """Where frames go; what is None is not wanted."""
-
-    pictures: Add | None
-    lines: Callable[..., None] | None
-    show: Callable[[np.ndarray], bool] | None
-
-
 def run_stream(source: Source, predictor: HandPosePredictor, settings: DemoSettings) -> None:
-    """Every frame of a source through the network and to where the settings say.
-
-    Reading, network and drawing run side by side, each in its own thread.
-    """
-    poser = Poser(source, predictor, settings)
+    """Every frame of a source through the network and to where the settings say."""
     length = frames_to_come(source, settings)
-    if settings.save.endswith(".png") and not 0 < (length or 0) <= recording.SHEET_PICTURES:
-        raise UserError(f"A sheet holds {recording.SHEET_PICTURES} frames: pass --frames, or --save a film.")
+    if settings.save.endswith(".png") and length != 1:
+        raise UserError(f"--save {settings.save} holds one frame: pass --frames 1, or name a film or folder.")
     run = _Run(source, predictor, settings)
     with ExitStack() as stack:
-        pictures = stack.enter_context(record(Path(settings.save))) if settings.save else None
-        header = pose_header(predictor, source.camera, settings.handedness, settings.hands)
-        lines = stack.enter_context(write_poses(Path(settings.json), header)) if settings.json else None
-        show = stack.enter_context(window("AWR")) if settings.show else None
-        run.output = Output(pictures, lines, show)
+        run.open(stack)
         # Ctrl-C is how an endless stream ends: what was saved until then is kept.
         stack.enter_context(suppress(KeyboardInterrupt))
-        drawer = stack.enter_context(ThreadPoolExecutor(1))
         frames = stack.enter_context(read_ahead(source, length))
-        stack.callback(run.finish)
         for frame in tqdm(frames, total=length, desc="frames", unit="frame"):
-            seen, error = None, frame.error
-            try:
-                seen = Seen(frame, *poser(frame.depth, frame.moment)) if error is None else None
-            except (UserError, OSError) as unusable:
-                error = unusable
-            if error is not None and not run.failed(frame, error, drawer, length):
+            if not run.take(frame):
                 break
-            if seen is not None and run.drawn(drawer.submit(run.draw, seen)):
-                break
+        if run.failures and not run.done:
+            raise run.failures[0]  # there is nothing to keep
     run.report()
 
 
 class _Run:
-    """What a stream has come to: counts, failures, and the frames that are being drawn."""
+    """Where a stream's frames go, and what it has come to."""
 
     def __init__(self, source: Source, predictor: HandPosePredictor, settings: DemoSettings):
         self.source, self.predictor, self.settings = source, predictor, settings
-        self.output = Output(None, None, None)
+        self.poser = Poser(source, predictor, settings)
         self.done = self.with_hand = 0
-        self.failures: list[str] = []
-        known = {"realsense", "synthetic"} & set(settings.source)
-        self.nothing = NoHand(settings.depth_range, source.depth_scale, bool(known))
-        self.delays: deque[float] = deque(maxlen=DELAYS)  # seconds from read to drawn
-        self._waiting: deque[Future] = deque()
-        self.closed = False  # the window, by a person
-        self._started = self._ended = time.perf_counter()
+        self.failures: list[Exception] = []
+        self.delays: list[float] = []  # seconds from read to drawn
+        self.first: ReadFrame | None = None  # the first that shows anything
+        self._started = time.perf_counter()
 
-    def failed(
-        self, frame: ReadFrame, error: Exception, drawer: ThreadPoolExecutor, length: int | None
-    ) -> bool:
-        """Note a frame that could not be used; False where that ends the stream."""
-        if not isinstance(error, UserError | OSError):
-            raise error
-        self.failures.append(str(error))
-        ends = self.settings.strict or self.source.live
-        self.finish()
-        if not self.done and (ends or frame.i + 1 == length):
-            raise error  # there is nothing to keep
-        if self.output.lines:
-            several = self.settings.hands > 1
-            line = partial(
-                self.output.lines, self.source.label(frame.i), [], several=several, error=str(error)
-            )
-            self._waiting.append(drawer.submit(line))
-        return not (ends or self.closed)
+    def open(self, stack: ExitStack) -> None:
+        """Open what the settings name; the stack closes it."""
+        settings, self.pictures, self.lines, self.show = self.settings, None, None, None
+        if settings.save:
+            self.pictures = stack.enter_context(record(Path(settings.save), self.source.rate))
+        if settings.json:
+            header = pose_header(self.predictor, self.source.camera, settings.handedness, settings.hands)
+            self.lines = stack.enter_context(write_poses(Path(settings.json), header))
+        if settings.show:
+            self.show = stack.enter_context(window("AWR"))
 
-    def drawn(self, drawing: Future) -> bool:
-        """Wait until at most one frame more is to be drawn; True where the window was closed.
-
-        A window shows every frame at once.
-        """
-        self._waiting.append(drawing)
-        while len(self._waiting) > (self.output.show is None):
-            self._finish_one()
-        return self.closed
-
-    def finish(self) -> None:
-        """Wait for all that is to be drawn."""
-        while self._waiting:
-            self._finish_one()
-
-    def _finish_one(self) -> None:
-        picture = self._waiting[0].result()  # still there if Ctrl-C comes now
-        self._waiting.popleft()
-        # A window belongs to the main thread.
-        if picture is not None and not self.closed:
-            self.closed = self.output.show(picture)
-
-    def draw(self, seen: Seen) -> np.ndarray | None:
-        """Write a frame's poses and picture; the picture, where a window waits for it."""
-        (i, depth, moment, _), hands, reason = seen
+    def take(self, frame: ReadFrame) -> bool:
+        """Predict the hands in a frame, and write and show them; False where that ends the stream."""
+        source, settings, label = self.source, self.settings, self.source.label(frame.i)
+        seconds = frame.moment - self._started if source.live else source.seconds(frame.i)
+        hands, reason, problem = [], "", ""
+        try:
+            if frame.error is not None:
+                raise frame.error
+            hands, reason = self.poser(frame.depth, seconds)
+        except (UserError, OSError) as error:
+            self.failures.append(error)
+            problem = str(error)
+        if self.lines:
+            self.lines(label, hands, seconds if source.live else None, settings.hands > 1, problem)
+        if problem:
+            return not (settings.strict or source.live)
         self.done, self.with_hand = self.done + 1, self.with_hand + bool(hands)
-        if not self.with_hand:
-            self.nothing.look_at(depth)
-        elapsed = time.perf_counter() - self._started
-        seconds, label = moment - self._started if self.source.live else None, self.source.label(i)
-        pictures, lines, show = self.output
-        if lines:
-            lines(label, hands, seconds, several=self.settings.hands > 1)
-        picture = None
-        if pictures or show:
-            rate = f"{self.done / elapsed:.1f} frames/s" if show or self.source.live else ""
+        if self.first is None or not self.first.depth.any():
+            self.first = frame
+        closed = False
+        if self.pictures or self.show:
+            rate = f"{self.done / (time.perf_counter() - self._started):.1f} frames/s" if self.show else ""
             headline = "   ".join(filter(None, (label, rate, reason)))
-            depth_mm = to_millimetres(depth, self.source.depth_scale)
-            info, camera = self.predictor.info, self.source.camera
-            picture = draw_panel(depth_mm, hands, info, camera, headline, self.settings.weights)
-            if pictures:
-                pictures(picture, seconds)
-        self._ended = time.perf_counter()
-        self.delays.append(self._ended - moment)
-        return picture if show else None
+            info, camera = self.predictor.info, source.camera
+            picture = draw_panel(frame.depth, hands, info, camera, headline, settings.weights)
+            if self.pictures:
+                self.pictures(picture, seconds, Path(label).stem if source.labels else f"{frame.i:06d}")
+            closed = self.show is not None and self.show(picture)
+        self.delays.append(time.perf_counter() - frame.moment)
+        return not closed
 
     def report(self) -> None:
-        """Print what came of the frames.
-
-        Raises:
-            UserError: where frames could not be read.
-        """
-        rate = self.done / max(self._ended - self._started, 1e-9)
+        """Print what came of the frames; raise UserError where some could not be used."""
+        rate = self.done / (time.perf_counter() - self._started)
         print(
             f"A hand in {self.with_hand} of {self.done} frames; {rate:.1f} frames a second from end to end."
         )
@@ -257,61 +212,40 @@ class _Run:
             middle, late = 1000 * np.quantile(self.delays, [0.5, 0.95])
             print(f"From read to drawn: {middle:.0f} ms (median), {late:.0f} ms (95th percentile).")
         if self.done and not self.with_hand:
-            print(self.nothing.reason())
-        if len(self.failures) == 1:
-            raise UserError(self.failures[0])
-        if self.failures:
-            share = f"{len(self.failures)} of {self.done + len(self.failures)}"
-            raise UserError(f"{share} frames could not be used; the first: {self.failures[0]}")
+            depth = self.source.raw(self.first.i) if self.source.raw else self.first.depth
+            print(why_no_hand(depth, self.source.scales, self.settings.depth_range))
+        failed = len(self.failures)
+        if failed:
+            share = f"{failed} of {self.done + failed} frames could not be used; the first: "
+            raise UserError((share if failed > 1 else "") + str(self.failures[0]))
 
 
-@dataclass
-class NoHand:
-    """Why no frame had a hand: where the depth readings lie.
+def why_no_hand(depth: np.ndarray, scales: tuple[float, ...], depth_range: tuple[float, float]) -> str:
+    """How many of a frame's readings lie in range, and with what unit they would; in one sentence.
 
     Args:
+        depth: (H, W) in its own unit.
+        scales: mm a unit that it was taken to have, then others that are likely; empty: mm for certain.
         depth_range: in which a hand is searched, mm.
-        depth_scale: mm a unit that the frames were taken to have.
-        unit_known: whether that is the camera's own, and cannot be wrong.
     """
+    near, far = depth_range
+    readings = np.ma.filled(depth.astype(np.float64), 0)
+    readings = readings[np.isfinite(readings) & (readings > 0) & (readings != NO_READING)]
+    if not readings.size:
+        return "No frame has a depth reading: 0, below 0 and NaN are none."
+    if readings.min() < readings.max():  # a renderer's background, or a camera's farthest
+        readings = readings[readings < readings.max()]
 
-    depth_range: tuple[float, float]
-    depth_scale: float
-    unit_known: bool = False
-    frames: int = 0
-    within: float = 0.0  # share of the readings within the range, summed over frames
-    medians: list[float] = field(default_factory=list)  # of each frame's readings, mm
-    stretched: bool = False  # whether frames use all of their 16 bits
+    def share(scale: float) -> float:
+        return float(((readings * scale >= near) & (readings * scale <= far)).mean())
 
-    def look_at(self, depth: np.ndarray) -> None:
-        """Note a frame (H, W) in its own unit; the first frames are enough."""
-        measured = depth[np.isfinite(depth) & (depth > 0) & (depth != NO_READING)]
-        readings = measured.astype(np.float64) * self.depth_scale
-        if self.frames >= LOOKED_AT or not readings.size:
-            return
-        near, far = self.depth_range
-        self.frames += 1
-        self.within += float(((readings >= near) & (readings <= far)).mean())
-        self.medians.append(float(np.median(readings)))
-        self.stretched |= bool(depth.dtype == np.uint16 and (measured > NO_READING / 2).mean() > 0.1)
-
-    def reason(self) -> str:
-        """In one sentence, with what to try."""
-        near, far = self.depth_range
-        if not self.frames:
-            return "No frame has a depth reading: 0 and NaN are none."
-        share, median = self.within / self.frames, float(np.median(self.medians))
-        found = (
-            f"{share:.0%} of the depth readings lie within --depth_range {near:.0f} {far:.0f} mm, "
-            f"their median is {median:.3g} mm"
-        )
-        if share >= 0.01:
-            return f"{found}: hold the hand nearer than everything else, or lower --min_confidence."
-        if self.unit_known:
-            return f"{found}: come nearer, or pass another --depth_range."
-        for scale, unit in UNITS:
-            if near <= median / self.depth_scale * scale <= far:
-                return f"{found}: if they are {unit}, pass --depth_scale {scale:g} (mm a unit)."
-        if self.stretched:
-            return f"{found}: frames that were stretched to all of 16 bits have lost their unit."
-        return f"{found}: check the unit (--depth_scale, mm a unit), or pass another --depth_range."
+    present = scales[0] if scales else 1.0
+    found = f"{share(present):.0%} of the depth readings lie within --depth_range {near:.0f} {far:.0f} mm"
+    if share(present) >= 0.01:
+        return f"{found}: hold the hand nearer than everything else, or lower --min_confidence."
+    best = max((*scales[1:], *UNITS), key=share)
+    if not scales:
+        return f"{found}: come nearer, or pass another --depth_range."
+    if share(best) < 0.01:
+        return f"{found}, in any usual unit: frames stretched to all of 16 bits have lost their unit."
+    return f"{found}, {share(best):.0%} would with --depth_scale {best:g} (mm a unit)."

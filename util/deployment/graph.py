@@ -7,14 +7,14 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from config import DATASETS, VERSION, Config
+from config import DATASETS, VERSION
+from dataloader import dataset_info
 from model.awr import decode
 from util import UserError
 from util.checkpoint import ModelSpec
-from util.deployment.folding import example_crops, fuse_conv_bn, last_dense
+from util.deployment.folding import fuse_conv_bn, last_dense
 
-REQUIREMENTS = "requirements-deploy.txt"
-OPSET = 20
+OPSET = 20  # version of ONNX's operators
 IMAGE_AND_JOINTS = {
     "image": "(batch, 1, img_size, img_size): (depth - center z) / (cube[2] / 2) in [-1, 1]; background 1",
     "joint_uvd": "(batch, joints, 3): u right, v down, in [-1, 1] across the crop; d as the image's depth",
@@ -23,12 +23,7 @@ IMAGE_AND_JOINTS = {
 
 
 class JointNetwork(nn.Module):
-    """A network in evaluation mode, fused, with adaptive weighting behind it.
-
-    Args:
-        network, precision: as for `fuse_conv_bn`.
-        kernel_size: K that the network was trained with.
-    """
+    """A network in evaluation mode, fused, with adaptive weighting by its K, `kernel_size`, behind it."""
 
     def __init__(self, network: nn.Module, kernel_size: float, precision: str = "fp32"):
         super().__init__()
@@ -38,28 +33,18 @@ class JointNetwork(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 1, S, S) normalised depth crop -> joints (B, J, 3) normalised uvd, confidence (B, J)."""
-        dense = last_dense(self.network, image)
-        found = decode(dense, image, self.kernel_size)
+        found = decode(last_dense(self.network, image), image, self.kernel_size)
         return found.joint_uvd, found.confidence
 
 
 def to_onnx(network: nn.Module, spec: ModelSpec, opset: int = OPSET) -> bytes:
-    """The ONNX graph of a network and its head, weights included.
-
-    Args:
-        network: as trained, on the CPU; it is not changed.
-        spec: what it is; goes into the graph's metadata.
-        opset: version of ONNX's operators; older engines need an older one.
-
-    Raises:
-        UserError: if a package is missing.
-    """
+    """The ONNX graph of a network, as trained and on the CPU, and its head, with weights and metadata."""
     onnx = require("onnx")
     require("onnxscript")
     with torch.no_grad():
         program = torch.onnx.export(
             JointNetwork(network, spec.kernel_size),
-            (example_crops(2, spec.img_size),),
+            (torch.zeros(2, 1, spec.img_size, spec.img_size),),
             input_names=["image"],
             output_names=["joint_uvd", "confidence"],
             dynamic_shapes={"image": {0: torch.export.Dim("batch")}},
@@ -70,36 +55,25 @@ def to_onnx(network: nn.Module, spec: ModelSpec, opset: int = OPSET) -> bytes:
     graph = program.model_proto
     made = next(entry.version for entry in graph.opset_import if not entry.domain)
     if made != opset != OPSET:  # PyTorch keeps its own where it cannot convert
-        raise UserError(
-            f"The graph cannot be written for opset {opset}, only for {made}: pass --opset {made}."
-        )
+        raise UserError(f"The graph cannot be written for opset {opset}: pass --opset {made}.")
     onnx.helper.set_model_props(graph, graph_metadata(spec))
     return graph.SerializeToString()
 
 
 def graph_metadata(spec: ModelSpec) -> dict[str, str]:
-    """What a program without this project needs to know of the graph (docs/deployment.md).
-
-    Lists and numbers are JSON. If the data set is unknown, `cube` is null and there are no `joint_names`.
-    """
-    entries = {
-        key: value if isinstance(value, str) else json.dumps(value) for key, value in spec._asdict().items()
-    }
+    """What a program without this project needs to know of the graph, as docs/deployment.md lists it."""
+    entries: dict = spec._asdict()
     if spec.dataset in DATASETS:
-        info = DATASETS[spec.dataset]
-        names = info.joint_names if spec.target == "joints" else (spec.target,)
-        cube = spec.cube or Config(dataset=spec.dataset, target=spec.target).resolved().cube
-        entries |= {"cube": json.dumps(cube), "joint_names": json.dumps(names)}
-    return entries | IMAGE_AND_JOINTS | {"awr_version": VERSION}
+        info = dataset_info(spec.dataset)
+        entries |= {"cube": spec.cube or info.cube, "joint_names": info.joint_names}
+    entries |= IMAGE_AND_JOINTS | {"awr_version": VERSION}
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in entries.items()}
 
 
 def require(name: str) -> ModuleType:
-    """Import an optional package.
-
-    Raises:
-        UserError: naming the command that installs it.
-    """
+    """Import an optional package, or say what installs it: in setup.py's package `awr` an extra."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise UserError(f"{name} is not installed: pip install -r {REQUIREMENTS}.") from error
+        source = "awr[deploy]" if __name__.startswith("awr.") else "-r requirements-deploy.txt"
+        raise UserError(f"{name} is not installed: pip install {source}.") from error

@@ -1,35 +1,22 @@
 """A network in int8 for OpenVINO: which operations are quantised, and on which crops ranges are measured."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from config import Config
-from dataloader import build_dataset
-from dataloader.base import HandDataset
+from dataloader.dataset import HandDataset, build_dataset
 from util.deployment.graph import require
 from util.device import has_vnni
 
-CONVOLUTIONS = ("Convolution", "ConvolutionBackpropData")  # as OpenVINO calls them
-
-
-class Operation(NamedTuple):
-    """One operation of an OpenVINO model: its name, its kind, and the names of those that it reads."""
-
-    name: str
-    kind: str
-    inputs: list[str]
+# As OpenVINO calls them.
+CONVOLUTIONS, PASSIVE = ("Convolution", "ConvolutionBackpropData"), ("Constant", "Parameter", "Result")
 
 
 def calibration_dataset(config: Config) -> HandDataset:
-    """The training split, or where that is missing the test split, which is printed.
-
-    Raises:
-        FileNotFoundError, UserError: see `build_dataset`.
-    """
+    """The training split, or where that is missing the test split, which is printed."""
     try:
         return build_dataset(replace(config, split="train"))
     except FileNotFoundError as error:
@@ -44,70 +31,53 @@ def spread_crops(dataset: HandDataset, count: int) -> np.ndarray:
 
 
 def quantize(model: Any, crops: np.ndarray) -> Any:
-    """An `openvino.Model` with its inner convolutions in int8.
-
-    Args:
-        model: of a graph by `to_onnx`.
-        crops: (N, 1, S, S) float32 of the kind that will be seen; ranges are measured on them.
-
-    Raises:
-        UserError: if nncf is not installed.
-    """
+    """An `openvino.Model` in int8, all but `kept_in_float`; ranges are measured on crops (N, 1, S, S)."""
     nncf = require("nncf")
     logging.getLogger("nncf").setLevel(logging.ERROR)
-    operations = [
-        Operation(
-            operation.get_friendly_name(),
-            operation.get_type_name(),
-            [value.get_node().get_friendly_name() for value in operation.input_values()],
-        )
-        for operation in model.get_ordered_ops()
-    ]
+    operations = {operation.get_friendly_name(): operation for operation in model.get_ordered_ops()}
+    kinds = {name: operation.get_type_name() for name, operation in operations.items()}
+    inputs = {
+        name: {value.get_node().get_friendly_name() for value in operation.input_values()}
+        for name, operation in operations.items()
+    }
     return nncf.quantize(
         model,
         nncf.Dataset([crop[None] for crop in crops]),
         subset_size=len(crops),
         # Sums of a residual network carry what the next layers need in detail. (A bias is an Add here too.)
-        ignored_scope=nncf.IgnoredScope(names=kept_in_float(operations), types=["Add"]),
+        ignored_scope=nncf.IgnoredScope(names=kept_in_float(kinds, inputs), types=["Add"]),
         advanced_parameters=nncf.AdvancedQuantizationParameters(
             overflow_fix=nncf.OverflowFix.DISABLE if has_vnni() else nncf.OverflowFix.ENABLE
         ),
     )
 
 
-def kept_in_float(operations: Sequence[Operation]) -> list[str]:
+def kept_in_float(kinds: dict[str, str], inputs: dict[str, set[str]]) -> list[str]:
     """Names of a model's operations that are not to be quantised.
 
     - The head and the last convolutions: a step in 255 of the closeness changes a weight by an eighth.
-    - The stem, which reads the image: quantised for it, the depth would be so for the head too, and
-      background would count as hand.
+    - The stem: the head reads its input, the image, too; with steps in it, background counts as hand.
     - Everything between the stem and the next convolutions, these included, and all poolings: rounded
       there, hourglass_1's joints moved by 76 mm, resnet_18's by centimetres.
     - Convolutions that read a sum: no batch norm has brought it to size.
 
-    Args:
-        operations: in the order of their computation; the input is called image.
+    `kinds` has each operation's kind by its name, in the order of their computation, `inputs` the names of
+    those that it reads; the network's input is called image.
     """
-    convolutions = {operation.name for operation in operations if operation.kind in CONVOLUTIONS}
-    poolings = {operation.name for operation in operations if operation.kind == "MaxPool"}
-    sums = {operation.name for operation in operations if operation.kind == "Add"}
-    stems = {o.name for o in operations if o.name in convolutions and "image" in o.inputs}
-    kept = stems | poolings
+    convolutions = {name for name, kind in kinds.items() if kind in CONVOLUTIONS}
+    poolings = {name for name, kind in kinds.items() if kind == "MaxPool"}
+    sums = {name for name, kind in kinds.items() if kind == "Add"}
+    stems = {name for name in convolutions if "image" in inputs[name]}
+    kept, early = stems | poolings, set(stems)
     before_convolutions: set[str] = set()
-    for operation in reversed(operations):
-        is_before = operation.name in before_convolutions
-        if not is_before:
-            kept.add(operation.name)
-        if is_before or operation.name in convolutions:
-            before_convolutions.update(operation.inputs)
-    early = set(stems)
-    for operation in operations:
-        reads = set(operation.inputs)
-        if reads & early or (operation.name in convolutions and reads & sums):
-            kept.add(operation.name)
-        if reads & early and operation.name not in convolutions | poolings:
-            early.add(operation.name)
-    passive = ("Constant", "Parameter", "Result")
-    return [
-        operation.name for operation in operations if operation.name in kept and operation.kind not in passive
-    ]
+    for name in reversed(kinds):
+        if name not in before_convolutions:
+            kept.add(name)
+        if name in before_convolutions | convolutions:
+            before_convolutions |= inputs[name]
+    for name, reads in inputs.items():
+        if reads & early or (name in convolutions and reads & sums):
+            kept.add(name)
+        if reads & early and name not in convolutions | poolings:
+            early.add(name)
+    return [name for name in kinds if name in kept and kinds[name] not in PASSIVE]

@@ -8,41 +8,44 @@ import time
 from pathlib import Path
 
 from util.cli import run
-from util.experiments.catalog import EXPERIMENTS, ExperimentConfig, listing
+from util.experiments.catalog import EXPERIMENTS, ExperimentConfig
 
 
 def main(config: ExperimentConfig) -> None:
     """Measure what is not measured yet, and write the report after each part."""
     if config.list:
-        print(listing(config))
+        for name, (question, variants) in EXPERIMENTS.items():
+            print(f"{name:22}{len(variants) * config.seeds:3} runs  {question}")
         return
     # Here, so that --help does not wait for PyTorch.
-    from util.experiments.report import is_reported, write_report
-    from util.experiments.scoring import scoring_cases
-    from util.experiments.training import training_cases
+    from util.experiments.cases import scoring_cases, training_cases
+    from util.experiments.report import write_report
     from util.files import atomic_write, locked_folder, read_json
 
     folder, runs = Path(config.output_dir, config.name), Path(config.output_dir, "runs")
-    cases = (training_cases if EXPERIMENTS[config.name][1] else scoring_cases)(config)
+    cases = (training_cases if config.trains else scoring_cases)(config)
+    files = [runs / f"{case.name}.json" for case in cases]
     runs.mkdir(parents=True, exist_ok=True)
     with locked_folder(folder):
-        records, slowness = [], 1.0
-        for i, case in enumerate(cases):
-            file = runs / f"{case.name}.json"
-            missing = not file.is_file()
-            if missing:
-                left = sum(c.seconds for c in cases[i:] if not (runs / f"{c.name}.json").is_file())
-                what = ", ".join(f"{key} {value}" for key, value in case.labels.items())
-                print(f"{i + 1} of {len(cases)}, {slowness * left / 60:.0f} minutes left: {what}", flush=True)
+        records, seconds = [], []
+        for i, (case, file) in enumerate(zip(cases, files, strict=True)):
+            missing = sum(not other.is_file() for other in files[i:])
+            if new := not file.is_file():
+                left = f"{missing * sum(seconds) / len(seconds) / 60:.0f}" if seconds else "unknown"
+                what = ", ".join(map(str, case.labels.values()))
+                print(f"{i + 1} of {len(cases)}, minutes left: {left}: {what}", flush=True)
                 began = time.monotonic()
-                measured = case.settings | {"records": case.measure(runs / case.name)}
-                slowness = (time.monotonic() - began) / case.seconds
+                measured = {"records": case.measure(runs / case.name), "seconds": time.monotonic() - began}
                 with atomic_write(file) as temporary:
-                    temporary.write_text(json.dumps(measured, indent=1) + "\n")
+                    temporary.write_text(json.dumps(case.settings | measured, indent=1) + "\n")
                 for checkpoint in (runs / case.name).glob("*.pth"):
                     checkpoint.unlink()
-            records += [case.labels | record for record in read_json(file)["records"]]
-            if missing or (case is cases[-1] and not is_reported(folder, records)):
+            measured = read_json(file)
+            seconds.append(measured["seconds"])
+            # A case that is one row is decoded in the paper's way, the first.
+            some = measured["records"][: 1 if "row" in case.labels else None]
+            records += [record | case.labels for record in some]
+            if new or case is cases[-1]:
                 write_report(folder, records)
     print((folder / "table.md").read_text() + f"Written to {folder}/")
 

@@ -2,51 +2,37 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from model import awr
+from model.awr import Votes
 
 SHIFTS = 10  # of the mean shift: it hardly moves after
 
 
-class Votes(NamedTuple):
-    """P pixels' `vote` (B, J, P, 3) and own `place` (B, 1, P, 3), normalised uvd; `closeness` (B, J, P)."""
-
-    vote: Tensor
-    place: Tensor
-    closeness: Tensor
-
-
-def votes_of(dense: Tensor, image: Tensor, kernel_size: float) -> Votes:
-    """What every pixel says of every joint; arguments as of `dense_to_joints`."""
-    read = awr.read_votes(dense, image, kernel_size)
-    place, vote = read.pixel.flatten(2).mT[:, None], read.place.flatten(-2).mT
-    return Votes(vote, place, read.closeness.flatten(-2))
-
-
-def weighted(weight: Tensor, vote: Tensor) -> Tensor:
-    """Mean of the votes (B, J, P, 3) under weights (B, J, P) of any sum: (B, J, 3)."""
-    return (weight[..., None] * vote).sum(2) / weight.sum(2, keepdim=True).clamp(min=1e-9)
+def weighted(weight: Tensor, place: Tensor) -> Tensor:
+    """Mean of the votes' places (B, J, 3, F, F) under weights (B, J, F, F) of any sum: (B, J, 3)."""
+    total = weight.sum((-2, -1)).clamp(min=1e-9)
+    return (weight[:, :, None] * place).sum((-2, -1)) / total[..., None]
 
 
 def adaptive(votes: Votes, temperature: float) -> Tensor:
     """The paper's: a softmax of the closeness; at 30, `dense_to_joints`."""
-    return weighted(torch.softmax(temperature * votes.closeness, dim=-1), votes.vote)
+    weight = torch.softmax(temperature * votes.closeness.flatten(2), dim=-1)
+    return weighted(weight.view_as(votes.closeness), votes.place)
 
 
-def nearest(votes: Votes, k: int, of_places: bool = False) -> Tensor:
+def nearest(votes: Votes, k: int, of_pixels: bool = False) -> Tensor:
     """Mean of what the k pixels of largest closeness vote for, or of where they are."""
-    picked = votes.closeness.topk(k, dim=-1).indices[..., None].expand(-1, -1, -1, 3)
-    points = votes.place.expand_as(votes.vote) if of_places else votes.vote
-    return points.gather(2, picked).mean(2)
+    picked = votes.closeness.flatten(2).topk(k).indices[:, :, None].expand(-1, -1, 3, -1)
+    points = votes.pixel[:, None].expand_as(votes.place) if of_pixels else votes.place
+    return points.flatten(-2).gather(-1, picked).mean(-1)
 
 
 def uniform(votes: Votes) -> Tensor:
     """Mean of all votes within the kernel."""
-    return weighted((votes.closeness > 0).float(), votes.vote)
+    return weighted((votes.closeness > 0).float(), votes.place)
 
 
 def mean_shift(votes: Votes, bandwidth: float) -> Tensor:
@@ -54,14 +40,14 @@ def mean_shift(votes: Votes, bandwidth: float) -> Tensor:
     around the last mean."""
     mean, closeness = nearest(votes, 1), votes.closeness.clamp(min=0)
     for _ in range(SHIFTS):
-        squared = (votes.vote - mean[:, :, None]).square().sum(-1)
-        mean = weighted(closeness * torch.exp(-squared / (2 * bandwidth**2)), votes.vote)
+        squared = (votes.place - mean[..., None, None]).square().sum(2)
+        mean = weighted(closeness * torch.exp(-squared / (2 * bandwidth**2)), votes.place)
     return mean
 
 
 AGGREGATIONS: dict[str, Callable[[Votes], Tensor]] = {
     **{f"adaptive weights, temperature {t}": partial(adaptive, temperature=t) for t in (30, 100, 10, 3, 1)},
-    "place of the best pixel": partial(nearest, k=1, of_places=True),
+    "place of the best pixel": partial(nearest, k=1, of_pixels=True),
     "vote of the best pixel": partial(nearest, k=1),
     **{f"mean of the {k} best votes": partial(nearest, k=k) for k in (4, 16, 64)},
     "uniform weights within the kernel": uniform,

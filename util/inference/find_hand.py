@@ -69,13 +69,8 @@ class Samples(NamedTuple):
 def center_from_depth(
     depth: np.ndarray, camera: Camera, depth_range: tuple[float, float] = DEPTH_RANGE
 ) -> np.ndarray:
-    """The hand's centre in a frame that shows an arm, or a whole person behind it: (3,) mm.
-
-    Arguments as for `centers_from_depth`.
-
-    Raises:
-        UserError: if nothing in range has a hand's size.
-    """
+    """The hand's centre in a frame that shows an arm, or a whole person behind it: (3,) mm; see
+    `centers_from_depth`."""
     return centers_from_depth(depth, camera, depth_range)[0]
 
 
@@ -142,11 +137,7 @@ def check_depth_range(depth_range: tuple[float, float]) -> None:
 
 
 def sample_frame(depth: np.ndarray, camera: Camera, depth_range: tuple[float, float]) -> Samples:
-    """Thin out the readings in range to about one every SAMPLE_SPACING mm, and take out planes.
-
-    Raises:
-        UserError: if there is none.
-    """
+    """Thin out the readings in range to about one every SAMPLE_SPACING mm, and take out planes."""
     thin, beyond, stride = _thin_out(depth, camera, depth_range)
     spacing = thin * (stride / camera.fx)  # mm between neighbours, 0 where there is no reading
     v, u = np.nonzero(thin)
@@ -184,11 +175,7 @@ def _thin_out(
 
 
 def nearest_depth(samples: Samples) -> float:
-    """Depth in mm of the nearest surface that is larger than a speck.
-
-    Raises:
-        UserError: if only specks are there.
-    """
+    """Depth in mm of the nearest surface that is larger than a speck."""
     depths = [_front(samples.only(own)) for own in _large_surfaces(samples)]
     if not depths:
         raise UserError("nothing in range is as large as a hand")
@@ -200,9 +187,6 @@ def pick_hand(samples: Samples) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
         Its place (3,) mm, and the mask (n,) of its surface.
-
-    Raises:
-        UserError: if none has a palm's area around it.
     """
     likeness = np.full(len(samples.xyz), -np.inf)
     large = _large_surfaces(samples)

@@ -1,4 +1,4 @@
-"""From a depth frame of any camera to the joints of the hand: find it, crop, run the network, map back.
+"""From a depth frame of any camera to the joints of the hand: find it, crop, run the network, decide.
 
 predictor = HandPosePredictor("results/resnet_18_synth.pth")
 pose = predictor.predict(depth_mm, Camera(fx=475, fy=475, cx=320, cy=240))
@@ -9,106 +9,42 @@ if pose is not None:
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 
-from config import DATASETS, Config, find_network
-from dataloader.crop import Crop, crop_hand, network_input
+from dataloader.crop import Crop, network_input
 from model.awr import decode
 from util import UserError
-from util.camera import Camera, crop_to_uvd, to_millimetres
-from util.checkpoint import RESULTS, ModelSpec, load_network, spec_from_config
-from util.deployment.backends import (
-    ENGINE_SUFFIX,
-    best_precision,
-    exported_int8,
-    fastest_backend,
-    load_backend,
-    load_engine,
-    require_precision,
-)
-from util.deployment.folding import fuse_conv_bn, last_dense
-from util.device import pick_device
+from util.camera import Camera, crop_to_uvd
+from util.checkpoint import ModelSpec
+from util.deployment.folding import last_dense
 from util.inference.find_hand import DEPTH_RANGE, centers_from_depth, check_depth_range
-from util.inference.separate import box_middle, without_others
-
-Side = Literal["right", "left"]
-Handedness = Literal["auto", "right", "left"]
-SIDES = ("right", "left")
-
-# An installed package brings the smaller weights alone.
-DEFAULT_CHECKPOINT = next(
-    (path for path in (RESULTS / "resnet_18_synth.pth", RESULTS / "hourglass_1_synth.pth") if path.is_file()),
-    RESULTS / "resnet_18_synth.pth",
+from util.inference.frames import check_max_hands, checked_center, enter
+from util.inference.hands import (
+    ACROSS,
+    Candidate,
+    Found,
+    Handedness,
+    HandPose,
+    Side,
+    crop_candidate,
+    distinct,
+    is_hand,
+    most_confident,
+    next_center,
+    sides_of,
+    to_crop_again,
+    touches_edge,
+    why_no_hand,
 )
+from util.inference.load import DEFAULT_CHECKPOINT, load_pose_network, thresholds
+from util.inference.separate import without_others
+
 MAX_BATCH = 32  # crops through the network at once
-HAND_AREA = 2000.0  # mm² facing the camera; what is smaller is a finger or a speck
-# Of the joints' mean confidence, for networks whose row in config.py has none: see NetworkInfo.
-MIN_CONFIDENCE, REACQUIRE_BELOW = 0.3, 0.4
-NEAREST = 1.0  # mm; a centre before it is in the lens, and its pixels overflow
-SAME_HAND = 40.0  # mm between the joints of two answers, in the mean, below which they are of one hand
-# A found hand is looked at again around its joints if they lie so many mm from the centre. At 15, 4 of 10 of
-# 200 synthetic hands are not, which costs 0.03 mm of their mean error of 7 (both networks).
-CENTER_MOVED = 15.0
-# Its answer at the rough centre may be less sure by so much than the other side's, and than min_confidence,
-# to look again. A second look made it surer by at most 0.15 (90 frames of four sets, hourglass_1).
-SIDE_MARGIN, MOST_GAIN = 0.1, 0.15
-SPARE_CENTERS = 2  # looked at beside the wanted hands: an elbow or a head may come before a hand
-
-
-class HandPose(NamedTuple):
-    """A hand in one frame, in the frame's own camera.
-
-    joints_xyz: (J, 3) float64 mm. joints_uvd: (J, 3) float64 full-frame pixels and mm.
-    center_xyz: (3,) mm, centre of the crop. confidence: (J,) in [0, 1], higher means nearer the truth.
-    crop: what the network saw, its image (S, S) in mm. weights: (J, F, F), each map sums to 1: how much
-    each pixel of the crop counts for each joint; None unless asked for. joint_names: of the J joints.
-    handedness: the side that it was taken for. identity: of a tracked hand, from 0, see `HandTracker`.
-    """
-
-    joints_xyz: np.ndarray
-    joints_uvd: np.ndarray
-    center_xyz: np.ndarray
-    confidence: np.ndarray
-    crop: Crop
-    weights: np.ndarray | None = None
-    joint_names: tuple[str, ...] = ()
-    handedness: Side = "right"
-    identity: int = 0
-
-    @property
-    def mean_confidence(self) -> float:
-        """Mean confidence of the joints."""
-        return float(self.confidence.mean())
-
-    def to_dict(self) -> dict:
-        """The pose as lists and strings, for JSON, to three digits; without the crop and the weights."""
-        fields = ("joints_xyz", "joints_uvd", "center_xyz", "confidence")
-        # In float32, three digits would be printed as eleven.
-        lists = {name: np.asarray(getattr(self, name), np.float64).round(3).tolist() for name in fields}
-        return {
-            "identity": self.identity,
-            "handedness": self.handedness,
-            "joint_names": list(self.joint_names),
-            **lists,
-        }
-
-
-class Look(NamedTuple):
-    """A hand to be predicted: `frame` (H, W) mm, 0 for no reading; `center` (3,) mm; `side`."""
-
-    frame: np.ndarray
-    center: np.ndarray
-    side: Side
-
-
-class Found(NamedTuple):
-    """Hands in a frame; where there is none, the reason for people."""
-
-    hands: list[HandPose]
-    reason: str = ""
+Poses = list[HandPose | None]
+Answer = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # joints, confidence, weights
+SPARE_CENTERS = 2  # tried beside the wanted hands: an elbow or a head may come before a hand
 
 
 class HandPosePredictor:
@@ -120,15 +56,16 @@ class HandPosePredictor:
         checkpoint: weights of the pose network, or an int8 file (.xml), which is run by OpenVINO on the CPU.
         device: auto, cpu, cuda or cuda:N.
         precision: of the network: fp32, bf16 or fp16, as far as the backend has it.
+        min_confidence: mean confidence of the joints below which there is no hand; None: the network's own.
+        assumed: what to take for a checkpoint that does not say what it holds, as published ones.
         backend: what runs the pose network: torch, compile, onnxruntime or openvino; auto: an
             int8 file beside the checkpoint, see `exported_int8`, else as `fastest_backend` says, which
             chooses the precision too. The attributes say what it became.
-        min_confidence: mean confidence of the joints below which there is no hand; None: the network's own.
-        assumed: what to take for a checkpoint that does not say what it holds, as published ones.
         depth_range: nearest and farthest depth of a hand that is to be found, mm.
+        denoise: take noise and flying pixels out of every frame, where its pixels are fine enough.
 
     Raises:
-        FileNotFoundError, UserError: in one sentence, if a checkpoint or the device cannot be used.
+        FileNotFoundError: if a checkpoint is missing.
     """
 
     def __init__(
@@ -140,68 +77,37 @@ class HandPosePredictor:
         assumed: ModelSpec | None = None,
         backend: str = "torch",
         depth_range: tuple[float, float] = DEPTH_RANGE,
+        denoise: bool = True,
     ):
-        checkpoint = Path(checkpoint)
-        if backend == "auto" and checkpoint.is_file():
-            checkpoint = exported_int8(checkpoint, pick_device(device)) or checkpoint
-        self.checkpoint = checkpoint
-        if checkpoint.suffix == ENGINE_SUFFIX:
-            self.device, self.network = torch.device("cpu"), None
-            self.backend, self.precision = "openvino", "int8"
-            self.engine, self.spec = load_engine(checkpoint)
-        else:
-            self.device = pick_device(device)
-            if backend == "auto":
-                backend, precision = fastest_backend(self.device, precision)
-            require_precision(backend, precision)
-            self.backend, self.precision = backend, best_precision(backend, precision, self.device)
-            network, self.spec = load_network(checkpoint, assumed or spec_from_config(Config().resolved()))
-            self.network, self.engine = fuse_conv_bn(network.to(self.device), self.precision), None
-            if backend != "torch":
-                self.engine = load_backend(network, self.spec, backend, self.precision, self.device)
-        if self.spec.target != "joints":
-            raise UserError(
-                f"{checkpoint} predicts the hand's centre: use it with `python -m util.inference.centers`."
-            )
-        if self.spec.dataset not in DATASETS:
-            raise UserError(f"{checkpoint} does not say which data set it was trained on: pass `assumed`.")
-        self.info = DATASETS[self.spec.dataset]
-        if self.spec.num_joints != len(self.info.joint_names):
-            raise UserError(
-                f"{checkpoint} predicts {self.spec.num_joints} joints, "
-                f"data set {self.spec.dataset} has {len(self.info.joint_names)}."
-            )
         check_depth_range(depth_range)
-        self.depth_range = depth_range
-        row = find_network(self.spec.net)
-        self.reacquire_below = row.reacquire_below or REACQUIRE_BELOW
-        self.min_confidence = row.min_confidence or MIN_CONFIDENCE
+        self.depth_range, self.denoise = depth_range, denoise
+        loaded = load_pose_network(Path(checkpoint), device, backend, precision, assumed)
+        self.checkpoint, self.spec, self.info, self.device, self.backend, self.precision, *rest = loaded
+        self.network, self.engine = rest
+        self.cube = np.array(self.spec.cube or self.info.cube, np.float64)
+        self.min_confidence, self.reacquire_below = thresholds(self.spec.net)
         if min_confidence is not None:
             self.min_confidence = min_confidence
-        self.cube = np.array(self.spec.cube or self.info.cube, np.float64)
 
     def predict(
         self,
         depth: np.ndarray,
         camera: Camera,
         center: np.ndarray | None = None,
-        handedness: Handedness = "right",
+        handedness: Handedness = "auto",
         depth_scale: float = 1.0,
         weights: bool = False,
     ) -> HandPose | None:
-        """The hand in one frame, None where there is none.
+        """The hand in one frame, None where there is none: `explain` says why.
 
         Args:
             depth: (H, W) any integer or float dtype; NaN, infinity, 0, 65535 and below 0 are no readings.
             camera: that took it.
             center: (3,) of the hand, mm; None: find it.
             handedness: a left hand is mirrored for the network, its joints are mirrored back; auto: both
-                sides are tried, at the cost of a pass of the network or two, and the surer one is taken.
+                sides are tried, at the cost of a pass of the network or two, and the more confident is taken.
             depth_scale: mm a unit of `depth`: 1000 for metres, 0.125 for an SR305's frames.
             weights: also give the adaptive weight maps.
-
-        Raises:
-            UserError: in one sentence, for an argument that makes no sense.
         """
         centers = None if center is None else [center]
         return self.predict_batch([depth], camera, centers, handedness, depth_scale, weights)[0]
@@ -211,32 +117,29 @@ class HandPosePredictor:
         depths: Sequence[np.ndarray],
         camera: Camera,
         centers: Sequence[np.ndarray | None] | None = None,
-        handedness: Handedness = "right",
+        handedness: Handedness = "auto",
         depth_scale: float = 1.0,
         weights: bool = False,
-    ) -> list[HandPose | None]:
+    ) -> Poses:
         """The hand in each of several frames of one size; arguments as for `predict`.
 
         A None among `centers` is found.
         """
-        camera.check()
         sides = sides_of(handedness)
-        frames = [to_millimetres(depth, depth_scale) for depth in depths]
+        frames = [self.enter(depth, camera, depth_scale) for depth in depths]
         if len({frame.shape for frame in frames}) > 1:
             raise UserError("The frames of a batch have different sizes: predict them one by one.")
-        centers = [None] * len(frames) if centers is None else centers
+        centers = [None] * len(frames) if centers is None else [checked_center(center) for center in centers]
         if len(centers) != len(frames):
             raise UserError(f"{len(frames)} frames have {len(centers)} centres: they must be as many.")
-        given = np.array([_checked_center(center) for center in centers]).reshape(-1, 3)
-        poses = []
-        for start in range(0, len(frames), MAX_BATCH):
-            part = slice(start, start + MAX_BATCH)
-            found = np.isnan(given[part, 0])
-            around = given[part].copy()
-            unknown = [frames[start + i] for i in np.flatnonzero(found)]
-            around[found] = self.find_centers(unknown, camera, mirrored=sides == ("left",))
-            poses += self._predict(frames[part], camera, around, found, sides, weights)
-        return [pose if self._is_hand(pose, camera) else None for pose in poses]
+        rough = [center is None for center in centers]
+        for i, frame in enumerate(frames):
+            if rough[i]:
+                centers[i] = np.full(3, np.nan)
+                with suppress(UserError):  # there is none
+                    centers[i] = self.find(frame, camera, sides)[0]
+        poses = self.answer_around(frames, camera, centers, rough, sides, weights)
+        return [pose if is_hand(pose, camera, self.min_confidence) else None for pose in poses]
 
     def predict_hands(
         self,
@@ -247,256 +150,151 @@ class HandPosePredictor:
         depth_scale: float = 1.0,
         weights: bool = False,
     ) -> list[HandPose]:
-        """The hands in one frame, the surest first; other arguments as for `predict`.
+        """At most `max_hands` hands in one frame, the most confident first; others as for `predict`."""
+        frame = self.enter(depth, camera, depth_scale)
+        return self.search(frame, camera, max_hands, handedness, weights).hands
 
-        Args:
-            max_hands: how many there are at most.
-        """
-        return self.search(to_millimetres(depth, depth_scale), camera, max_hands, handedness, weights).hands
+    def explain(
+        self,
+        depth: np.ndarray,
+        camera: Camera,
+        center: np.ndarray | None = None,
+        handedness: Handedness = "auto",
+        depth_scale: float = 1.0,
+    ) -> str:
+        """Why `predict` finds no hand with these arguments; empty where it finds one."""
+        frame = self.enter(depth, camera, depth_scale)
+        if center is None:
+            return self.search(frame, camera, 1, handedness).reason
+        sides, centers = sides_of(handedness), [checked_center(center)]
+        (pose,) = self.answer_around([frame], camera, centers, [False], sides)
+        return "" if is_hand(pose, camera, self.min_confidence) else why_no_hand([pose], self.min_confidence)
+
+    def enter(self, depth: np.ndarray, camera: Camera, depth_scale: float = 1.0) -> np.ndarray:
+        """A frame as the methods below take it: (H, W) float32 mm, see `util.inference.frames.enter`."""
+        return enter(depth, camera, depth_scale, self.denoise)
 
     def search(
         self,
         frame: np.ndarray,
         camera: Camera,
         max_hands: int = 1,
-        handedness: Handedness = "right",
+        handedness: Handedness = "auto",
         weights: bool = False,
         known: Sequence[HandPose] = (),
     ) -> Found:
-        """The hands in one frame (H, W) mm, 0 for no reading, and if there is none, why.
+        """At most `max_hands` hands in one frame of `enter`, and if there is none, why.
 
-        Args:
-            max_hands: how many there are at most.
-            known: hands that are known already, and not wanted again.
-            camera, handedness, weights: as for `predict`.
+        Those `known` already are not wanted again. Other arguments as for `predict`.
         """
-        camera.check()
+        check_max_hands(max_hands)
         sides = sides_of(handedness)
-        if max_hands < 1:
-            raise UserError(f"max_hands is {max_hands}: it must be at least 1.")
         most = max_hands + SPARE_CENTERS if max_hands > 1 or known else 1
         try:
-            places = [next_center(hand) for hand in known]
-            centers = centers_from_depth(frame, camera, self.depth_range, most, places)
+            centers = self.find(frame, camera, sides, most, known)
         except UserError as error:
             return Found([], str(error))
-        frames, found = [frame] * len(centers), np.ones(len(centers), bool)
-        poses = self._predict(frames, camera, centers, found, sides, weights)
-        hands = distinct([pose for pose in poses if self._is_hand(pose, camera)], known)[:max_hands]
+        poses = self.answer_around(
+            [frame] * len(centers), camera, centers, [True] * len(centers), sides, weights
+        )
+        hands = [pose for pose in poses if is_hand(pose, camera, self.min_confidence)]
+        hands = distinct(hands, known)[:max_hands]
         if not hands:
-            best = max(map(sureness, poses))
-            unsure = 0 <= best < self.min_confidence
-            return Found([], f"low confidence: {best:.2f}" if unsure else "too small for a hand")
+            return Found([], why_no_hand(poses, self.min_confidence))
         if len(hands) + len(known) > 1:  # once more, each without the others in its crop
-            everyone = [hand.joints_xyz for hand in (*hands, *known)]
-            frames = without_others(frame, camera, everyone, self.cube)
-            looks = [
-                Look(own, next_center(hand), hand.handedness)
-                for own, hand in zip(frames, hands, strict=False)
-            ]
-            second = self.look(looks, camera, weights)
+            frames = without_others(frame, camera, [hand.joints_xyz for hand in (*hands, *known)], self.cube)
+            pairs = zip(frames, hands, strict=False)
+            candidates = [Candidate(own, next_center(hand), hand.handedness) for own, hand in pairs]
+            second = self.follow(candidates, camera, weights)
             hands = distinct([new or old for new, old in zip(second, hands, strict=True)], known)
         return Found(hands)
 
-    def _predict(
+    def follow(self, candidates: Sequence[Candidate], camera: Camera, weights: bool = False) -> Poses:
+        """The hand of each candidate, None where there is none; cropped again if it touches the edge."""
+        poses = self.answer(candidates, camera, weights)
+        cut = [i for i, pose in enumerate(poses) if pose is not None and touches_edge(pose)]
+        again = [candidates[i]._replace(center=next_center(poses[i])) for i in cut]
+        for i, pose in zip(cut, self.answer(again, camera, weights), strict=True):
+            poses[i] = pose or poses[i]
+        return [pose if is_hand(pose, camera, self.min_confidence) else None for pose in poses]
+
+    def answer_around(
         self,
-        frames: list[np.ndarray],
+        frames: Sequence[np.ndarray],
         camera: Camera,
-        centers: np.ndarray,
-        found: np.ndarray,
+        centers: Sequence[np.ndarray],
+        rough: Sequence[bool],
         sides: tuple[Side, ...],
         weights: bool = False,
-    ) -> list[HandPose | None]:
-        """The network's answer around each centre (N, 3) mm, NaN: None.
-
-        `found` (N,) says which centres are rough. An answer need not be a hand's.
-        """
-        answers: list[dict[Side, HandPose | None]] = [{} for _ in frames]
-        asked = [(i, side) for i in range(len(frames)) for side in sides]
-        looks = [Look(frames[i], centers[i], side) for i, side in asked]
-        first = self.look(looks, camera, weights, every=True)
-        for (i, side), pose in zip(asked, first, strict=True):
-            answers[i][side] = pose
+    ) -> Poses:
+        """The network's answer around each centre (3,) mm; where that is rough, of a second crop."""
+        tries = [Candidate(*place, side) for place in zip(frames, centers, strict=True) for side in sides]
+        first = self.answer(tries, camera, weights)
+        answers = [first[i : i + len(sides)] for i in range(0, len(first), len(sides))]
         # The centre that depth alone gives may be centimetres off: the first answer is a better one.
-        again = [(i, side) for i in np.flatnonzero(found) for side in self._promising(answers[i])]
-        looks = [Look(frames[i], next_center(answers[i][side]), side) for i, side in again]
-        second: list[dict[Side, HandPose | None]] = [{} for _ in frames]
-        for (i, side), pose in zip(again, self.look(looks, camera, weights, every=True), strict=True):
-            second[i][side] = pose
-        return [
-            max((later or earlier).values(), key=sureness)
-            for earlier, later in zip(answers, second, strict=True)
-        ]
+        least = self.min_confidence
+        again = [(i, pose) for i in np.flatnonzero(rough) for pose in to_crop_again(answers[i], least)]
+        tries = [Candidate(frames[i], next_center(pose), pose.handedness) for i, pose in again]
+        later: dict[int, Poses] = {}
+        for (i, _), pose in zip(again, self.answer(tries, camera, weights), strict=True):
+            later.setdefault(i, []).append(pose)
+        return [most_confident(later.get(i, poses)) for i, poses in enumerate(answers)]
 
-    def _promising(self, answers: dict[Side, HandPose | None]) -> list[Side]:
-        """Sides to look at again: that may be the right one, where the first answers moved the centre."""
-        best = max(map(sureness, answers.values()))
-        least = max(best - SIDE_MARGIN, self.min_confidence - MOST_GAIN)
-        likely = {side: pose for side, pose in answers.items() if sureness(pose) >= least}
-        moved = [np.linalg.norm(next_center(pose) - pose.center_xyz) for pose in likely.values()]
-        return list(likely) if max(moved, default=0.0) > CENTER_MOVED else []
-
-    def look(
-        self, looks: Sequence[Look], camera: Camera, weights: bool = False, every: bool = False
-    ) -> list[HandPose | None]:
-        """The network's answer to every look, in batches; None for what is no hand.
-
-        Args:
-            looks: at frames of one camera.
-            camera: that took them.
-            weights: also give the adaptive weight maps.
-            every: also what is not taken for a hand: None is only where there is nothing.
-        """
-        if len(looks) > MAX_BATCH:
-            first = self.look(looks[:MAX_BATCH], camera, weights, every)
-            return first + self.look(looks[MAX_BATCH:], camera, weights, every)
-        views = []
-        for frame, center, side in looks:
-            mirrored = side == "left"
-            views.append(
-                (frame[:, ::-1], camera.mirrored(frame.shape[1]), center * (-1, 1, 1))
-                if mirrored
-                else (frame, camera, center)
-            )
-        poses = self._poses(views, weights)
-        for i, (look, pose) in enumerate(zip(looks, poses, strict=True)):
-            if pose is not None and look.side == "left":
-                poses[i] = mirrored_pose(pose, look.frame.shape[1])
-        return [pose if every or self._is_hand(pose, camera) else None for pose in poses]
-
-    def _is_hand(self, pose: HandPose | None, camera: Camera) -> bool:
-        """Whether an answer is taken for a hand: a network answers for every crop, also for a wall."""
-        if pose is None:
-            return False
-        crop = pose.crop
-        readings = crop.image[crop.image > 0].astype(np.float64)
-        area = (readings**2).sum() / (float(crop.M[0, 0]) ** 2 * camera.fx * camera.fy)  # mm²
-        return pose.mean_confidence >= self.min_confidence and area >= HAND_AREA
-
-    def find_centers(
-        self, frames: Sequence[np.ndarray], camera: Camera, mirrored: bool = False
+    def find(
+        self,
+        frame: np.ndarray,
+        camera: Camera,
+        sides: Sequence[Side],
+        most: int = 1,
+        known: Sequence[HandPose] = (),
     ) -> np.ndarray:
-        """The hand's centre in frames (H, W) mm: (N, 3) mm, NaN where nothing has a hand's size.
+        """Rough centres (n, 3) mm of what is like a hand, see `centers_from_depth`.
 
-        `mirrored` frames are searched for a left hand, so that its centre is exactly a right hand's.
+        Of left hands alone they are exactly a right hand's in the mirrored frame.
         """
-        centers = np.full((len(frames), 3), np.nan)
-        for i, frame in enumerate(frames):
-            if mirrored:
-                frame = np.ascontiguousarray(frame[:, ::-1])
-            seen_by = camera.mirrored(frame.shape[1]) if mirrored else camera
-            with suppress(UserError):
-                centers[i] = centers_from_depth(frame, seen_by, self.depth_range)[0]
-        return centers * (-1, 1, 1) if mirrored else centers
+        places = [next_center(hand) for hand in known]
+        if sides != ("left",):
+            return centers_from_depth(frame, camera, self.depth_range, most, places)
+        frame, camera = np.ascontiguousarray(frame[:, ::-1]), camera.mirrored(frame.shape[1])
+        places = [place * ACROSS for place in places]
+        return centers_from_depth(frame, camera, self.depth_range, most, places) * ACROSS
 
-    @torch.inference_mode()
-    def _poses(
-        self, views: list[tuple[np.ndarray, Camera, np.ndarray]], weights: bool
-    ) -> list[HandPose | None]:
-        """The network's answer, as for a right hand, to every (frame, camera, centre) whose cube holds
-        anything.
-        """
-        poses: list[HandPose | None] = [None] * len(views)
-        crops = {i: crop for i, view in enumerate(views) if (crop := self._crop(*view)) is not None}
-        if not crops:
-            return poses
-        image = torch.from_numpy(np.stack([network_input(crop) for crop in crops.values()])).to(self.device)
-        maps = [None] * len(image)
-        if weights and self.network is None:
-            raise UserError("An int8 file gives no weight maps: use the checkpoint that it was made from.")
-        if self.engine is not None and not weights:
-            joints, confidence = self.engine(image)
-        else:  # an engine gives no maps
-            dense = last_dense(self.network, image)
-            joints, confidence, weight = decode(dense, image, self.spec.kernel_size)
-            if weights:
-                maps = weight.cpu().numpy()
-        joints, confidence = joints.double().cpu().numpy(), confidence.cpu().numpy()
-        if not np.isfinite(joints).all():
-            raise UserError(
-                f"The network's joints are not finite: its weights are damaged or {self.precision} overflows."
-            )
-        for i, uvd, sure, weight in zip(crops, joints, confidence, maps, strict=True):
-            crop, camera = crops[i], views[i][1]
-            M = crop.M.astype(np.float64)
+    def answer(self, candidates: Sequence[Candidate], camera: Camera, weights: bool = False) -> Poses:
+        """The network's answer for each candidate, None where there is nothing to see; not only for hands."""
+        crops = [crop_candidate(candidate, camera, self.cube, self.spec.img_size) for candidate in candidates]
+        answers = iter(self.run([crop for crop in crops if crop is not None], weights))
+        poses: Poses = []
+        for (frame, _, side), crop in zip(candidates, crops, strict=True):
+            if crop is None:
+                poses.append(None)
+                continue
+            uvd, confidence, maps = next(answers)
+            width, left = frame.shape[1], side == "left"
+            view, M = camera.mirrored(width) if left else camera, crop.M.astype(np.float64)
             uvd = crop_to_uvd(uvd, crop.center_xyz[2], crop.cube[2], M, self.spec.img_size)
-            joints_xyz, names = camera.uvd_to_xyz(uvd), self.info.joint_names
-            poses[i] = HandPose(joints_xyz, uvd, crop.center_xyz, sure, crop, weight, names)
+            joints_xyz, names = view.uvd_to_xyz(uvd), self.info.joint_names
+            pose = HandPose(joints_xyz, uvd, crop.center_xyz, confidence, crop, maps, names)
+            poses.append(pose.mirrored(width) if left else pose)
         return poses
 
-    def _crop(self, frame: np.ndarray, camera: Camera, center: np.ndarray) -> Crop | None:
-        if not center[2] >= NEAREST:  # NaN: there is no centre
-            return None
-        try:
-            crop = crop_hand(frame, camera, center, self.cube, self.spec.img_size)
-        except UserError:
-            return None  # outside the frame, or too far away to be seen
-        return crop if crop.image.any() else None
-
-
-def next_center(pose: HandPose) -> np.ndarray:
-    """Where to crop for a hand known from a pose: (3,) mm, the middle of the joints' bounding box.
-
-    NYU's released centres lie there, and the networks were trained with such.
-    """
-    return box_middle(pose.joints_xyz)
-
-
-def mirrored_pose(pose: HandPose, width: int) -> HandPose:
-    """A pose in a frame mirrored left to right -> the pose in the frame itself, `width` pixels wide."""
-    across = np.array([-1.0, 1.0, 1.0])
-    image, M = pose.crop.image[:, ::-1], pose.crop.M.copy()
-    M[0, 2] = image.shape[1] - 1 - M[0, 0] * (width - 1) - M[0, 2]
-    center = pose.center_xyz * across
-    return pose._replace(
-        joints_xyz=pose.joints_xyz * across,
-        joints_uvd=pose.joints_uvd * across + (width - 1, 0, 0),
-        center_xyz=center,
-        crop=pose.crop._replace(image=image, center_xyz=center, M=M),
-        weights=None if pose.weights is None else pose.weights[..., ::-1],
-        handedness="left" if pose.handedness == "right" else "right",
-    )
-
-
-def distinct(poses: Sequence[HandPose | None], known: Sequence[HandPose] = ()) -> list[HandPose]:
-    """The poses of different hands, the surest first: of several of one hand, the surest is kept.
-
-    None is left out, and so are hands that are `known`.
-    """
-    kept: list[HandPose] = []
-    for pose in sorted(filter(None, poses), key=sureness, reverse=True):
-        if all(joint_distance(pose, other) > SAME_HAND for other in (*kept, *known)):
-            kept.append(pose)
-    return kept
-
-
-def joint_distance(one: HandPose, other: HandPose) -> float:
-    """Mean distance of the joints of two poses, mm, whatever finger each is of: sides may differ."""
-    apart = np.linalg.norm(one.joints_xyz[:, None] - other.joints_xyz, axis=-1)
-    return float((apart.min(axis=0).mean() + apart.min(axis=1).mean()) / 2)
-
-
-def sides_of(handedness: Handedness) -> tuple[Side, ...]:
-    """The sides to try.
-
-    Raises:
-        UserError: for another word.
-    """
-    if handedness not in ("auto", *SIDES):
-        raise UserError(f"handedness is {handedness!r}: use 'auto', 'right' or 'left'.")
-    return SIDES if handedness == "auto" else (handedness,)
-
-
-def sureness(pose: HandPose | None) -> float:
-    """Mean confidence of the joints; None is less sure than any hand."""
-    return -np.inf if pose is None else pose.mean_confidence
-
-
-def _checked_center(center: np.ndarray | None) -> np.ndarray:
-    """(3,) mm, NaN where the hand is to be found."""
-    if center is None:
-        return np.full(3, np.nan)
-    center = np.asarray(center, np.float64)
-    if center.shape != (3,) or not np.isfinite(center).all() or center[2] <= 0:
-        raise UserError(f"center is {center}: expected x, y, z in mm with z above 0.")
-    return center
+    @torch.inference_mode()
+    def run(self, crops: Sequence[Crop], weights: bool = False) -> list[Answer]:
+        """Joints (J, 3) float64 normalised uvd, confidence (J,) and weights (J, F, F) of each crop."""
+        if weights and self.network is None:
+            raise UserError("An int8 file gives no weight maps: use the checkpoint that it was made from.")
+        answers = []
+        for start in range(0, len(crops), MAX_BATCH):
+            image = np.stack([network_input(crop) for crop in crops[start : start + MAX_BATCH]])
+            image, maps = torch.from_numpy(image).to(self.device), [None] * len(image)
+            if self.engine is not None and not weights:
+                uvd, confidence = self.engine(image)
+            else:  # an engine gives no maps
+                dense = last_dense(self.network, image)
+                uvd, confidence, weight = decode(dense, image, self.spec.kernel_size)
+                maps = weight.cpu().numpy() if weights else maps
+            if not uvd.isfinite().all():
+                raise UserError(
+                    f"Joints are not finite: the weights are damaged, or {self.precision} overflows."
+                )
+            answers += zip(uvd.double().cpu().numpy(), confidence.cpu().numpy(), maps, strict=True)
+        return answers

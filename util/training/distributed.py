@@ -54,21 +54,15 @@ class Processes:
 
     def average_buffers(self, network: nn.Module) -> None:
         """Give every process the mean of all batch-norm statistics: each has seen its own shard only."""
-        if self.world_size == 1:
-            return
-        for buffer in network.buffers():
-            if buffer.is_floating_point():
+        if self.world_size > 1:
+            for buffer in filter(Tensor.is_floating_point, network.buffers()):
                 dist.all_reduce(buffer)
                 buffer /= self.world_size
 
 
 @contextmanager
 def init_distributed(device: torch.device) -> Iterator[Processes]:
-    """Join the processes that torchrun started: nccl between GPUs, gloo between CPUs.
-
-    Args:
-        device: where one process alone computes; of several on one machine, each takes a GPU of its own.
-    """
+    """Join the processes that torchrun started: nccl between GPUs, each with its own, gloo between CPUs."""
     if "LOCAL_RANK" not in os.environ:  # torchrun's; clusters set WORLD_SIZE and RANK for all programs
         yield Processes(device)
         return

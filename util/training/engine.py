@@ -2,8 +2,8 @@
 
 import math
 import os
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,14 +14,17 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from config import Config
-from dataloader.base import HandDataset, Sample, init_worker
+from dataloader.dataset import HandDataset, Sample, init_worker
 from model.awr import dense_to_joints
 from util import UserError
 from util.camera import Camera, crop_to_uvd
 from util.device import autocast
-from util.metrics import Metrics, joint_errors, score
+from util.metrics import Metrics, score
 from util.training.sampler import ShuffledBatches
 from util.training.state import TrainingState
+
+# A step's numbers by name, means over the processes: `loss`, its terms before weighting, and `mpe_mm`.
+StepMeans = dict[str, float]
 
 
 def make_loader(
@@ -29,75 +32,54 @@ def make_loader(
     batch_size: int,
     num_workers: int,
     device: torch.device,
-    frames: range | None = None,
+    frames: Sequence[int] | None = None,
 ) -> DataLoader:
     """Batches in the data set's order, of all or some `frames`, prepared while the network runs."""
     frames = range(len(dataset)) if frames is None else frames
-    return DataLoader(
-        dataset,
-        batch_size,
-        sampler=frames,
-        num_workers=min(num_workers, -(-len(frames) // batch_size)),
-        pin_memory=device.type == "cuda",
-        worker_init_fn=init_worker,
-    )
+    workers = min(num_workers, -(-len(frames) // batch_size))
+    return _loader(dataset, workers, device, batch_size=batch_size, sampler=frames)
 
 
 def make_training_loader(
     dataset: HandDataset, batches: ShuffledBatches, num_workers: int, device: torch.device
 ) -> DataLoader:
     """Shuffled batches; the processes that prepare them outlive the epochs."""
-    return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        num_workers=num_workers,
-        pin_memory=device.type == "cuda",
-        persistent_workers=num_workers > 0,
-        worker_init_fn=init_worker,
-    )
+    return _loader(dataset, num_workers, device, batch_sampler=batches, persistent_workers=num_workers > 0)
 
 
-def learning_rate(config: Config, epoch: float) -> float:
-    """The rate after `epoch` epochs, fractions included (docs/spec.md §9).
+def _loader(dataset: HandDataset, num_workers: int, device: torch.device, **order: Any) -> DataLoader:
+    order |= {"pin_memory": device.type == "cuda", "worker_init_fn": init_worker}
+    return DataLoader(dataset, num_workers=num_workers, **order)
 
-    Rises linearly over `warmup_epochs`; falls to a tenth every `step` epochs, or along half a
-    cosine to 0 at `max_epoch`.
-    """
+
+def learning_rate(config: Config, epoch: float, cuts: int = 0) -> float:
+    """The rate after `epoch` epochs, fractions included (docs/spec.md §9): rises linearly over
+    `warmup_epochs`; falls to a tenth every `step` epochs, along half a cosine to 0 at `max_epoch`, or at
+    each of `cuts`."""
     if epoch < config.warmup_epochs:
         # The first step is at fraction 0: a rate of 0 would waste it.
         return config.lr * max(epoch / config.warmup_epochs, 1e-2)
     if config.scheduler == "step":
         return config.lr * 0.1 ** (int(epoch) // config.step)
+    if config.scheduler == "plateau":
+        return config.lr * 0.1**cuts
     share = (epoch - config.warmup_epochs) / max(config.max_epoch - config.warmup_epochs, 1e-9)
     return config.lr * (1 + math.cos(math.pi * min(share, 1.0))) / 2
 
 
-def loss_weights(config: Config, epoch: int) -> tuple[float, float]:
-    """Weights of the dense and the joint term; the first `dense_epochs` have only the dense one."""
-    return config.dense_weight, 0.0 if epoch < config.dense_epochs else config.coord_weight
-
-
-class StepMeans(NamedTuple):
-    """One step, averaged over the processes: the terms of model.loss.Loss and the mean joint error."""
-
-    loss: float
-    dense: float
-    coord: float
-    mpe_mm: float
+def loss_weights(config: Config, epoch: int) -> dict[str, float]:
+    """The weight of each term of the loss; the first `dense_epochs` have only the dense one."""
+    coord_weight = config.coord_weight if epoch >= config.dense_epochs else 0.0
+    return {"dense": config.dense_weight, "coord": coord_weight}
 
 
 def train_one_epoch(
     state: TrainingState, loader: DataLoader, after_step: Callable[[StepMeans], None]
 ) -> None:
-    """Train from where the state stands to the end of its epoch.
+    """Train from where the state stands to the end of its epoch; `loader` is of `make_training_loader`.
 
-    Args:
-        state: network, optimizer and position; changed in place.
-        loader: of `make_training_loader`.
-        after_step: called after each step with the state up to date; what it raises ends the epoch.
-
-    Raises:
-        UserError: if a loss or gradient is not finite, naming the frames; the weights stay as before it.
+    After each step it calls `after_step`; what that raises ends the epoch. A loss or gradient that is not
+    finite raises UserError, naming the frames; the weights stay as before it.
     """
     batches: ShuffledBatches = loader.batch_sampler
     first = state.frames // batches.frames_a_step
@@ -105,38 +87,35 @@ def train_one_epoch(
     loader.dataset.set_epoch(state.epoch)
     state.network.train()
     for step, batch in enumerate(loader, first):
-        rate = learning_rate(state.config, state.epoch + step / batches.num_steps)
+        rate = learning_rate(state.config, state.epoch + step / batches.num_steps, state.cuts)
         means = train_step(state, to_device(batch, state.processes.device), loader.dataset, rate)
         if means is None:
-            raise UserError(_describe_failure(state, loader.dataset, batches.batch(step)))
+            raise UserError(_describe_failure(state, loader.dataset, batches.batch(step), rate))
         state.frames = (step + 1) * batches.frames_a_step
         after_step(means)
 
 
 def train_step(state: TrainingState, sample: Sample, dataset: HandDataset, rate: float) -> StepMeans | None:
     """One step of the optimizer at a learning rate; None, and no change, where something is not finite."""
-    config = state.config
-    loss = state.forward(sample.image, sample.joint_uvd, *loss_weights(config, state.epoch))
+    loss = state.forward(sample.image, sample.joint_uvd)
+    total = loss.total(loss_weights(state.config, state.epoch))
     state.optimizer.zero_grad()
-    state.scaler.scale(loss.total).backward()
+    state.scaler.scale(total).backward()
     state.scaler.unscale_(state.optimizer)
-    gradients = [weight.grad for weight in state.network.parameters() if weight.grad is not None]
-    norm = get_total_norm(gradients)
+    trained = [weight for weight in state.network.parameters() if weight.grad is not None]
+    norm = get_total_norm([weight.grad for weight in trained])
 
     error = mean_error_mm(loss.joint_uvd.detach(), sample, dataset.camera, dataset.img_size)
     # All numbers of the step in one exchange: waiting for the device, and for the others, once.
-    numbers = torch.stack([loss.total, loss.dense, loss.coord, error, norm]).detach().double()
-    *means, norm_value = state.processes.mean(numbers).tolist()
+    numbers = {"loss": total, **loss.terms, "mpe_mm": error}
+    stacked = torch.stack([*numbers.values(), norm]).detach().double()
+    *values, norm_value = state.processes.mean(stacked).tolist()
     # An infinite gradient in fp16 is the scaler's business: it skips the step and scales less.
-    if not math.isfinite(sum(means)) or not (math.isfinite(norm_value) or state.scaler.is_enabled()):
+    if not math.isfinite(sum(values)) or not (math.isfinite(norm_value) or state.scaler.is_enabled()):
         return None
 
-    if config.clip_grad:
-        clip_grads_with_norm_(
-            [weight for weight in state.network.parameters() if weight.grad is not None],
-            config.clip_grad,
-            norm,
-        )
+    if state.config.clip_grad:
+        clip_grads_with_norm_(trained, state.config.clip_grad, norm)
     for group in state.optimizer.param_groups:
         group["lr"] = rate
     state.scaler.step(state.optimizer)
@@ -144,21 +123,21 @@ def train_step(state: TrainingState, sample: Sample, dataset: HandDataset, rate:
     if state.averaged is not None:
         state.averaged.update_parameters(state.network)
     state.step += 1
-    means = StepMeans(*means)
-    state.running.add(*means)
+    means = dict(zip(numbers, values, strict=True))
+    state.running.update({"steps": 1, **means})
     return means
 
 
-def _describe_failure(state: TrainingState, dataset: HandDataset, frames: list[int]) -> str:
+def _describe_failure(state: TrainingState, dataset: HandDataset, frames: list[int], rate: float) -> str:
     """One sentence with all processes' frames of the failed step: the same in each of them."""
     frames = [i for shard in state.processes.gather(frames) for i in shard]
     paths = [dataset.index.frame_path(i) for i in frames]
     folder = os.path.commonpath([path.parent for path in paths])
-    names = [path.relative_to(folder).as_posix() for path in paths]
+    names = ", ".join(path.relative_to(folder).as_posix() for path in paths)
     return (
         f"Training diverged at step {state.step + 1} of epoch {state.epoch + 1}: the loss or its gradient is "
-        f"not finite for a batch of frames in {folder}: {', '.join(names)}; "
-        "checkpoints are as they were, try a lower lr, clip_grad, or precision fp32."
+        f"not finite for a batch of frames in {folder}: {names}; "
+        f"checkpoints are as they were, try a lower lr (here {rate:g}), clip_grad, or precision fp32."
     )
 
 
@@ -176,35 +155,26 @@ def mean_error_mm(joint_uvd: Tensor, sample: Sample, camera: Camera, img_size: i
 
 
 def recalibrate_batch_norm(state: TrainingState, loader: DataLoader) -> None:
-    """Make the statistics of the network that predicts ready for scoring.
-
-    Averaged weights have seen no batch themselves, so `bn_batches` of the epoch's first batches
-    measure their statistics; several processes then share the mean of theirs.
-    """
+    """Make batch-norm statistics ready for scoring: those of averaged weights, which have seen no batch, are
+    measured on the epoch's first `bn_batches`; several processes then share the mean of theirs."""
+    device = state.processes.device
     if state.averaged is not None and state.config.bn_batches:
         loader.batch_sampler.select(state.epoch, stop=state.config.bn_batches)
-        device = state.processes.device
         with autocast(device, state.config.precision):
             update_bn(loader, state.scored, device)
-    state.processes.average_buffers(state.network)
-    if state.averaged is not None:
-        state.processes.average_buffers(state.scored)
+    for network in dict.fromkeys((state.network, state.scored)):  # one or two, in this order
+        state.processes.average_buffers(network)
 
 
 class Evaluation(NamedTuple):
-    """`joint_uvd` (N, J, 3) full-frame uvd, pixels and mm; `errors` (N, J) mm; and their scores."""
+    """`joint_uvd` (N, J, 3) full-frame uvd, pixels and mm; and their scores."""
 
     joint_uvd: np.ndarray
-    errors: np.ndarray
     metrics: Metrics
 
 
 def evaluate(state: TrainingState, dataset: HandDataset) -> Evaluation:
-    """Score the state's network on every frame of a data set, each once, shared between the processes.
-
-    Raises:
-        UserError: see `predict_frames`.
-    """
+    """Score the state's network on every frame of a data set, each once, shared between the processes."""
     config, processes, network = state.config, state.processes, state.scored
     network.eval()
 
@@ -221,8 +191,7 @@ def evaluate(state: TrainingState, dataset: HandDataset) -> Evaluation:
         shard = predict_frames(predict, loader, processes.device, config.precision, processes.is_main)
     for rank, part in enumerate(processes.gather(shard)):
         joint_uvd[rank :: processes.world_size] = part
-    errors = joint_errors(dataset.camera.uvd_to_xyz(joint_uvd), dataset.index.joint_xyz)
-    return Evaluation(joint_uvd, errors, score(errors))
+    return Evaluation(joint_uvd, score(dataset.camera.uvd_to_xyz(joint_uvd), dataset.index.joint_xyz))
 
 
 @torch.inference_mode()
@@ -236,30 +205,22 @@ def predict_frames(
     """Joints of every frame of a loader, in its order (docs/spec.md §6, §10).
 
     Args:
-        predict: (B, 1, S, S) normalised crops -> joints (B, J, 3) normalised uvd.
+        predict: (B, 1, S, S) normalised crops on `device` -> joints (B, J, 3) normalised uvd.
         loader: batches of a HandDataset.
-        device: where `predict` takes its crops.
-        precision: for the error's sentence.
-        show_bar: show a progress bar.
+        precision: for the sentence that names the first frame whose joints are not finite.
 
     Returns:
         (N, J, 3) float64 full-frame uvd: pixels and mm.
-
-    Raises:
-        UserError: if a joint comes out as not a number, naming the frame.
     """
     batches = []
     for batch in tqdm(loader, desc="frames", unit="batch", leave=False, disable=not show_bar):
-        sample = to_device(batch, device)
-        center_z, cube_z = sample.center_xyz[:, 2], sample.cube[:, 2]
+        sample, size = to_device(batch, device), loader.dataset.img_size
         joint_uvd = predict(sample.image)
-        batches.append(crop_to_uvd(joint_uvd, center_z, cube_z, sample.M, loader.dataset.img_size))
+        batches.append(crop_to_uvd(joint_uvd, sample.center_xyz[:, 2], sample.cube[:, 2], sample.M, size))
     joint_uvd = torch.cat(batches).double().cpu().numpy()
     finite = np.isfinite(joint_uvd).all((1, 2))
     if not finite.all():
         name = loader.dataset.index.frame_path(loader.sampler[int(np.argmin(finite))])
-        raise UserError(
-            f"The network's joints for {name} are not finite: "
-            f"the weights are damaged or {precision} overflows."
-        )
+        causes = f"{precision} overflows, or the weights are damaged, as by too high an lr"
+        raise UserError(f"The network's joints for {name} are not finite: {causes}.")
     return joint_uvd

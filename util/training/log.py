@@ -2,76 +2,56 @@
 
 import contextlib
 import json
-import os
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Self
 
+from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from dataloader.base import HandDataset
+from dataloader import dataset_info
+from dataloader.dataset import HandDataset
 from util.files import remove_leftovers
 from util.plots import draw_gallery, pick_tiles, save_training_curves
 from util.training.engine import Evaluation, StepMeans
 from util.training.sampler import ShuffledBatches
-from util.training.state import RunningMean, TrainingState
+from util.training.state import TrainingState
 
 
 class RunLog:
-    """The records of a run. Only the main process writes; in the others every method does nothing.
+    """The records of a run; an earlier log.jsonl is cut to the `kept_bytes` that its checkpoint knows.
 
     log.jsonl has two kinds of lines. Every `log_every` steps: `epoch`, `step`, `lr`, the means since the
-    line before of `loss`, `dense`, `coord` and `mpe_mm`, and `images_per_s`. Every validation: `epoch`,
-    `step`, `val_mpe_mm`, `val_median_mm`, `val_auc`, `val_frames`.
-
-    Args:
-        state: what trains; its position is where the records start.
-        batches: how long an epoch is.
-        kept_bytes: of an earlier log.jsonl; what was written after the checkpoint is cut off.
+    line before of `loss`, its terms and `mpe_mm`, and `images_per_s`. Every validation: `epoch`, `step`,
+    `val_mpe_mm`, `val_median_mm`, `val_auc`, `val_frames`.
     """
 
     def __init__(self, state: TrainingState, batches: ShuffledBatches, kept_bytes: int):
         self.state, self.batches = state, batches
         self.folder = Path(state.config.output_dir)
         self.saved_at = time.monotonic()
-        self.writes = state.processes.is_main
-        if not self.writes:
-            return
         remove_leftovers(self.folder)
-        path = self.folder / "log.jsonl"
-        if path.is_file() and path.stat().st_size > kept_bytes:
-            os.truncate(path, kept_bytes)
-        self.file = path.open("a")
-        # Imported late: it takes a second that other commands need not wait.
-        from torch.utils.tensorboard import SummaryWriter
+        self.file = (self.folder / "log.jsonl").open("a")
+        if self.file.tell() > kept_bytes:
+            self.file.truncate(kept_bytes)
+        self.board = SummaryWriter(self.folder / "tensorboard", purge_step=state.step + 1)
+        settings = "\n".join(f"    {name}: {value}" for name, value in asdict(state.config).items())
+        self.board.add_text("settings", settings, state.step)
+        self.bar = tqdm(disable=True)
 
-        with self._naming_the_folder():
-            self.board = SummaryWriter(self.folder / "tensorboard", purge_step=state.step + 1)
-            settings = "\n".join(f"    {name}: {value}" for name, value in asdict(state.config).items())
-            self.board.add_text("settings", settings, state.step)
-        self.bar: tqdm | None = None
-        self.timed = (time.perf_counter(), state.step)
-
-    def __enter__(self) -> "RunLog":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
         """Close the files; draw the curves of a run that came to its end."""
-        if not self.writes:
-            return
-        if self.bar is not None:
-            self.bar.close()
+        self.bar.close()
         # What is left in their buffers may not fit on the disk either: the first error is the one to tell.
         for part in (self.file, self.board):
-            with self._naming_the_folder() if kind is None else contextlib.suppress(OSError):
+            with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
                 part.close()
         if kind is None:
-            try:
-                lines = [json.loads(line) for line in (self.folder / "log.jsonl").read_text().splitlines()]
-            except ValueError:
-                print(f"{self.folder}/log.jsonl has a damaged line: no curves are drawn.")
-                return
+            lines = [json.loads(line) for line in (self.folder / "log.jsonl").read_text().splitlines()]
             steps = [line for line in lines if "loss" in line]
             validations = [line for line in lines if "val_mpe_mm" in line]
             save_training_curves(self.folder / "curves.png", steps, validations)
@@ -79,19 +59,15 @@ class RunLog:
     @property
     def save_is_due(self) -> bool:
         """Whether `save_minutes` have passed since the last checkpoint."""
-        minutes = (time.monotonic() - self.saved_at) / 60
-        return self.writes and minutes >= self.state.config.save_minutes
+        return time.monotonic() - self.saved_at >= 60 * self.state.config.save_minutes
 
     def save(self, name: str) -> None:
         """Write <folder>/<name>.pth."""
-        if self.writes:
-            self.state.save(self.folder / f"{name}.pth", log_size=self.file.tell())
+        self.state.save(self.folder / f"{name}.pth", log_size=self.file.tell())
         self.saved_at = time.monotonic()
 
     def start_epoch(self) -> None:
         """Show a new bar; none where nobody looks, as in a job's log file."""
-        if not self.writes:
-            return
         self.bar = tqdm(
             desc=f"epoch {self.state.epoch + 1}/{self.state.config.max_epoch}",
             total=self.batches.num_steps * self.batches.frames_a_step,
@@ -103,55 +79,51 @@ class RunLog:
 
     def after_step(self, means: StepMeans) -> None:
         """Show a step; write a line when one is due."""
-        if not self.writes:
-            return
         state, frames_a_step = self.state, self.batches.frames_a_step
-        self.bar.set_postfix(loss=f"{means.loss:.5f}", MPE=f"{means.mpe_mm:.1f} mm", refresh=False)
+        self.bar.set_postfix(loss=f"{means['loss']:.5f}", MPE=f"{means['mpe_mm']:.1f} mm", refresh=False)
         self.bar.update(frames_a_step)
         if state.step % state.config.log_every:
             return
         now, (then, step_then) = time.perf_counter(), self.timed
+        steps = state.running.pop("steps")
         numbers = {
             "lr": state.optimizer.param_groups[0]["lr"],
-            **state.running.means(),
+            **{name: total / steps for name, total in state.running.items()},
             "images_per_s": (state.step - step_then) * frames_a_step / (now - then),
         }
         self.timed = (now, state.step)
-        state.running = RunningMean()
+        state.running.clear()
         self._write(state.epoch + state.frames / (frames_a_step * self.batches.num_steps), numbers)
 
     def after_validation(self, evaluation: Evaluation, dataset: HandDataset) -> None:
         """Write the scores of the epoch that ends, and draw some of its frames."""
-        if not self.writes:
-            return
         self.bar.close()
         state, metrics = self.state, evaluation.metrics
-        numbers = {
-            "val_mpe_mm": metrics.mpe_mm,
-            "val_median_mm": metrics.median_mm,
-            "val_auc": metrics.auc,
-            "val_frames": metrics.frames,
-        }
-        self._write(state.epoch + 1, numbers)
-        tiles = pick_tiles(dataset, evaluation.joint_uvd, evaluation.errors.mean(axis=1))
-        figure = draw_gallery(tiles, state.config.info.chains)
-        with self._naming_the_folder():
-            self.board.add_figure("validation frames", figure, state.step)
-            self.board.flush()
+        names = ("mpe_mm", "median_mm", "auc", "frames")
+        self._write(state.epoch + 1, {f"val_{name}": getattr(metrics, name) for name in names})
+        tiles = pick_tiles(dataset, evaluation.joint_uvd, evaluation.metrics.frame_mm)
+        figure = draw_gallery(tiles, dataset_info(state.config.dataset).chains)
+        self.board.add_figure("validation frames", figure, state.step)
+        self.board.flush()
 
     def _write(self, epoch: float, numbers: dict[str, float]) -> None:
         line = json.dumps({"epoch": round(epoch, 6), "step": self.state.step, **numbers})
-        with self._naming_the_folder():
-            self.file.write(line + "\n")
-            self.file.flush()
-            for name, value in numbers.items():
-                group = "val" if name.startswith("val_") else "train"
-                self.board.add_scalar(f"{group}/{name.removeprefix('val_')}", value, self.state.step)
+        self.file.write(line + "\n")
+        self.file.flush()
+        for name, value in numbers.items():
+            group = "val" if name.startswith("val_") else "train"
+            self.board.add_scalar(f"{group}/{name.removeprefix('val_')}", value, self.state.step)
 
-    @contextlib.contextmanager
-    def _naming_the_folder(self) -> Iterator[None]:
-        """Add the folder to the error of a full disk: the error of a write names no file."""
-        try:
-            yield
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self.folder)) from error
+
+class NoLog:
+    """The log of the processes that write nothing: has RunLog's methods, which do nothing."""
+
+    save_is_due = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def _do_nothing(self, *_: object) -> None:
+        pass
+
+    __exit__ = save = start_epoch = after_step = after_validation = _do_nothing

@@ -11,29 +11,22 @@ from util import UserError
 class ShuffledBatches(Sampler[list[int]]):
     """One process's batches of an epoch, a pure function of (seed, epoch).
 
-    The processes together take `world_size * batch_size` frames of one permutation a step, so that
-    a step sees the same frames however many processes share it. Every process gets equally many
-    steps: the frames left over, fewer than one step's, wait for another epoch's permutation. A data
-    set smaller than one step makes one smaller step of it.
+    A step takes `frames_a_step` frames of one permutation, `batch_size` for each process: the same frames
+    however many processes share them. The frames left over, fewer than one step's, wait for another epoch's
+    permutation. A data set smaller than one step makes one smaller step of it.
 
     Args:
         num_frames: N.
         batch_size: frames a step and process.
         seed: of the permutations.
-        rank: this process.
-        world_size: number of processes.
-
-    Raises:
-        UserError: if there are fewer frames than processes.
+        rank, world_size: this process, and number of processes.
     """
 
     def __init__(self, num_frames: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1):
         if num_frames < world_size:
             raise UserError(f"{num_frames} frames cannot be shared between {world_size} processes.")
-        self.num_frames = num_frames
+        self.num_frames, self.seed, self.rank = num_frames, seed, rank
         self.batch_size = min(batch_size, num_frames // world_size)
-        self.seed = seed
-        self.rank = rank
         self.frames_a_step = self.batch_size * world_size
         self.num_steps = num_frames // self.frames_a_step
         self.select(epoch=0)

@@ -10,20 +10,15 @@ _RING_STEP = 14.0  # mm
 
 
 class Forearm(NamedTuple):
-    """Drawn per frame; lengths in mm.
+    """Drawn per frame; lengths in mm."""
 
-    length: from wrist to the closed end. width, depth: half axes of its thick part.
-    sleeve: thickness of cloth, 0 = bare. sleeve_start: distance from the wrist at which the cloth begins.
-    band: thickness of a cuff or watch, over `band_width` from `band_start`.
-    """
-
-    length: float
-    width: float
+    length: float  # from wrist to the closed end
+    width: float  # half axes of its thick part
     depth: float
-    sleeve: float
-    sleeve_start: float
-    band: float = 0.0
-    band_start: float = 0.0
+    sleeve: float  # thickness of cloth, 0 = bare
+    sleeve_start: float  # distance from the wrist at which the cloth begins
+    band: float = 0.0  # thickness of a cuff or watch
+    band_start: float = 0.0  # distance from the wrist
     band_width: float = 30.0
 
 
@@ -31,13 +26,8 @@ def sample_forearm(rng: np.random.Generator, shape: HandShape) -> Forearm:
     """Draw a forearm that fits the size of the hand."""
     size = shape.length / 200
     sleeve = rng.uniform(2, 14) if rng.random() < 0.4 else 0.0
-    return Forearm(
-        length=float(rng.uniform(150, 280)),
-        width=float(size * rng.normal(41, 4)),
-        depth=float(size * rng.normal(35, 4)),
-        sleeve=float(sleeve),
-        sleeve_start=float(rng.uniform(8, 120)),
-    )
+    length, width, depth = rng.uniform(150, 280), size * rng.normal(41, 4), size * rng.normal(35, 4)
+    return Forearm(length, width, depth, sleeve, sleeve_start=rng.uniform(8, 120))
 
 
 def attach_forearm(
@@ -72,8 +62,8 @@ def attach_forearm(
     end = np.array([[0.0, center[1] - arm.length - 20, 0.0]])
 
     count, size = len(rings), len(loop)
-    index = np.concatenate([loop[None], len(vertices) + np.arange(count * size).reshape(count, size)])
-    here, after = index, np.roll(index, -1, axis=1)
+    here = np.concatenate([loop[None], len(vertices) + np.arange(count * size).reshape(count, size)])
+    after = np.roll(here, -1, axis=1)
     sides = np.concatenate(
         [
             np.stack([here[:-1], here[1:], after[:-1]], -1).reshape(-1, 3),

@@ -1,7 +1,5 @@
 """Random hand poses: gestures within anatomical limits, and no finger inside another."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from dataloader.synthetic.hand.skeleton import HandShape, JointAngles, pose_joints
@@ -32,60 +30,47 @@ def bend_fingers(rng: np.random.Generator, curl: np.ndarray, style: np.ndarray, 
     return flex
 
 
-# A gesture draws curls (K, 4) of the fingers, as in bend_fingers, and openings (K, 1): 0 = side by side, 1 =
-# spread.
+_GESTURES = {  # shares of poses
+    "open": 0.28,
+    "relaxed": 0.22,
+    "counting": 0.17,
+    "fist": 0.06,
+    "gradual": 0.09,
+    "independent": 0.06,
+    "pinch": 0.12,
+}
 
 
-def _open(rng: np.random.Generator, k: int) -> tuple[np.ndarray, np.ndarray]:
-    curl = rng.uniform(0, 0.18, (k, 1)) + rng.normal(0, 0.05, (k, 4))
-    return np.clip(curl, 0, 1), rng.uniform(0.15, 1.1, (k, 1))
-
-
-def _relaxed(rng: np.random.Generator, k: int) -> tuple[np.ndarray, np.ndarray]:
-    curl = rng.uniform(0.05, 0.55, (k, 1)) + rng.normal(0, 0.06, (k, 4))
-    return np.clip(curl + rng.normal(0.03, 0.05, (k, 1)) * np.arange(4), 0, 1), rng.uniform(0, 0.8, (k, 1))
-
-
-def _counting(rng: np.random.Generator, k: int) -> tuple[np.ndarray, np.ndarray]:
-    straight = rng.integers(1, 15, k)[:, None] >> np.arange(4) & 1
-    pointing = rng.random(k) < 0.3
-    straight[pointing] = [1, 0, 0, 0]
-    folded = rng.uniform(0.7, 1.0, (k, 1)) + rng.normal(0, 0.05, (k, 4))
-    curl = np.where(straight == 1, rng.uniform(0, 0.15, (k, 4)), folded)
-    return np.clip(curl, 0, 1.05), rng.uniform(0, 0.9, (k, 1))
-
-
-def _fist(rng: np.random.Generator, k: int) -> tuple[np.ndarray, np.ndarray]:
-    return rng.uniform(0.75, 1.0, (k, 1)) + rng.normal(0, 0.04, (k, 4)), rng.uniform(0, 0.15, (k, 1))
-
-
-def _gradual(rng: np.random.Generator, k: int) -> tuple[np.ndarray, np.ndarray]:
-    ends = rng.uniform(0, 1, (k, 2))
-    curl = ends[:, :1] + (ends[:, 1:] - ends[:, :1]) * np.arange(4) / 3
-    return np.clip(curl + rng.normal(0, 0.1, (k, 4)), 0, 1), rng.uniform(0, 0.8, (k, 1))
-
-
-def _independent(rng: np.random.Generator, k: int) -> tuple[np.ndarray, np.ndarray]:
-    return rng.uniform(0, 1, (k, 4)), rng.uniform(0, 1, (k, 1))
-
-
-def _pinch(rng: np.random.Generator, k: int) -> tuple[np.ndarray, np.ndarray]:
+def _draw_fingers(rng: np.random.Generator, gesture: str, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Curls (K, 4) of the fingers, as in bend_fingers, and openings (K, 1): 0 = side by side, 1 = spread."""
+    if gesture == "open":
+        curl = rng.uniform(0, 0.18, (k, 1)) + rng.normal(0, 0.05, (k, 4))
+        return np.clip(curl, 0, 1), rng.uniform(0.15, 1.1, (k, 1))
+    if gesture == "relaxed":
+        curl = rng.uniform(0.05, 0.55, (k, 1)) + rng.normal(0, 0.06, (k, 4))
+        curl = curl + rng.normal(0.03, 0.05, (k, 1)) * np.arange(4)
+        return np.clip(curl, 0, 1), rng.uniform(0, 0.8, (k, 1))
+    if gesture == "counting":
+        straight = rng.integers(1, 15, k)[:, None] >> np.arange(4) & 1
+        straight[rng.random(k) < 0.3] = [1, 0, 0, 0]  # pointing
+        folded = rng.uniform(0.7, 1.0, (k, 1)) + rng.normal(0, 0.05, (k, 4))
+        curl = np.where(straight == 1, rng.uniform(0, 0.15, (k, 4)), folded)
+        return np.clip(curl, 0, 1.05), rng.uniform(0, 0.9, (k, 1))
+    if gesture == "fist":
+        curl = rng.uniform(0.75, 1.0, (k, 1)) + rng.normal(0, 0.04, (k, 4))
+        return curl, rng.uniform(0, 0.15, (k, 1))
+    if gesture == "gradual":
+        ends = rng.uniform(0, 1, (k, 2))
+        curl = ends[:, :1] + (ends[:, 1:] - ends[:, :1]) * np.arange(4) / 3
+        return np.clip(curl + rng.normal(0, 0.1, (k, 4)), 0, 1), rng.uniform(0, 0.8, (k, 1))
+    if gesture == "independent":
+        return rng.uniform(0, 1, (k, 4)), rng.uniform(0, 1, (k, 1))
     curl = np.repeat(rng.uniform(0.05, 0.7, (1, 4)), k, 0)
     if rng.random() < 0.6:
         curl = np.sort(curl, 1)[:, :: rng.choice([-1, 1])]  # fanned out from the pinch
     return np.clip(curl, 0, 1), rng.uniform(0, 0.6, (k, 1))
 
 
-_Gesture = Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]
-_GESTURES: tuple[tuple[float, _Gesture], ...] = (
-    (0.28, _open),
-    (0.22, _relaxed),
-    (0.17, _counting),
-    (0.06, _fist),
-    (0.09, _gradual),
-    (0.06, _independent),
-    (0.12, _pinch),
-)
 # Thumb postures as means and deviations of (spread, palmar, pronation, MCP, IP), degrees.
 THUMB = np.array(
     [
@@ -97,25 +82,25 @@ THUMB = np.array(
     ]
 )
 THUMB_OUT, THUMB_REST, THUMB_ALONG, THUMB_OPPOSED, THUMB_ACROSS = range(len(THUMB))
-_THUMB_SHARE = {_open: (0.5, 0.25, 0.15, 0.05, 0.05), _fist: (0.15, 0.15, 0.25, 0.15, 0.3)}
-_THUMB_SHARE_ELSE = (0.22, 0.25, 0.18, 0.2, 0.15)
+# Shares of these postures.
+_THUMB_SHARES = {
+    "open": (0.5, 0.25, 0.15, 0.05, 0.05),
+    "fist": (0.15, 0.15, 0.25, 0.15, 0.3),
+    "pinch": (0, 0.1, 0, 0.7, 0.2),
+}
+_THUMB_SHARES_ELSE = (0.22, 0.25, 0.18, 0.2, 0.15)
 
 
-def _thumb(rng: np.random.Generator, gesture: _Gesture, k: int) -> np.ndarray:
-    """(K, 5) thumb angles, degrees: spread, palmar, pronation, MCP, IP."""
-    share = (0, 0.1, 0, 0.7, 0.2) if gesture is _pinch else _THUMB_SHARE.get(gesture, _THUMB_SHARE_ELSE)
-    # One posture for all candidates, else the posture easiest to fit would crowd out the others.
-    mean, deviation = THUMB[rng.choice(len(THUMB), p=share)]
-    return rng.normal(mean, deviation, (k, 5))
-
-
-def _candidates(rng: np.random.Generator, gesture: _Gesture, k: int) -> JointAngles:
+def _candidates(rng: np.random.Generator, gesture: str, k: int) -> JointAngles:
     """K poses of one gesture (leading axis K), within the limits."""
-    curl, opening = gesture(rng, k)
-    style = np.clip(rng.normal(-0.12, 0.5, (1, 1)), -1, 1) * (1 - 0.8 * (gesture is _fist))
-    bend = bend_fingers(rng, curl, style + rng.normal(0, 0.1, (k, 4)), 9 if gesture is _independent else 5)
+    curl, opening = _draw_fingers(rng, gesture, k)
+    style = np.clip(rng.normal(-0.12, 0.5, (1, 1)), -1, 1) * (1 - 0.8 * (gesture == "fist"))
+    noise = 9 if gesture == "independent" else 5
+    bend = bend_fingers(rng, curl, style + rng.normal(0, 0.1, (k, 4)), noise)
     spread = spread_fingers(opening) + rng.normal(0, 3, (k, 4))
-    return assemble(rng, curl, bend, spread, _thumb(rng, gesture, k))
+    # One posture of the thumb for all, else the posture easiest to fit would crowd out the others.
+    mean, deviation = THUMB[rng.choice(len(THUMB), p=_THUMB_SHARES.get(gesture, _THUMB_SHARES_ELSE))]
+    return assemble(rng, curl, bend, spread, rng.normal(mean, deviation, (k, 5)))
 
 
 def assemble(
@@ -164,23 +149,23 @@ def sample_pose(rng: np.random.Generator, shape: HandShape) -> JointAngles:
     Several candidates are drawn at once; the first whose parts overlap by less than a few mm is taken, for a
     pinch the one whose finger tip is nearest the thumb's. Where none is free, others are drawn.
     """
-    shares, gestures = zip(*_GESTURES, strict=True)
-    return _sample(rng, shape, gestures[rng.choice(len(gestures), p=shares)])[0]
+    gesture = rng.choice(list(_GESTURES), p=list(_GESTURES.values()))
+    return _sample(rng, shape, gesture)[0]
 
 
 def sample_pinch(rng: np.random.Generator, shape: HandShape) -> tuple[JointAngles, int]:
     """Draw a hand whose thumb and another finger nearly meet; and that finger, 1 to 4."""
-    return _sample(rng, shape, _pinch)
+    return _sample(rng, shape, "pinch")
 
 
-def _sample(rng: np.random.Generator, shape: HandShape, gesture: _Gesture) -> tuple[JointAngles, int]:
+def _sample(rng: np.random.Generator, shape: HandShape, gesture: str) -> tuple[JointAngles, int]:
     finger = 0
     for _ in range(_ROUNDS):
         candidates = _candidates(rng, gesture, _CANDIDATES)
         _, joints = pose_joints(shape, candidates)
         depth = overlap(shape, joints)
         cost = np.maximum(depth - _TOLERANCE, 0)
-        if gesture is _pinch:
+        if gesture == "pinch":
             finger = rng.choice([1, 1, 1, 2, 2, 3, 4])
             gap = np.linalg.norm(joints[:, 0, 4] - joints[:, finger, 4], axis=-1)
             cost = 4 * cost + gap
@@ -199,21 +184,16 @@ def overlap(shape: HandShape, joints: np.ndarray) -> np.ndarray:
     fingers = bone_points(joints, steps).reshape(len(joints), 5, 9, 3)
     # The last sphere must not stand out of the finger's end.
     radius = np.repeat(shape.radii * 0.92, 3, axis=1)
-    worst = np.zeros(len(joints))
-    for a in range(5):
-        for b in range(a + 1, 5):
-            # Neighbours share their web: leave out their bases.
-            skip = 2 if a else 4
-            worst = np.maximum(
-                worst, _depth(fingers[:, a, skip:], radius[a, skip:], fingers[:, b], radius[b])
-            )
     palm, palm_radius = _palm_spheres(shape)
     palm = np.broadcast_to(palm, (len(joints), *palm.shape))
-    for finger in range(5):
-        skip = 5 if finger == 0 else 4
-        depth = _depth(fingers[:, finger, skip:], radius[finger, skip:], palm, palm_radius)
-        worst = np.maximum(worst, depth)
-    return worst
+    depths = [np.zeros(len(joints))]
+    for a in range(5):
+        skip = 2 if a else 4  # neighbours share their web: leave out their bases
+        for b in range(a + 1, 5):
+            depths.append(_depth(fingers[:, a, skip:], radius[a, skip:], fingers[:, b], radius[b]))
+        skip = 4 if a else 5
+        depths.append(_depth(fingers[:, a, skip:], radius[a, skip:], palm, palm_radius))
+    return np.max(depths, axis=0)
 
 
 def bone_points(joints: np.ndarray, along: np.ndarray) -> np.ndarray:

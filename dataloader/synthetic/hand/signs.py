@@ -31,16 +31,14 @@ PRESSED = -1.0
 
 
 class Sign(NamedTuple):
-    """`curl` of the four fingers, 0 = straight, 1 = in the palm; `opening`, 0 = side by side, 1 = spread,
-    PRESSED = against each other; `thumb`: its posture in pose.THUMB; `style`: below 0 the middle joints bend
-    first; `crossed`: the middle finger over the index finger; `pinch`: the finger that meets the thumb."""
+    """What a hand does in a sign."""
 
-    curl: tuple[float, float, float, float]
-    opening: float
-    thumb: int
-    style: float = 0.0
-    crossed: bool = False
-    pinch: int = 0
+    curl: tuple[float, float, float, float]  # of the four fingers: 0 = straight, 1 = in the palm
+    opening: float  # 0 = side by side, 1 = spread, PRESSED = against each other
+    thumb: int  # its posture in pose.THUMB
+    style: float = 0.0  # below 0 the middle joints bend first
+    crossed: bool = False  # the middle finger over the index finger
+    pinch: int = 0  # the finger that meets the thumb
 
 
 # American one-handed alphabet, without signs that differ only in how the hand is turned, and numbers.

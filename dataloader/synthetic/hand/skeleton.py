@@ -38,26 +38,18 @@ class JointAngles(NamedTuple):
 
 @dataclass(frozen=True)
 class HandShape:
-    """One person's hand at rest, in the hand frame (mm).
+    """One person's hand at rest, in the hand frame (mm)."""
 
-    vertices: (V, 3). faces: (F, 3) int32. weights: (V, 21) skinning weights.
-    joints: (5, 5, 3) of each chain: metacarpal base, then its three joints, then the end of the finger.
-    hinges: (5, 3) flexion axes. rest_flex: (5, 4), rest_spread: (5,): the angles that the rest shape has.
-    radii: (5, 3) mean distance of the skin from the axis of each finger bone.
-    wrist_loop: (L,) numbers of the vertices around the open wrist, in order.
-    length: from wrist to the end of the straightened middle finger.
-    """
-
-    vertices: np.ndarray
-    faces: np.ndarray
-    weights: np.ndarray
-    joints: np.ndarray
-    hinges: np.ndarray
-    rest_flex: np.ndarray
+    vertices: np.ndarray  # (V, 3)
+    faces: np.ndarray  # (F, 3) int32
+    weights: np.ndarray  # (V, 21) for skinning
+    joints: np.ndarray  # (5, 5, 3) of each chain: metacarpal base, its three joints, the end of the finger
+    hinges: np.ndarray  # (5, 3) flexion axes
+    rest_flex: np.ndarray  # (5, 4) and (5,), the angles that the rest shape has
     rest_spread: np.ndarray
-    radii: np.ndarray
-    wrist_loop: np.ndarray
-    length: float
+    radii: np.ndarray  # (5, 3) mean distance of the skin from the axis of each finger bone
+    wrist_loop: np.ndarray  # (L,) numbers of the vertices around the open wrist, in order
+    length: float  # from wrist to the end of the straightened middle finger
 
 
 def scaled(shape: HandShape, factor: float) -> HandShape:
@@ -104,11 +96,8 @@ def pose_joints(shape: HandShape, angles: JointAngles) -> tuple[np.ndarray, np.n
 
 def _thumb_base(angles: JointAngles, along: np.ndarray) -> np.ndarray:
     """The shortest rotations (..., 3, 3) that take the thumb's metacarpal to its spread and palmar angles."""
-    flat = np.cos(angles.palmar)
-    target = np.stack(
-        [flat * np.sin(angles.spread[..., 0]), flat * np.cos(angles.spread[..., 0]), -np.sin(angles.palmar)],
-        -1,
-    )
+    flat, spread = np.cos(angles.palmar), angles.spread[..., 0]
+    target = np.stack([flat * np.sin(spread), flat * np.cos(spread), -np.sin(angles.palmar)], -1)
     axis = np.cross(np.broadcast_to(along, target.shape), target)
     sine = np.linalg.norm(axis, axis=-1)
     axis = axis / np.maximum(sine, 1e-9)[..., None]

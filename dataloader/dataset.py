@@ -1,0 +1,185 @@
+"""From a depth frame to what the network sees: frame -> crop -> augmentation -> Sample."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from config import DATASETS, Config
+from dataloader import dataset_info
+from dataloader.augment import Augmentation, apply_augmentation, draw_augmentation
+from dataloader.crop import Crop, crop_hand, cut_window, finish_crop, network_input
+from dataloader.faults import add_faults
+from dataloader.index import FrameIndex, build_index, concatenate, data_root
+from util import UserError
+from util.camera import Camera, uvd_to_crop
+
+if TYPE_CHECKING:  # it is a command as well, which may not be imported before it runs
+    from dataloader.cache import CropCache
+
+
+class Sample(NamedTuple):
+    """One training or test example, all float32; batched by PyTorch's default collation.
+
+    `image` (1, S, S) normalised depth; `joint_xyz` (J, 3) and `joint_uvd` (J, 3) normalised;
+    `center_xyz` (3,) mm; `M` (3, 3) full-frame pixels -> crop pixels; `cube` (3,) mm.
+    """
+
+    image: np.ndarray
+    joint_xyz: np.ndarray
+    joint_uvd: np.ndarray
+    center_xyz: np.ndarray
+    M: np.ndarray
+    cube: np.ndarray
+
+
+def read_sized(
+    read_depth: Callable[[Path], np.ndarray], path: Path, frame_size: tuple[int, int]
+) -> np.ndarray:
+    """A frame's depth (H, W) in mm, which must have its data set's (height, width)."""
+    depth = read_depth(path)
+    if depth.shape != frame_size:
+        (height, width), (rows, columns) = depth.shape, frame_size
+        raise UserError(f"{path} has {width}×{height} pixels, its data set's camera {columns}×{rows}.")
+    return depth
+
+
+def make_sample(
+    depth: np.ndarray,
+    camera: Camera,
+    center_xyz: np.ndarray,
+    cube: np.ndarray,
+    joint_xyz: np.ndarray,
+    img_size: int,
+    augmentation: Augmentation | None = None,
+) -> Sample:
+    """Crop, augment and normalise one frame (docs/spec.md §2-§4).
+
+    Args:
+        depth: (H, W) frame of `camera`, mm.
+        center_xyz, cube: (3,) mm.
+        joint_xyz: (J, 3) true joints, mm.
+        img_size: S, edge of the crop.
+        augmentation: what was drawn for this sample; None for a test sample.
+    """
+    crop = crop_hand(depth, camera, center_xyz, cube, img_size)
+    return sample_from_crop(crop, camera, joint_xyz, augmentation)
+
+
+def sample_from_crop(
+    crop: Crop,
+    camera: Camera,
+    joint_xyz: np.ndarray,
+    augmentation: Augmentation | None = None,
+    change: Callable[[Crop], Crop] | None = None,
+) -> Sample:
+    """The second half of `make_sample`: augment a crop, `change` its image, and normalise it."""
+    farthest = crop.image.max()
+    joint_uvd = camera.xyz_to_uvd(np.asarray(joint_xyz, np.float64))
+    if augmentation is not None:
+        crop, joint_uvd = apply_augmentation(augmentation, crop, joint_uvd, camera)
+        joint_xyz = camera.uvd_to_xyz(joint_uvd)
+    if change is not None:
+        crop = change(crop)
+    arrays = Sample(
+        image=network_input(crop, farthest),
+        joint_xyz=(joint_xyz - crop.center_xyz) / (crop.cube / 2),
+        joint_uvd=uvd_to_crop(joint_uvd, crop.center_xyz[2], crop.cube[2], crop.M, crop.image.shape[0]),
+        center_xyz=crop.center_xyz,
+        M=crop.M,
+        cube=crop.cube,
+    )
+    return Sample(*(np.ascontiguousarray(array, np.float32) for array in arrays))
+
+
+@dataclass(eq=False)
+class HandDataset(Dataset):
+    """The samples of one split."""
+
+    index: FrameIndex
+    camera: Camera  # that took the frames
+    frame_size: tuple[int, int]  # their height and width, pixels
+    img_size: int  # S, edge of the crop
+    augment_strength: tuple[float, float, float] | None = None  # translation mm, scale, degrees; None: none
+    seed: int = 0  # of the augmentation and the camera's faults
+    cache: "CropCache | None" = None  # what frames are cut to; None: a frame is decoded each time
+    rotation: Literal["linear", "nearest", "both"] = "linear"  # how a rotation reads its pixels
+    sensor: float = 0.0  # strength of a camera's faults, 0 to 1
+
+    def __post_init__(self):
+        # Shared memory: workers that outlive an epoch see the next one's number.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Start another stream of augmentation; call it before an epoch's first batch."""
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self.index.joint_xyz)
+
+    def __getitem__(self, i: int) -> Sample:
+        """Read and prepare frame i."""
+        # A stream of its own per sample and epoch: the draw depends neither on the worker
+        # that happens to make it nor on what was drawn before (docs/spec.md §11).
+        rng = np.random.default_rng((self.seed, int(self._epoch), i))
+        augmentation = None
+        if self.augment_strength is not None:
+            augmentation = draw_augmentation(rng, self.augment_strength, self.rotation)
+        change = partial(add_faults, rng=rng, strength=self.sensor) if self.sensor else None
+        crop = finish_crop(self._cut(i), self.camera, self.index.center_xyz[i], self.index.cube[i])
+        return sample_from_crop(crop, self.camera, self.index.joint_xyz[i], augmentation, change)
+
+    def fill_cache(self, i: int) -> bool:
+        """Make sure that the cache holds frame i; returns whether the frame had to be read for it."""
+        missing = self.cache.read(i) is None
+        if missing:
+            self._cut(i)
+        return missing
+
+    def _cut(self, i: int) -> np.ndarray:
+        """All that a crop of frame i reads of it, (S, S), as `cut_window` gives it."""
+        cut = self.cache.read(i) if self.cache else None
+        if cut is None:
+            depth = read_sized(self.index.read_depth, self.index.frame_path(i), self.frame_size)
+            cut = cut_window(depth, self.camera, self.index.center_xyz[i], self.index.cube[i], self.img_size)
+            if self.cache:
+                self.cache.write(i, cut)
+        return cut
+
+
+def init_worker(_: int) -> None:
+    """Begin a process that prepares samples or frames: the `worker_init_fn` of every loader."""
+    # Ctrl-C and `timeout` reach a whole group: in one of their own, workers end when the main process says.
+    # To ignore signals instead would make them deaf to that word too.
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
+
+
+def build_dataset(config: Config, augment: bool = False) -> HandDataset:
+    """The samples of `config.split`, augmented or not, and cached if `config.cache`."""
+    dataset = _dataset(build_index(config), config, augment)
+    if config.cache:
+        from dataloader.cache import CropCache
+
+        fold = f"_{config.test_subject}" if DATASETS[config.dataset].folds else ""
+        path = data_root(config) / f"crops_{config.split}{fold}_{config.img_size}.bin"
+        dataset.cache = CropCache(path, dataset.index, dataset.camera, config.img_size)
+    return dataset
+
+
+def join(datasets: list[HandDataset], config: Config) -> HandDataset:
+    """The test samples of several folds, one after the other."""
+    return _dataset(concatenate([dataset.index for dataset in datasets]), config)
+
+
+def _dataset(index: FrameIndex, config: Config, augment: bool = False) -> HandDataset:
+    info = dataset_info(config.dataset)
+    strength = config.augment_para if augment else None
+    what = (index, info.camera, info.frame_size, config.img_size, strength, config.seed)
+    return HandDataset(*what, rotation=config.rotation, sensor=config.sensor)

@@ -1,0 +1,105 @@
+"""Label files, which are read as text once, and where caches lie.
+
+A million labelled frames are a table of 280 MB. It is mapped from a cache on disk: a loader's workers
+share it, and only the pages that are used are in memory.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+
+from util import UserError
+from util.files import DamagedLineError, atomic_write, open_table, read_rows
+
+NAME_BYTES = 40  # ICVL's longest, an angle's folder before the sequence's, has 34
+COUNT_DIGITS = 12  # at most, of a number of frames
+VERSION = 4  # raise it when the cache of labels has another layout
+
+
+def read_label_files(
+    paths: Sequence[Path], num_joints: int, named: bool = True, counted: bool = False, z_sign: int = 1
+) -> np.ndarray:
+    """The labelled frames of some text files, one after the other.
+
+    Args:
+        paths: the files; the cache lies beside the first, or in the user's cache folder.
+        num_joints: J; a line holds 3 J numbers.
+        named: a line starts with the frame's name.
+        counted: the first line of a file is the number of lines that follow.
+        z_sign: -1 where the file's z points towards the camera; the result's is positive.
+
+    Returns (N,) records with `joint` (J, 3) float32, as in the files, and, where named, `name`: read-only
+    and memory-mapped where a cache can be written.
+    """
+    name = [("name", f"S{NAME_BYTES}")] if named else []
+    row = np.dtype([*name, ("joint", np.float32, (num_joints, 3))])
+    status = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    key = blake2b(repr((VERSION, row, counted, z_sign, status)).encode(), digest_size=8).hexdigest()
+    cache = cache_file(paths[0].with_name(f".{paths[0].stem}.npy"), key)
+    try:
+        return np.load(cache, mmap_mode="r")
+    except (OSError, ValueError, EOFError):  # not there, or torn
+        records = np.concatenate(list(_parse_labels(paths, row, counted, z_sign)))
+    try:
+        remove_other_keys(cache)
+        with atomic_write(cache) as temporary, temporary.open("wb") as file:
+            np.save(file, records)
+            os.fsync(file.fileno())  # before the rename, so that a crash leaves no torn cache
+        return np.load(cache, mmap_mode="r")
+    except OSError:  # no place to write: without a cache
+        return records
+
+
+def require_labels(paths: Sequence[Path], split: str, source: str) -> None:
+    """Raise FileNotFoundError, naming the first label file that is not there."""
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing: labels of split {split}; {source}.")
+
+
+def _parse_labels(paths: Sequence[Path], row: np.dtype, counted: bool, z_sign: int) -> Iterator[np.ndarray]:
+    """Records of some files, one after the other, some thousand at a time."""
+    for path in paths:
+        found = 0
+        with open_table(path) as lines_of_file:
+            first = next(lines_of_file, "").strip() if counted else ""
+            if counted and not (first.isdecimal() and len(first) <= COUNT_DIGITS):
+                raise DamagedLineError(path, 1, f"holds {first[:20]!r}, not a number of frames")
+            for lines, records in read_rows(path, lines_of_file, row, first=1 + counted):
+                z = records["joint"][..., 2]
+                z *= z_sign
+                behind = (z <= 0).any(axis=1)
+                if behind.any():
+                    line = lines[int(np.argmax(behind))]
+                    raise DamagedLineError(path, line, "has a joint at or behind the camera")
+                found += len(records)
+                yield records
+        if counted and int(first) != found:
+            raise UserError(f"{path} announces {first} frames in its first line and holds {found}.")
+
+
+def cache_file(beside: Path, key: str) -> Path:
+    """Where a cache with this key lies: `beside`, or where that folder takes no files, in the user's own.
+
+    The file's name carries the key, so what is there fits and a change begins another file.
+    """
+    path = beside.with_name(f"{beside.stem}-{key}{beside.suffix}")
+    if path.exists() or os.access(path.parent, os.W_OK):
+        return path
+    try:
+        user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # a user without a home, as containers have
+        user = Path(tempfile.gettempdir())
+    folder = blake2b(str(path.parent.resolve()).encode(errors="surrogateescape"), digest_size=10)
+    return user / "awr" / folder.hexdigest() / path.name
+
+
+def remove_other_keys(path: Path) -> None:
+    """Remove what `cache_file` named likewise, but with another key: it is out of date."""
+    for other in path.parent.glob(f"{path.stem.rpartition('-')[0]}-*{path.suffix}"):
+        if other != path:
+            other.unlink(missing_ok=True)

@@ -1,0 +1,92 @@
+"""Banks of hand shapes: what is drawn from them, and what is not one."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+
+from dataloader.synthetic.hand.bank import BUNDLED, HandBank
+from results.make_bank import write_bank
+from tests.helpers.project import need_synthetic_hand
+from util import UserError
+
+
+class Passing:
+    """A stand-in for anny: the bundled bank's people, one after the other."""
+
+    def __init__(self):
+        self.drawn = []
+        self.bank = HandBank(BUNDLED, "train")
+
+    def sample_shape(self, rng):
+        self.drawn.append(self.bank.sample_shape(rng))
+        return self.drawn[-1]
+
+
+def test_a_bank_gives_hands_between_its_people(tmp_path):
+    people = Passing()
+    write_bank(tmp_path / "bank.npz", people, 20, seed=0)
+    meshes = np.stack([shape.vertices for shape in people.drawn])
+    bank = HandBank(tmp_path / "bank.npz", "train")
+    for seed in range(5):
+        drawn = bank.sample_shape(np.random.default_rng(seed))
+        off = []
+        for one, other in permutations(meshes, 2):
+            share = ((drawn.vertices - one) * (other - one)).sum() / ((other - one) ** 2).sum()
+            off.append(np.abs(one + np.clip(share, 0, 0.5) * (other - one) - drawn.vertices).max())
+        assert min(off) < 0.3  # mm
+        np.testing.assert_allclose(np.linalg.norm(drawn.hinges, axis=1), 1)
+    only = [HandBank(tmp_path / "bank.npz", split)._people for split in ("val", "test")]
+    assert [len(each) for each in only] == [2, 2]
+
+
+def test_the_bundled_bank_is_small_and_has_hands_of_every_size():
+    assert BUNDLED.stat().st_size < 1_000_000
+    bank = HandBank(BUNDLED, "train")
+    lengths = [bank.sample_shape(np.random.default_rng(seed)).length for seed in range(60)]
+    assert min(lengths) < 180
+    assert max(lengths) > 215
+
+
+def test_a_bank_that_cannot_be_used_is_one_sentence(tmp_path, run_script):
+    need_synthetic_hand()
+    (tmp_path / "short.npz").write_bytes(BUNDLED.read_bytes()[:5000])
+    write_bank(tmp_path / "few.npz", Passing(), 9, seed=0)
+    for bank, words in {
+        "short.npz": "or damaged",
+        "few.npz": "make 20 or more",
+        "absent.npz": "absent.npz is missing",
+    }.items():
+        arguments = ("--split", "val", "--frames", "2", "--bank", tmp_path / bank)
+        ran = run_script("dataloader.synthetic", "--out", tmp_path / "out", *arguments)
+        assert ran.code == 2
+        assert words in ran.err
+        assert len(ran.err.splitlines()) == 1
+    for out, people in ((tmp_path / "few.npz", 20), (tmp_path / "x", 20), (tmp_path / "x.npz", 19)):
+        ran = run_script("results/make_bank.py", "--out", out, "--people", people)
+        assert ran.code == 2
+        assert "is a new file that ends with .npz" in ran.err
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("mean", lambda mean: mean[:-3]),
+        ("mean", lambda mean: np.full_like(mean, np.inf)),
+        ("components", lambda components: components[:1]),
+        ("people", lambda people: np.where(np.arange(len(people)) == 7, np.nan, people.T).T),
+        ("people", lambda people: people[:0]),
+        ("people", lambda people: np.array(["nobody"])),
+        ("faces", lambda faces: np.concatenate([faces, faces[:, ::-1]])),
+        ("faces", lambda faces: faces + 9999),
+        ("weights", lambda weights: 0 * weights),
+        ("weights", lambda weights: weights[:, :20]),
+    ],
+)
+def test_a_damaged_bank_is_refused(tmp_path, name, damage):
+    with np.load(BUNDLED) as file:
+        arrays = dict(file)
+    np.savez(tmp_path / "bank.npz", **arrays | {name: damage(arrays[name])})
+    with pytest.raises(UserError, match="is no bank of hand shapes, or damaged"):
+        HandBank(tmp_path / "bank.npz")

@@ -1,0 +1,68 @@
+"""The demo as a whole: its sources, its network, and the stream or the page that shows them."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from config import Config
+from util import UserError
+from util.camera import parse_camera
+from util.checkpoint import shipped_weights, spec_from_config
+from util.demo.live_page import serve
+from util.demo.settings import DemoSettings
+from util.demo.sources import Source, SourceOptions, open_source
+from util.demo.stream import frames_to_come, run_stream
+from util.inference.predictor import DEFAULT_CHECKPOINT, HandPosePredictor
+
+SHORT = 100  # frames
+
+
+def run_demo(settings: DemoSettings) -> None:
+    """Predict the frames of every source, and show or save the poses."""
+    camera = parse_camera(settings.camera) if settings.camera else None
+    rendered = (settings.seed, settings.leaves, settings.body, settings.hands)
+    options = SourceOptions(camera, settings.depth_scale, *rendered, settings.fps)
+    with ExitStack() as stack:
+        sources = []
+        for name in settings.source:
+            sources.append(open_source(name, options))
+            stack.callback(sources[-1].close)
+        predictor = load_predictor(settings, sources[0])
+        if settings.serve:
+            serve(sources, predictor, settings)
+        else:
+            run_stream(sources[0], predictor, settings)
+
+
+def load_predictor(settings: DemoSettings, source: Source) -> HandPosePredictor:
+    """The network that the settings name, run by what suits the source."""
+    length, backend = frames_to_come(source, settings), settings.backend
+    # Other engines give no weight maps, and take 10 s to start, which a few frames do not make up for.
+    if backend == "auto" and (settings.weights or settings.serve or (length or SHORT) < SHORT):
+        backend = "torch"
+    config = Config(net=settings.net, dataset=settings.dataset).resolved()
+    predictor = HandPosePredictor(
+        settings.load_model or weights_of(config),
+        device=settings.device,
+        precision=settings.precision,
+        min_confidence=settings.min_confidence,
+        assumed=spec_from_config(config),
+        backend=backend,
+        depth_range=settings.depth_range,
+    )
+    if settings.backend == "auto":
+        print(f"Running by {predictor.backend} in {predictor.precision}.")
+    elif predictor.precision not in (settings.precision, "int8"):
+        print(f"{settings.precision} is not faster on this {predictor.device}: using {predictor.precision}.")
+    return predictor
+
+
+def weights_of(config: Config) -> str | Path:
+    """The weights that come with the project for a network and a data set."""
+    if (config.net, config.dataset) == (DemoSettings.net, DemoSettings.dataset):
+        return DEFAULT_CHECKPOINT  # not always that network's: an installed package holds one file
+    path = shipped_weights(config)
+    if not path:
+        raise UserError(
+            f"No weights of {config.net} for {config.dataset} come with the project: pass --load_model."
+        )
+    return path

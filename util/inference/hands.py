@@ -1,0 +1,181 @@
+"""What the network's answers mean: is it a hand, which side is it, are two answers of one hand."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from dataloader.crop import Crop, crop_hand
+from util import UserError
+from util.camera import Camera
+
+Side = Literal["right", "left"]
+Handedness = Literal["auto", "right", "left"]
+SIDES = ("right", "left")
+ACROSS = (-1.0, 1.0, 1.0)  # times xyz: mirrored left to right
+
+NEAREST = 1.0  # mm; a centre before it is in the lens, and its pixels overflow
+HAND_AREA = 2000.0  # mm² facing the camera; what is smaller is a finger or a speck
+SAME_HAND = 40.0  # mm between the joints of two answers, in the mean, below which they are of one hand
+# A found hand is cropped again around its joints if they lie so many mm from the centre. At 15, 4 of 10 of
+# 200 synthetic hands are not, which costs 0.03 mm of their mean error of 7 (both networks).
+CENTER_MOVED = 15.0
+CROP_RIM = 0.06  # of the crop's edge; a joint within it may belong to a finger that is cut off
+# The answer at the rough centre may have so much less confidence than the other side's, and than
+# min_confidence, to be cropped again: that adds at most 0.15 (90 frames of four sets, hourglass_1).
+SIDE_MARGIN, MOST_GAIN = 0.1, 0.15
+
+
+class HandPose(NamedTuple):
+    """A hand in one frame, in the frame's own camera.
+
+    joints_xyz: (J, 3) float64 mm. joints_uvd: (J, 3) float64 full-frame pixels and mm.
+    center_xyz: (3,) mm, centre of the crop. confidence: (J,) in [0, 1], higher means nearer the truth.
+    crop: what the network saw, its image (S, S) in mm. weights: (J, F, F), each map sums to 1: how much
+    each pixel of the crop counts for each joint; None unless asked for. joint_names: of the J joints.
+    handedness: the side that it was taken for. identity: of a tracked hand, from 0, see `HandTracker`.
+    """
+
+    joints_xyz: np.ndarray
+    joints_uvd: np.ndarray
+    center_xyz: np.ndarray
+    confidence: np.ndarray
+    crop: Crop
+    weights: np.ndarray | None = None
+    joint_names: tuple[str, ...] = ()
+    handedness: Side = "right"
+    identity: int = 0
+
+    @property
+    def mean_confidence(self) -> float:
+        """Mean confidence of the joints."""
+        return float(self.confidence.mean())
+
+    def to_dict(self) -> dict:
+        """The pose as lists and strings, for JSON, to three digits; without the crop and the weights."""
+        fields = ("joints_xyz", "joints_uvd", "center_xyz", "confidence")
+        # In float32, three digits would be printed as eleven.
+        lists = {name: np.asarray(getattr(self, name), np.float64).round(3).tolist() for name in fields}
+        names = list(self.joint_names)
+        return {"identity": self.identity, "handedness": self.handedness, "joint_names": names, **lists}
+
+    def mirrored(self, width: int) -> "HandPose":
+        """The pose in the frame mirrored left to right, which is `width` pixels wide."""
+        image, M = self.crop.image[:, ::-1], self.crop.M.copy()
+        M[0, 2] = image.shape[1] - 1 - M[0, 0] * (width - 1) - M[0, 2]
+        center = self.center_xyz * ACROSS
+        return self._replace(
+            joints_xyz=self.joints_xyz * ACROSS,
+            joints_uvd=self.joints_uvd * ACROSS + (width - 1, 0, 0),
+            center_xyz=center,
+            crop=self.crop._replace(image=image, center_xyz=center, M=M),
+            weights=None if self.weights is None else self.weights[..., ::-1],
+            handedness="left" if self.handedness == "right" else "right",
+        )
+
+
+class Candidate(NamedTuple):
+    """A hand that may be there: `frame` (H, W) mm; `center` (3,) mm, NaN for none; `side` to take it for."""
+
+    frame: np.ndarray
+    center: np.ndarray
+    side: Side
+
+
+class Found(NamedTuple):
+    """Hands in a frame, the most confident first; where there is none, the reason for people."""
+
+    hands: list[HandPose]
+    reason: str = ""
+
+
+def crop_candidate(candidate: Candidate, camera: Camera, cube: np.ndarray, img_size: int) -> Crop | None:
+    """What the network is to see, a left hand as a right one; None where nothing was measured."""
+    frame, center, side = candidate
+    if not center[2] >= NEAREST:  # NaN: there is no centre
+        return None
+    if side == "left":
+        frame, camera, center = frame[:, ::-1], camera.mirrored(frame.shape[1]), center * ACROSS
+    try:
+        crop = crop_hand(frame, camera, center, cube, img_size)
+    except UserError:
+        return None  # outside the frame, or too far away to be seen
+    return crop if crop.image.any() else None
+
+
+def next_center(pose: HandPose) -> np.ndarray:
+    """Where to crop for a hand known from a pose: (3,) mm, the middle of the joints' bounding box.
+
+    NYU's released centres lie there, and the networks were trained with such.
+    """
+    return (pose.joints_xyz.min(axis=0) + pose.joints_xyz.max(axis=0)) / 2
+
+
+def touches_edge(pose: HandPose) -> bool:
+    """Whether a joint lies at the edge of the crop or outside: the crop may cut off a finger."""
+    size, M = pose.crop.image.shape[0], pose.crop.M
+    in_crop = pose.joints_uvd[:, :2] * M[(0, 1), (0, 1)] + M[:2, 2]
+    return bool((np.abs(in_crop / size - 0.5) > 0.5 - CROP_RIM).any())
+
+
+def shown_area(pose: HandPose, camera: Camera) -> float:
+    """Area of what the crop shows, mm² facing the camera."""
+    readings = pose.crop.image[pose.crop.image > 0].astype(np.float64)
+    return float((readings**2).sum() / (float(pose.crop.M[0, 0]) ** 2 * camera.fx * camera.fy))
+
+
+def is_hand(pose: HandPose | None, camera: Camera, min_confidence: float) -> bool:
+    """Whether an answer is taken for a hand: a network answers for every crop, also for a wall."""
+    return (
+        pose is not None and pose.mean_confidence >= min_confidence and shown_area(pose, camera) >= HAND_AREA
+    )
+
+
+def why_no_hand(poses: Sequence[HandPose | None], min_confidence: float) -> str:
+    """Why none of a frame's answers is a hand, for people."""
+    best = most_confident(poses)
+    if best is None:
+        return "nothing was measured around the centre"
+    if best.mean_confidence < min_confidence:
+        return f"low confidence: {best.mean_confidence:.2f}"
+    return "too small for a hand"
+
+
+def most_confident(poses: Sequence[HandPose | None]) -> HandPose | None:
+    """Of one hand's answers, say one a side, the one to believe; None where there is none."""
+    return max(filter(None, poses), key=lambda pose: pose.mean_confidence, default=None)
+
+
+def to_crop_again(answers: Sequence[HandPose | None], min_confidence: float) -> list[HandPose]:
+    """Of the answers at a rough centre, one a side, those that deserve a crop around their joints.
+
+    None where the joints of all that may be right lie in the middle of the crop already.
+    """
+    answers = list(filter(None, answers))
+    best = max((pose.mean_confidence for pose in answers), default=0.0)
+    least = max(best - SIDE_MARGIN, min_confidence - MOST_GAIN)
+    likely = [pose for pose in answers if pose.mean_confidence >= least]
+    moved = [np.linalg.norm(next_center(pose) - pose.center_xyz) > CENTER_MOVED for pose in likely]
+    return likely if any(moved) or any(map(touches_edge, likely)) else []
+
+
+def distinct(poses: Sequence[HandPose | None], known: Sequence[HandPose] = ()) -> list[HandPose]:
+    """The poses of different hands, the most confident first and one a hand, without those `known`."""
+    kept: list[HandPose] = []
+    for pose in sorted(filter(None, poses), key=lambda pose: -pose.mean_confidence):
+        if all(joint_distance(pose, other) > SAME_HAND for other in (*kept, *known)):
+            kept.append(pose)
+    return kept
+
+
+def joint_distance(one: HandPose, other: HandPose) -> float:
+    """Mean distance of the joints of two poses, mm, whatever finger each is of: sides may differ."""
+    apart = np.linalg.norm(one.joints_xyz[:, None] - other.joints_xyz, axis=-1)
+    return float((apart.min(axis=0).mean() + apart.min(axis=1).mean()) / 2)
+
+
+def sides_of(handedness: Handedness) -> tuple[Side, ...]:
+    """The sides to try."""
+    if handedness not in ("auto", *SIDES):
+        raise UserError(f"handedness is {handedness!r}: use 'auto', 'right' or 'left'.")
+    return SIDES if handedness == "auto" else (handedness,)
