@@ -13,9 +13,11 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 MODULES = ("config", "model", "dataloader", "util", "test", "train", "demo")
-WEIGHTS = "hourglass_1_synth.pth"  # found without being named; resnet_18's are three times as large
+WEIGHTS = "results/hourglass_1_synth.pth"  # found without being named; resnet_18's are three times as large
 BANK = "dataloader/synthetic/hand/bank.npz"  # of hand shapes
-EXTRAS = {"openvino": "deploy", "synth": "synth", "anny": "anny synth", "demo": "demo", "dev": "dev"}
+EXTRAS = ("deploy", "synth", "anny", "demo", "dev")  # of requirements-<extra>.txt
+# config.py cannot be imported before the requirements are installed.
+VERSION = re.search(r'^VERSION = "(.+?)"', (ROOT / "config.py").read_text(), re.MULTILINE)[1]
 IMPORT = re.compile(rf"^(\s*)(from|import) ({'|'.join(MODULES)})\b(?=[. ])", re.MULTILINE)
 COMMAND = re.compile(r"python -m (dataloader|util)\b")
 PACKAGE = '''"""AWR: adaptive weighting regression for 3D hand pose from a depth frame.
@@ -47,14 +49,16 @@ def __getattr__(name):  # PyTorch is imported when something needs it
 
 
 def requirements(name: str) -> list[str]:
-    """The lines of a requirements file, without comments and references to another."""
+    """The lines of a requirements file and of those that it refers to, without comments."""
     lines = (line.partition("#")[0].strip() for line in (ROOT / name).read_text().splitlines())
-    return [line for line in lines if line and not line.startswith("-r")]
+    parts = (requirements(line[3:]) if line.startswith("-r ") else [line] for line in lines if line)
+    return [line for part in parts for line in part]
 
 
-def version() -> str:
-    """VERSION of config.py, which cannot be imported before the requirements are installed."""
-    return re.search(r'^VERSION = "(.+?)"', (ROOT / "config.py").read_text(), re.MULTILINE)[1]
+def sources() -> list[Path]:
+    """The project's modules, below ROOT."""
+    found = [path for name in MODULES for path in (ROOT / f"{name}.py", *(ROOT / name).rglob("*.py"))]
+    return [path.relative_to(ROOT) for path in found if path.is_file()]
 
 
 class BuildUnderOneName(build_py):
@@ -65,22 +69,23 @@ class BuildUnderOneName(build_py):
             raise SystemExit("awr cannot be installed with -e: its files are copied. Use pip install .")
         package = Path(self.build_lib, "awr")
         shutil.rmtree(package, ignore_errors=True)
-        for module in MODULES:
-            for source in [ROOT / f"{module}.py", *(ROOT / module).rglob("*.py")]:
-                if source.is_file():
-                    target = package / source.relative_to(ROOT)
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    text = IMPORT.sub(r"\1\2 awr.\3", source.read_text(encoding="utf-8"))
-                    target.write_text(COMMAND.sub(r"python -m awr.\1", text), encoding="utf-8")
-        (package / "__init__.py").write_text(PACKAGE.format(version=version()), encoding="utf-8")
-        shutil.copy(ROOT / BANK, package / BANK)
-        (package / "results").mkdir()
-        shutil.copy(ROOT / "results" / WEIGHTS, package / "results")
+        for source in sources():
+            (package / source).parent.mkdir(parents=True, exist_ok=True)
+            text = IMPORT.sub(r"\1\2 awr.\3", (ROOT / source).read_text(encoding="utf-8"))
+            (package / source).write_text(COMMAND.sub(r"python -m awr.\1", text), encoding="utf-8")
+        (package / "__init__.py").write_text(PACKAGE.format(version=VERSION), encoding="utf-8")
+        (package / WEIGHTS).parent.mkdir()
+        for file in (BANK, WEIGHTS):
+            shutil.copy(ROOT / file, package / file)
+
+    def get_source_files(self) -> list[str]:
+        """What a source distribution holds, beside setup.py."""
+        return [*map(str, sources()), BANK, WEIGHTS, *(path.name for path in ROOT.glob("requirements*.txt"))]
 
 
 setup(
     name="awr",
-    version=version(),
+    version=VERSION,
     description="Adaptive weighting regression for 3D hand pose estimation from a single depth image",
     license="MIT",
     license_files=["LICENSE"],
@@ -88,9 +93,6 @@ setup(
     packages=["awr"],
     package_dir={"awr": "util"},  # any folder that is there: BuildUnderOneName writes the files
     install_requires=requirements("requirements.txt"),
-    extras_require={
-        extra: [line for name in names.split() for line in requirements(f"requirements-{name}.txt")]
-        for extra, names in EXTRAS.items()
-    },
+    extras_require={extra: requirements(f"requirements-{extra}.txt") for extra in EXTRAS},
     cmdclass={"build_py": BuildUnderOneName},
 )

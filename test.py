@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from config import Config, DataSettings, NetworkSettings, ScoringSettings
+from config import VERSION, Config, DataSettings, NetworkSettings, ScoringSettings
 from dataloader import dataset_info
+from dataloader.index import find_frames, folds
 from util import UserError
 from util.cli import run
 from util.files import atomic_write, read_json, require_file, require_writable, sha256, write_table
-from util.metrics import as_json, as_markdown, as_table, joint_errors, score, score_kinds
+from util.metrics import as_json, as_markdown, as_table, score, score_kinds
 from util.points import doubt_format, parse_format, read_predictions
 
 # What imports PyTorch is imported inside the functions: --help and a missing file are answered without it.
@@ -23,68 +24,72 @@ from util.points import doubt_format, parse_format, read_predictions
 def main(config: Config) -> None:
     """Predict or read joints, compare them with the labels, and write figures and pictures."""
     parse_format(config.predictions_format), parse_format(config.centers_format)
-    files = find_predictions(config)
+    files, info = find_predictions(config), dataset_info(config.dataset)
+    frames, parts = find_frames(config), folds(config)
+    if config.predictions and not frames.labelled:
+        raise UserError(f"The labels of these {config.dataset} frames are withheld: run a network instead.")
     source = config.predictions or config.load_model
     if not source:
         from util.checkpoint import shipped_weights
 
         source = shipped_weights(config) or "random"
-    name, info = run_name(Path(source)), dataset_info(config.dataset)
+    name, kind = run_name(Path(source)), "predictions" if config.predictions else "checkpoint"
     if name in files and not config.predictions:
         raise UserError(f"--compare {name}={files[name]}: the name {name} is taken, choose another.")
-    scored = {"predictions" if config.predictions else "checkpoint": source}
-    scored |= {"data_dir": config.data_dir, "split": config.split}
+    scored = {kind: source, "data_dir": config.data_dir, "split": config.split}
     folder = results_folder(config, name, scored)
-    for file in files.values():
-        if file.resolve() == (folder / "predictions.txt").resolve():
-            raise UserError(f"{file} would be overwritten: choose another --output_dir.")
+    if any(file.resolve() == (folder / "predictions.txt").resolve() for file in files.values()):
+        raise UserError(f"{folder}/predictions.txt would be overwritten: choose another --output_dir.")
     require_writable(folder)
 
     from dataloader.dataset import build_dataset, join
     from dataloader.hands17 import write_submission
-    from dataloader.index import folds, missing_parts, read_kinds, read_labels
     from util.plots import pick_tiles
 
-    joints = {}
-    if config.predictions:
-        true_xyz = read_labels(config)
-    else:
-        dataset, joints[name] = predict(config)
-        true_xyz = dataset.index.joint_xyz
-        if not dataset.index.labelled:
+    joints, true_xyz = {}, frames.joint_xyz
+    if not config.predictions:
+        dataset, joints[name] = predict(parts)
+        true_xyz = dataset.index.joint_xyz  # without the frames that are left out of training
+        if not frames.labelled:
             write_table(folder / "predictions.txt", joints[name].reshape(len(true_xyz), -1))
             write_submission(folder / "submission.txt", dataset.index, info.camera.uvd_to_xyz(joints[name]))
             print(f"The labels are withheld: nothing to score. Written to {folder}/submission.txt")
             return
     joints |= {run: read_joints(file, true_xyz, config) for run, file in files.items()}
-    errors = {run: joint_errors(info.camera.uvd_to_xyz(uvd), true_xyz) for run, uvd in joints.items()}
-    rows = {run: score(error) for run, error in errors.items()}
-    print(as_table(rows, info.joint_names))
-    by_kind = score_kinds(errors[name], read_kinds(config))
-    for kind, metrics in by_kind.items():
+    xyz = {run: info.camera.uvd_to_xyz(uvd) for run, uvd in joints.items()}
+    rows = {run: score(found, true_xyz) for run, found in xyz.items()}
+    by_kind = {run: score_kinds(found, true_xyz, frames.kinds) for run, found in xyz.items()}
+    print(as_table(rows, info.joint_names if config.per_joint else ()))
+    for kind, metrics in by_kind[name].items():
         print(f"{kind:<12}{metrics.frames:6} frames  MPE {metrics.mpe_mm:7.3f} mm")
     try:  # predictions are scored against labels alone: their frames may be missing
         if config.predictions:
-            dataset = join([build_dataset(fold) for fold in folds(config)], config)
-        tiles = pick_tiles(dataset, joints[name], errors[name].mean(axis=1))
+            dataset = join([build_dataset(fold) for fold in parts])
+        tiles = pick_tiles(dataset, joints[name], rows[name].frame_mm)
     except (FileNotFoundError, UserError) as error:
         print(f"No gallery: {error}")
         tiles = None
 
     # Everything that can fail is done: now write.
-    missing = missing_parts(config)
-    record = as_json(rows[name], info.joint_names) | scored | {"missing": missing}
+    record = as_json(rows[name], info.joint_names) | scored | {"missing": list(frames.missing)}
+    record |= {"dataset": config.dataset, "centers": config.centers or "the data set's", "version": VERSION}
+    if not config.predictions:
+        record |= {"backend": config.backend, "precision": config.precision, "sensor": config.sensor}
     if Path(source).is_file():  # not the pattern of several
         record["sha256"] = sha256(Path(source))
-    if by_kind:
-        record["by_kind"] = {kind: {"frames": m.frames, "mpe_mm": m.mpe_mm} for kind, m in by_kind.items()}
+    if by_kind[name]:
+        kinds = by_kind[name].items()
+        record["by_kind"] = {kind: {"frames": m.frames, "mpe_mm": m.mpe_mm} for kind, m in kinds}
     with atomic_write(folder / "metrics.json") as temporary:
         temporary.write_text(json.dumps(record, indent=1) + "\n")
     write_table(folder / "predictions.txt", joints[name].reshape(len(true_xyz), -1))
     write_figures(config, folder, rows, tiles)
+    if config.compare:
+        with atomic_write(folder / "comparison.md") as temporary:
+            temporary.write_text(as_markdown(rows, by_kind))
     print(f"Written to {folder}/")
-    if missing:
-        print(f"Only a part of the split was scored: {', '.join(missing)} missing.")
+    if frames.missing:
+        print(f"Only a part of the split was scored: {', '.join(frames.missing)} missing.")
 
 
 def find_predictions(config: Config) -> dict[str, Path]:
@@ -122,43 +127,35 @@ def results_folder(config: Config, name: str, scored: dict[str, str]) -> Path:
     found = read_json(folder / "metrics.json") if (folder / "metrics.json").exists() else {}
     for key in sorted(found.keys() & {"checkpoint", "predictions", "data_dir", "split"}):
         if os.path.abspath(found[key]) != os.path.abspath(scored.get(key, "")):
-            other = f"another run ({key} {found[key]})"
-            raise UserError(f"{folder} has the results of {other}: choose another folder with --output_dir.")
+            raise UserError(f"{folder} has results of {key} {found[key]}: choose another --output_dir.")
     return folder
 
 
-def predict(config: Config) -> tuple[Any, np.ndarray]:
+def predict(parts: list[Config]) -> tuple[Any, np.ndarray]:
     """Run the network of every fold on its frames: their HandDataset, and (N, J, 3) full-frame uvd."""
     from dataloader.dataset import build_dataset, join
-    from dataloader.index import folds
     from util.checkpoint import shipped_weights
     from util.deployment.backends import backend_from_config
     from util.training.engine import make_loader, predict_frames
 
-    datasets, parts = [], []
-    for fold in folds(config):
+    datasets, joints = [], []
+    for fold in parts:
         backend, spec, device = backend_from_config(fold)
-        fold = replace(fold, img_size=spec.img_size, cube=spec.cube or fold.cube)
-        dataset = build_dataset(fold)
-        if not (config.load_model or shipped_weights(config)):
-            weights = f"weights of {config.net} for {config.dataset}"
-            raise UserError(
-                f"results/ has no {weights}: name some with --load_model, or say --load_model random."
-            )
-        loader = make_loader(dataset, config.batch_size, config.num_workers, device)
-        parts.append(predict_frames(lambda image, run=backend: run(image)[0], loader, device, fold.precision))
-        datasets.append(dataset)
-    return join(datasets, config), np.concatenate(parts)
+        if not (fold.load_model or shipped_weights(fold)):
+            wanted = f"weights of {fold.net} for {fold.dataset}"
+            raise UserError(f"results/ has no {wanted}: pass --load_model, or --load_model random.")
+        datasets.append(build_dataset(replace(fold, img_size=spec.img_size, cube=spec.cube or fold.cube)))
+        loader = make_loader(datasets[-1], fold.batch_size, fold.num_workers, device)
+        joints.append(predict_frames(lambda image, r=backend: r(image)[0], loader, device, fold.precision))
+    return join(datasets), np.concatenate(joints)
 
 
 def read_joints(file: Path, true_xyz: np.ndarray, config: Config) -> np.ndarray:
     """Joints of --predictions or --compare as (N, J, 3) uvd; says so where another format fits better."""
-    info, points = dataset_info(config.dataset), parse_format(config.predictions_format)
-    hint = ""
-    if info.subject_scales and config.test_subject != "all":
-        hint = f"; these labels are of subject {config.test_subject}, all nine are --test_subject all"
-    table, joint_uvd = read_predictions(file, *true_xyz.shape[:2], info.camera, points, hint)
-    doubt_format(file, table, true_xyz, info.camera, points, flag="--predictions_format")
+    camera, points = dataset_info(config.dataset).camera, parse_format(config.predictions_format)
+    hint = "; are they of the same --split and --test_subject?"
+    table, joint_uvd = read_predictions(file, *true_xyz.shape[:2], camera, points, hint)
+    doubt_format(file, table, true_xyz, camera, points, flag="--predictions_format")
     return joint_uvd
 
 
@@ -167,18 +164,13 @@ def write_figures(config: Config, folder: Path, rows: dict[str, Any], tiles: dic
     from util import plots
 
     info, ending = dataset_info(config.dataset), config.figures
-    for name in ("pck", "success", "joints", "gallery", "comparison"):
+    for name in (*plots.FIGURES, "gallery"):
         for stale in folder.glob(f"{name}.*"):
             stale.unlink()
-    plots.save_pck_curve(folder / f"pck.{ending}", rows)
-    plots.save_success_curve(folder / f"success.{ending}", rows)
-    plots.save_joint_bars(folder / f"joints.{ending}", rows, info.joint_names)
-    if config.compare:
-        plots.save_comparison(folder / f"comparison.{ending}", rows, info.joint_names)
-        with atomic_write(folder / "comparison.md") as temporary:
-            temporary.write_text(as_markdown(rows))
+        if name != "gallery" and (name != "comparison" or config.compare):
+            plots.save_scores(folder / f"{name}.{ending}", name, rows, info.joint_names)
     if tiles is not None:
-        plots.save_gallery(folder / f"gallery.{ending}", tiles, info.chains)
+        plots.save_figure(plots.draw_gallery(tiles, info.chains), folder / f"gallery.{ending}")
 
 
 if __name__ == "__main__":

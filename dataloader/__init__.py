@@ -5,7 +5,6 @@ Each module of a data set reads its files by `split_folder` and `find_frames`, a
 
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 
 from config import find_dataset
 from util.camera import Camera
@@ -20,15 +19,10 @@ class DatasetInfo:
     camera: Camera
     frame_size: tuple[int, int]  # height, width of the camera's frames, pixels
     cube: tuple[float, float, float]  # mm
-    source: str  # where it comes from, for the error when it is missing
-    val_split: str = "val"  # scored after every epoch; best.pth is picked by it
+    source: str  # where it comes from, or {root}, {split} and {frames} in the command that makes it
+    held_out: int = 50  # one of so many training frames is val; 0: val is a folder of its own
     smaller_hand_from: int | None = None  # first test frame of a subject whose cube is × 5/6
     subject_scales: tuple[float, ...] = ()  # of the cube by subject, where subjects are left out in turn
-
-    def origin(self, root: Path, split: str) -> str:
-        """Where a split that is missing comes from, or the command that makes it."""
-        frames = {"train": 20000, "val_hard": 600}.get(split, 2000)
-        return self.source.format(root=root, split=split, frames=frames)
 
 
 def dataset_info(name: str) -> DatasetInfo:

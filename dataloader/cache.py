@@ -12,8 +12,8 @@ written, or not to its end: its frame is read.
 """
 
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Literal, Self
@@ -25,7 +25,6 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from config import Config
-from dataloader.dataset import HandDataset, build_dataset, init_worker
 from dataloader.index import FrameIndex, fingerprint
 from dataloader.labels import cache_file, remove_other_keys
 from util import UserError
@@ -42,34 +41,17 @@ python -m dataloader.cache --dataset nyu --split train --num_workers 4
 
 
 class CropCache:
-    """One split's records, crops of edge `img_size`, in the file `cache_file` names for `path` and the split.
+    """One split's records in a file, that `open_cache` makes. May be sent to other processes, and be filled
+    by many at once."""
 
-    May be sent to other processes, and be filled by many at once.
-    """
+    def __init__(self, path: Path, record: np.dtype):
+        self.path, self._record = path, record
+        # A plain array on the mapped memory: indexing a memmap costs more than reading the record.
+        self._records = np.asarray(np.memmap(path, record, "r"))
+        self._file = os.open(path, os.O_WRONLY) if os.access(path, os.W_OK) else None
 
-    def __init__(self, path: Path, index: FrameIndex, camera: Camera, img_size: int):
-        if not hasattr(os, "pwrite"):
-            raise UserError("The cache needs Linux or macOS: go without it.")
-        depth_dtype = index.read_depth(index.frame_path(0)).dtype
-        self._record = np.dtype([("checksum", np.uint32), ("cut", depth_dtype, (img_size, img_size))])
-        self._size = len(index.joint_xyz) * self._record.itemsize
-        parts = (VERSION, fingerprint(index), tuple(camera), img_size, depth_dtype.str)
-        self.path = cache_file(path, blake2b(repr(parts).encode(), digest_size=8).hexdigest())
-        if not self._is_whole():
-            self._create()
-        self._open()
-
-    def __getstate__(self) -> dict:
-        return self.__dict__ | {"_records": None, "_file": None}
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state)
-        self._open()
-
-    @property
-    def writable(self) -> bool:
-        """Whether records can be kept, not only read."""
-        return self._file is not None
+    def __reduce__(self) -> tuple:
+        return CropCache, (self.path, self._record)
 
     def read(self, i: int) -> np.ndarray | None:
         """Record i, (S, S), or None where it is not there or torn."""
@@ -87,25 +69,26 @@ class CropCache:
         except OSError as error:
             raise OSError(f"{self.path}: {error.strerror}; make room, or go without the cache.") from error
 
-    def _is_whole(self) -> bool:
-        return self.path.is_file() and self.path.stat().st_size == self._size
 
-    def _create(self) -> None:
-        """Make the file, empty but with its room on the disk."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.path.with_name(".crops.lock")):
-            if self._is_whole():  # by a process that started together with this one
-                return
-            remove_other_keys(self.path)
-            with atomic_write(self.path) as temporary, temporary.open("wb") as file:
+def open_cache(path: Path, index: FrameIndex, camera: Camera, img_size: int) -> CropCache:
+    """The cache of a split's crops of edge `img_size`, in the file that `cache_file` names for `path`; it is
+    made, empty but with its room on the disk, where there is none."""
+    if not hasattr(os, "pwrite"):
+        raise UserError("The cache needs Linux or macOS: go without it.")
+    depth_dtype = index.read_depth(index.frame_path(0)).dtype
+    record = np.dtype([("checksum", np.uint32), ("cut", depth_dtype, (img_size, img_size))])
+    size = len(index.joint_xyz) * record.itemsize
+    parts = (VERSION, fingerprint(index), tuple(camera), img_size, depth_dtype.str)
+    path = cache_file(path, blake2b(repr(parts).encode(), digest_size=8).hexdigest())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(".crops.lock")) if os.access(path.parent, os.W_OK) else nullcontext():
+        if not path.is_file() or path.stat().st_size != size:
+            remove_other_keys(path)
+            with atomic_write(path) as temporary, temporary.open("wb") as file:
                 if hasattr(os, "posix_fallocate"):  # else the disk may be full in mid-training
-                    os.posix_fallocate(file.fileno(), 0, self._size)
-                file.truncate(self._size)
-
-    def _open(self) -> None:
-        # A plain array on the mapped memory: indexing a memmap costs more than reading the record.
-        self._records = np.asarray(np.memmap(self.path, self._record, "r"))
-        self._file = os.open(self.path, os.O_WRONLY) if os.access(self.path, os.W_OK) else None
+                    os.posix_fallocate(file.fileno(), 0, size)
+                file.truncate(size)
+    return CropCache(path, record)
 
 
 @dataclass
@@ -126,23 +109,15 @@ class CacheSettings:
         return self
 
 
-def _fill(dataset: HandDataset, frames: list[int]) -> int:
-    """Cache some frames; returns how many of them had to be read."""
-    return sum(dataset.fill_cache(i) for i in frames)
-
-
 def main(settings: CacheSettings) -> None:
     """Cache every frame of the split that is not cached yet."""
+    from dataloader.dataset import build_dataset, init_worker  # which import this module
+
     dataset = build_dataset(Config(**vars(settings), cache=True).resolved())
-    loader = DataLoader(
-        range(len(dataset)),
-        CHUNK,
-        num_workers=settings.num_workers,
-        collate_fn=partial(_fill, dataset),
-        worker_init_fn=init_worker,
-    )
-    read = sum(tqdm(loader, desc="frames", unit=" frames", unit_scale=CHUNK))
-    if read and not dataset.cache.writable:
+    frames, workers = range(len(dataset)), settings.num_workers
+    how = {"num_workers": workers, "collate_fn": dataset.fill_cache, "worker_init_fn": init_worker}
+    read = sum(tqdm(DataLoader(frames, CHUNK, **how), desc="frames", unit=" frames", unit_scale=CHUNK))
+    if read and not os.access(dataset.cache.path, os.W_OK):
         raise UserError(f"{dataset.cache.path} can only be read, and lacks {read} frames.")
     print(f"{len(dataset)} frames, of which {read} were read now, in {dataset.cache.path}")
 

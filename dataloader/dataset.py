@@ -1,11 +1,10 @@
 """From a depth frame to what the network sees: frame -> crop -> augmentation -> Sample."""
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -14,14 +13,11 @@ from torch.utils.data import Dataset
 from config import DATASETS, Config
 from dataloader import dataset_info
 from dataloader.augment import Augmentation, apply_augmentation, draw_augmentation
+from dataloader.cache import CropCache, open_cache
 from dataloader.crop import Crop, crop_hand, cut_window, finish_crop, network_input
 from dataloader.faults import add_faults
 from dataloader.index import FrameIndex, build_index, concatenate, data_root
-from util import UserError
 from util.camera import Camera, uvd_to_crop
-
-if TYPE_CHECKING:  # it is a command as well, which may not be imported before it runs
-    from dataloader.cache import CropCache
 
 
 class Sample(NamedTuple):
@@ -39,17 +35,6 @@ class Sample(NamedTuple):
     cube: np.ndarray
 
 
-def read_sized(
-    read_depth: Callable[[Path], np.ndarray], path: Path, frame_size: tuple[int, int]
-) -> np.ndarray:
-    """A frame's depth (H, W) in mm, which must have its data set's (height, width)."""
-    depth = read_depth(path)
-    if depth.shape != frame_size:
-        (height, width), (rows, columns) = depth.shape, frame_size
-        raise UserError(f"{path} has {width}×{height} pixels, its data set's camera {columns}×{rows}.")
-    return depth
-
-
 def make_sample(
     depth: np.ndarray,
     camera: Camera,
@@ -59,15 +44,7 @@ def make_sample(
     img_size: int,
     augmentation: Augmentation | None = None,
 ) -> Sample:
-    """Crop, augment and normalise one frame (docs/spec.md §2-§4).
-
-    Args:
-        depth: (H, W) frame of `camera`, mm.
-        center_xyz, cube: (3,) mm.
-        joint_xyz: (J, 3) true joints, mm.
-        img_size: S, edge of the crop.
-        augmentation: what was drawn for this sample; None for a test sample.
-    """
+    """Crop one frame, as `crop_hand` does, then augment and normalise it."""
     crop = crop_hand(depth, camera, center_xyz, cube, img_size)
     return sample_from_crop(crop, camera, joint_xyz, augmentation)
 
@@ -79,7 +56,10 @@ def sample_from_crop(
     augmentation: Augmentation | None = None,
     change: Callable[[Crop], Crop] | None = None,
 ) -> Sample:
-    """The second half of `make_sample`: augment a crop, `change` its image, and normalise it."""
+    """Augment a crop, `change` its image, and normalise it (docs/spec.md §3, §4).
+
+    `joint_xyz` (J, 3) true joints, mm; `augmentation`: what was drawn, None for a test sample.
+    """
     farthest = crop.image.max()
     joint_uvd = camera.xyz_to_uvd(np.asarray(joint_xyz, np.float64))
     if augmentation is not None:
@@ -108,7 +88,7 @@ class HandDataset(Dataset):
     img_size: int  # S, edge of the crop
     augment_strength: tuple[float, float, float] | None = None  # translation mm, scale, degrees; None: none
     seed: int = 0  # of the augmentation and the camera's faults
-    cache: "CropCache | None" = None  # what frames are cut to; None: a frame is decoded each time
+    cache: CropCache | None = None  # what frames are cut to; None: a frame is decoded each time
     rotation: Literal["linear", "nearest", "both"] = "linear"  # how a rotation reads its pixels
     sensor: float = 0.0  # strength of a camera's faults, 0 to 1
 
@@ -135,18 +115,18 @@ class HandDataset(Dataset):
         crop = finish_crop(self._cut(i), self.camera, self.index.center_xyz[i], self.index.cube[i])
         return sample_from_crop(crop, self.camera, self.index.joint_xyz[i], augmentation, change)
 
-    def fill_cache(self, i: int) -> bool:
-        """Make sure that the cache holds frame i; returns whether the frame had to be read for it."""
-        missing = self.cache.read(i) is None
-        if missing:
+    def fill_cache(self, frames: Iterable[int]) -> int:
+        """Cache those of some frames that are not yet; returns how many had to be read."""
+        missing = [i for i in frames if self.cache.read(i) is None]
+        for i in missing:
             self._cut(i)
-        return missing
+        return len(missing)
 
     def _cut(self, i: int) -> np.ndarray:
         """All that a crop of frame i reads of it, (S, S), as `cut_window` gives it."""
         cut = self.cache.read(i) if self.cache else None
         if cut is None:
-            depth = read_sized(self.index.read_depth, self.index.frame_path(i), self.frame_size)
+            depth = self.index.read_frame(i, self.frame_size)
             cut = cut_window(depth, self.camera, self.index.center_xyz[i], self.index.cube[i], self.img_size)
             if self.cache:
                 self.cache.write(i, cut)
@@ -163,23 +143,18 @@ def init_worker(_: int) -> None:
 
 def build_dataset(config: Config, augment: bool = False) -> HandDataset:
     """The samples of `config.split`, augmented or not, and cached if `config.cache`."""
-    dataset = _dataset(build_index(config), config, augment)
+    index, info = build_index(config), dataset_info(config.dataset)
+    strength, cache = config.augment_para if augment else None, None
     if config.cache:
-        from dataloader.cache import CropCache
-
         fold = f"_{config.test_subject}" if DATASETS[config.dataset].folds else ""
         path = data_root(config) / f"crops_{config.split}{fold}_{config.img_size}.bin"
-        dataset.cache = CropCache(path, dataset.index, dataset.camera, config.img_size)
-    return dataset
-
-
-def join(datasets: list[HandDataset], config: Config) -> HandDataset:
-    """The test samples of several folds, one after the other."""
-    return _dataset(concatenate([dataset.index for dataset in datasets]), config)
-
-
-def _dataset(index: FrameIndex, config: Config, augment: bool = False) -> HandDataset:
-    info = dataset_info(config.dataset)
-    strength = config.augment_para if augment else None
-    what = (index, info.camera, info.frame_size, config.img_size, strength, config.seed)
+        cache = open_cache(path, index, info.camera, config.img_size)
+    what = (index, info.camera, info.frame_size, config.img_size, strength, config.seed, cache)
     return HandDataset(*what, rotation=config.rotation, sensor=config.sensor)
+
+
+def join(datasets: list[HandDataset]) -> HandDataset:
+    """The samples of several folds, one after the other."""
+    if len(datasets) == 1:
+        return datasets[0]
+    return replace(datasets[0], index=concatenate([dataset.index for dataset in datasets]), cache=None)

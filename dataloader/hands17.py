@@ -5,7 +5,6 @@
 <root>/frame/images/image_D%08d.png               test frames; their labels are withheld
 <root>/center_{train,test}_refined.txt            hand centres, `x y z` in mm, a line a frame
 
-Split val is every 50th frame of train, to watch training by: it is trained on as well.
 """
 
 import re
@@ -13,10 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from config import Config
-from dataloader import DatasetInfo, dataset_info
-from dataloader.index import FrameIndex, Frames
-from dataloader.labels import read_label_files, require_labels
+from dataloader import DatasetInfo
+from dataloader.index import FrameIndex
+from dataloader.labels import read_label_files
 from util.camera import CAMERAS
 from util.files import atomic_write, read_depth_png
 
@@ -40,44 +38,39 @@ INFO = DatasetInfo(
 )
 INFOS = {"hands17": INFO}
 
-FOLDERS = {"train": "training", "val": "training", "test": "frame"}
+FOLDERS = {"train": "training", "test": "frame"}
 IMAGE = re.compile(r"image_D\d+\.png")
-VAL_STEP = 50
 
 
-def split_folder(root: Path, config: Config) -> Path:
+def split_folder(root: Path, split: str) -> Path:
     """The folder without which there is no such split."""
-    return root / FOLDERS[config.split]
+    return root / FOLDERS[split]
 
 
-def find_frames(root: Path, config: Config) -> Frames:
+def find_frames(root: Path, split: str, info: DatasetInfo) -> FrameIndex:
     """Find the frames of a split and, but for test, their labels; no frame is read.
 
     Labels and names stay on disk and are mapped into memory; the joints of test are NaN.
     """
-    folder, info, used = split_folder(root, config), dataset_info(config.dataset), None
-    if config.split == "test":
+    folder = split_folder(root, split)
+    if split == "test":
         images = [entry.name for entry in (folder / "images").glob("*") if IMAGE.fullmatch(entry.name)]
         if not images:
-            source = info.origin(root, config.split)
-            raise FileNotFoundError(f"{folder / 'images'} is missing or empty: the depth frames; {source}.")
+            raise FileNotFoundError(f"{folder / 'images'} is missing or empty: the depth frames.")
         names = np.array(sorted(images), np.bytes_)
         joint_xyz = np.broadcast_to(np.float32(np.nan), (len(names), len(info.joint_names), 3))
     else:
-        path, step = folder / "Training_Annotation.txt", VAL_STEP if config.split == "val" else 1
-        require_labels([path], config.split, info.origin(root, config.split))
-        records = read_label_files([path], len(info.joint_names))
-        used = np.arange(len(records)) % step == 0
-        names, joint_xyz = records["name"][::step], records["joint"][::step]
-    return Frames(
+        records = read_label_files([folder / "Training_Annotation.txt"], len(info.joint_names))
+        names, joint_xyz = records["name"], records["joint"]
+    return FrameIndex(
         joint_xyz=joint_xyz,
-        cube=np.broadcast_to(np.asarray(config.cube or info.cube, np.float64), (len(names), 3)),
+        center_xyz=None,
+        cube=np.broadcast_to(np.asarray(info.cube, np.float64), (len(names), 3)),
         names=names,
         folder=folder / "images",
         read_depth=read_depth_png,
         pattern=IMAGE,
-        center_split="train" if config.split == "val" else config.split,
-        labels_used=used,
+        center_split=split,
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from util import UserError
-from util.files import DamagedLineError, atomic_write, open_table, read_rows
+from util.files import atomic_write, open_table, read_rows, require_file
 
 NAME_BYTES = 40  # ICVL's longest, an angle's folder before the sequence's, has 34
 COUNT_DIGITS = 12  # at most, of a number of frames
@@ -35,6 +35,8 @@ def read_label_files(
     Returns (N,) records with `joint` (J, 3) float32, as in the files, and, where named, `name`: read-only
     and memory-mapped where a cache can be written.
     """
+    for path in paths:
+        require_file(path, "labels, a frame a line")
     name = [("name", f"S{NAME_BYTES}")] if named else []
     row = np.dtype([*name, ("joint", np.float32, (num_joints, 3))])
     status = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
@@ -54,32 +56,23 @@ def read_label_files(
         return records
 
 
-def require_labels(paths: Sequence[Path], split: str, source: str) -> None:
-    """Raise FileNotFoundError, naming the first label file that is not there."""
-    for path in paths:
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing: labels of split {split}; {source}.")
-
-
 def _parse_labels(paths: Sequence[Path], row: np.dtype, counted: bool, z_sign: int) -> Iterator[np.ndarray]:
-    """Records of some files, one after the other, some thousand at a time."""
+    """Records of some files, one after the other."""
     for path in paths:
-        found = 0
         with open_table(path) as lines_of_file:
             first = next(lines_of_file, "").strip() if counted else ""
             if counted and not (first.isdecimal() and len(first) <= COUNT_DIGITS):
-                raise DamagedLineError(path, 1, f"holds {first[:20]!r}, not a number of frames")
-            for lines, records in read_rows(path, lines_of_file, row, first=1 + counted):
-                z = records["joint"][..., 2]
-                z *= z_sign
-                behind = (z <= 0).any(axis=1)
-                if behind.any():
-                    line = lines[int(np.argmax(behind))]
-                    raise DamagedLineError(path, line, "has a joint at or behind the camera")
-                found += len(records)
-                yield records
-        if counted and int(first) != found:
-            raise UserError(f"{path} announces {first} frames in its first line and holds {found}.")
+                raise UserError(f"{path}: line 1 holds {first[:20]!r}, not a number of frames.")
+            lines, records = read_rows(path, lines_of_file, row, first=1 + counted)
+        z = records["joint"][..., 2]
+        z *= z_sign
+        behind = (z <= 0).any(axis=1)
+        if behind.any():
+            line = lines[int(np.argmax(behind))]
+            raise UserError(f"{path}: line {line} has a joint at or behind the camera.")
+        if counted and int(first) != len(records):
+            raise UserError(f"{path} announces {first} frames in its first line and holds {len(records)}.")
+        yield records
 
 
 def cache_file(beside: Path, key: str) -> Path:

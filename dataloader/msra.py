@@ -13,13 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from config import Config
-from dataloader import DatasetInfo, dataset_info
-from dataloader.index import Frames
-from dataloader.labels import read_label_files, require_labels
+from dataloader import DatasetInfo
+from dataloader.index import FrameIndex
+from dataloader.labels import read_label_files
 from util import UserError
 from util.camera import CAMERAS
-from util.files import open_table, require_file
+from util.files import require_file
 
 JOINTS = (
     *("wrist", "index MCP", "index PIP", "index DIP", "index tip"),
@@ -37,7 +36,6 @@ INFO = DatasetInfo(
     camera=CAMERAS["msra"].camera,
     frame_size=CAMERAS["msra"].frame_size,
     cube=(200, 200, 200),
-    val_split="test",  # there is no other
     subject_scales=(1, 1, 1, 0.9, 0.9, 0.9, 0.85, 0.8, 0.75),
     source="the MSRA Hand Gesture database is linked from https://jimmysuen.github.io",
 )
@@ -53,42 +51,35 @@ def subjects(root: Path) -> list[int]:
     return [subject for subject in range(9) if (root / f"P{subject}").is_dir()]
 
 
-def missing_parts(root: Path, config: Config) -> list[str]:
-    """The subjects that are not there, where all nine are to be scored."""
-    there = subjects(root)
-    return [f"P{subject}" for subject in range(9) if subject not in there and config.test_subject == "all"]
-
-
-def split_folder(root: Path, config: Config) -> Path:
-    """A folder without which there is no such split."""
-    if config.split == "val":
+def split_folder(root: Path, split: str, subject: int | str) -> Path:
+    """A folder without which there is no such split of the fold that leaves out `subject`, or all."""
+    if split == "val":
         raise UserError("MSRA has no split val: use train or test, and --test_subject for the fold.")
-    if config.split == "test" and config.test_subject != "all":
-        return root / f"P{config.test_subject}"
-    return root / f"P{next(iter(_subjects_of_split(root, config)), 0)}"
+    if split == "test" and subject != "all":
+        return root / f"P{subject}"
+    return root / f"P{next(iter(_subjects_of_split(root, split, subject)), 0)}"
 
 
-def find_frames(root: Path, config: Config) -> Frames:
-    """Find the frames of a fold's split, or for `test_subject` all of all subjects, and their labels."""
-    info, chosen = dataset_info(config.dataset), _subjects_of_split(root, config)
-    joints, names = [], []
-    for subject in chosen:
-        paths = [folder / "joint.txt" for folder in _gestures(root / f"P{subject}")]
-        require_labels(paths, config.split, info.origin(root, config.split))
-        joints.append(read_label_files(paths, len(info.joint_names), named=False, counted=True, z_sign=-1))
-        for path in paths:
-            with open_table(path) as lines:
-                count = int(next(lines))  # which reading the labels has compared with the lines
-            names += [f"P{subject}/{path.parent.name}/{FRAME_NAME.format(i)}" for i in range(count)]
-    scales = np.repeat(np.array(info.subject_scales)[chosen], [len(part) for part in joints])
-    return Frames(
+def find_frames(root: Path, split: str, info: DatasetInfo, subject: int | str) -> FrameIndex:
+    """Find the frames of a fold's split, or for `subject` all of all subjects, and their labels."""
+    chosen, joints, names, scales = _subjects_of_split(root, split, subject), [], [], []
+    for number in chosen:
+        for folder in _gestures(root / f"P{number}"):
+            path, num_joints = folder / "joint.txt", len(info.joint_names)
+            joints.append(read_label_files([path], num_joints, named=False, counted=True, z_sign=-1))
+            count = len(joints[-1])
+            names += [f"P{number}/{folder.name}/{FRAME_NAME.format(i)}" for i in range(count)]
+            scales += [info.subject_scales[number]] * count
+    return FrameIndex(
         joint_xyz=np.concatenate(joints)["joint"],
-        cube=scales[:, None] * np.asarray(config.cube or info.cube),
+        center_xyz=None,
+        cube=np.array(scales)[:, None] * info.cube,
         names=np.array(names, np.bytes_),
         folder=root,
         read_depth=read_depth,
         pattern=FRAME_PATTERN,
-        center_split=config.split,
+        center_split=split,
+        missing=[f"P{number}" for number in range(9) if number not in chosen] if subject == "all" else (),
     )
 
 
@@ -102,8 +93,8 @@ def read_depth(path: Path) -> np.ndarray:
     if not fits or len(content) != 4 * (HEADER + (right - left) * (bottom - top)):
         raise UserError(
             f"{path} is damaged, or not in MSRA's format (six int32, then float32 mm of a window): it has "
-            f"{len(content)} bytes and begins with {header}; raw float32 frames, as of an iPhone, become "
-            "readable by np.save(name.npy, np.fromfile(name.bin, np.float32).reshape(height, width))."
+            f"{len(content)} bytes and begins with {header}; read raw float32 frames by np.fromfile and save "
+            "them by np.save."
         )
     depth = np.zeros((height, width), np.float32)
     depth[top:bottom, left:right] = np.frombuffer(content, "<f4", offset=4 * HEADER).reshape(bottom - top, -1)
@@ -112,13 +103,13 @@ def read_depth(path: Path) -> np.ndarray:
     return depth
 
 
-def _subjects_of_split(root: Path, config: Config) -> list[int]:
-    there, left_out = subjects(root), config.test_subject
+def _subjects_of_split(root: Path, split: str, left_out: int | str) -> list[int]:
+    there = subjects(root)
     if left_out == "all":
         return there
-    if there == [left_out] and config.split == "train":
+    if there == [left_out] and split == "train":
         raise UserError(f"{root} holds only P{left_out}, which is left out of training: get the others.")
-    return [subject for subject in there if (subject == left_out) == (config.split == "test")]
+    return [subject for subject in there if (subject == left_out) == (split == "test")]
 
 
 def _gestures(subject: Path) -> list[Path]:

@@ -12,13 +12,11 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
-from config import Config
-from dataloader import DatasetInfo, dataset_info
-from dataloader.index import Frames
-from dataloader.labels import require_labels
+from dataloader import DatasetInfo
+from dataloader.index import FrameIndex
 from util import UserError
 from util.camera import CAMERAS, Camera
-from util.files import read_image, read_json
+from util.files import read_image, read_json, require_file
 
 JOINTS = (
     *("pinky tip", "pinky PIP", "ring tip", "ring PIP", "middle tip", "middle PIP", "index tip", "index PIP"),
@@ -31,7 +29,6 @@ INFO = DatasetInfo(
     camera=CAMERAS["nyu"].camera,
     frame_size=CAMERAS["nyu"].frame_size,
     cube=(300, 300, 300),
-    val_split="test",  # there is no other
     smaller_hand_from=2440,
     source="the NYU Hand Pose Dataset is at https://jonathantompson.github.io/NYU_Hand_Pose_Dataset.htm",
 )
@@ -40,7 +37,7 @@ INFOS = {
     "synth": replace(
         INFO,
         source="`python -m dataloader.synthetic --out {root} --split {split} --frames {frames}` makes it",
-        val_split="val",
+        held_out=0,
         smaller_hand_from=None,
     ),
 }
@@ -53,44 +50,43 @@ FRAME_NAME = "depth_1_{:07d}.png"
 FRAME_PATTERN = re.compile(r"depth_1_\d{7}\.png")
 
 
-def split_folder(root: Path, config: Config) -> Path:
+def split_folder(root: Path, split: str) -> Path:
     """The folder without which there is no such split."""
-    return root / config.split
+    return root / split
 
 
-def find_frames(root: Path, config: Config) -> Frames:
+def find_frames(root: Path, split: str, info: DatasetInfo) -> FrameIndex:
     """Find the frames of a split and their labels; no frame is read."""
-    folder, info = split_folder(root, config), dataset_info(config.dataset)
+    folder = split_folder(root, split)
     if (folder / "generator.json").is_file() and recorded_camera(folder) != info.camera:
-        raise UserError(
-            f"{folder} was rendered with {recorded_camera(folder)}, config.py has {info.camera}: "
-            "render it again or change the row."
-        )
-    joint_xyz = _read_joints(root, config)
-    cube = np.tile(np.asarray(config.cube or info.cube, np.float64), (len(joint_xyz), 1))
-    if config.split == "test" and info.smaller_hand_from is not None:
+        raise UserError(f"{folder} was rendered with {recorded_camera(folder)}, another camera: do it again.")
+    joint_xyz = _read_joints(folder / "joint_data.mat")
+    kinds = read_kinds(folder)
+    cube = np.tile(np.asarray(info.cube, np.float64), (len(joint_xyz), 1))
+    if split == "test" and info.smaller_hand_from is not None:
         cube[info.smaller_hand_from :] *= 5 / 6
-    return Frames(
+        second = np.arange(len(joint_xyz)) >= info.smaller_hand_from
+        kinds = [(f"subject {1 + int(later)}",) for later in second]
+    return FrameIndex(
         joint_xyz=joint_xyz,
+        center_xyz=None,
         cube=cube,
         names=np.array([FRAME_NAME.format(i + 1) for i in range(len(joint_xyz))], np.bytes_),
         folder=folder,
         read_depth=read_depth,
         pattern=FRAME_PATTERN,
-        center_split=config.split,
+        center_split=split,
+        kinds=kinds,
     )
 
 
-def _read_joints(root: Path, config: Config) -> np.ndarray:
+def _read_joints(path: Path) -> np.ndarray:
     """The evaluated joints of every frame of a split: (N, 14, 3) float64, mm."""
-    path = split_folder(root, config) / "joint_data.mat"
-    require_labels([path], config.split, dataset_info(config.dataset).origin(root, config.split))
+    require_file(path, "labels, as MATLAB writes them")
     try:
-        labels = loadmat(path, variable_names=["joint_xyz"]).get("joint_xyz")
+        labels = loadmat(path, variable_names=["joint_xyz"]).get("joint_xyz", np.empty(0))
     except Exception as error:  # scipy raises many kinds for a damaged file
         raise UserError(f"{path} cannot be read as a MATLAB file: {error}.") from error
-    if labels is None:
-        raise UserError(f"{path} holds no joint_xyz: it is not NYU's label file.")
     if labels.dtype.kind not in "fiu" or labels.shape[2:] != (LABELLED_JOINTS, 3) or not labels.size:
         raise UserError(
             f"{path}: joint_xyz holds {labels.dtype} of shape {labels.shape}, expected real numbers of shape "
@@ -100,11 +96,8 @@ def _read_joints(root: Path, config: Config) -> np.ndarray:
     # Samples are float32. NaN is not below a limit either.
     good = (np.abs(joint_xyz) <= np.finfo(np.float32).max).all((1, 2)) & (joint_xyz[..., 2] > 0).all(1)
     if not good.all():
-        i = int(np.argmin(good))
-        raise UserError(
-            f"{path}: {FRAME_NAME.format(i + 1)} (entry {i + 1}) has a joint that is not finite, or at or "
-            "behind the camera (z ≤ 0)."
-        )
+        name = FRAME_NAME.format(int(np.argmin(good)) + 1)
+        raise UserError(f"{path}: {name} has a joint that is not finite, or at or behind the camera.")
     return joint_xyz
 
 

@@ -59,14 +59,15 @@ class ComparisonSettings:
 def main(settings: ComparisonSettings) -> None:
     """Write the table, the lowest error first, and the figure."""
     from dataloader import dataset_info
-    from dataloader.index import read_kinds, read_labels
+    from dataloader.index import find_frames
     from util.files import atomic_write
     from util.metrics import as_markdown, score, score_kinds
-    from util.plots import save_comparison
+    from util.plots import save_scores
     from util.points import parse_format, read_predictions
 
     config = Config(dataset=settings.dataset, data_dir=settings.data_dir).resolved()
-    camera, true_xyz, kinds = dataset_info(config.dataset).camera, read_labels(config), read_kinds(config)
+    info, frames = dataset_info(config.dataset), find_frames(config)
+    camera, true_xyz, kinds = info.camera, frames.joint_xyz, frames.kinds
     rows, by_kind = {}, {}
     for name, (method, place) in METHODS.items():
         for file in filter(Path.is_file, (folder / f"{name}.txt" for folder in settings.predictions)):
@@ -79,7 +80,7 @@ def main(settings: ComparisonSettings) -> None:
         rows = dict(sorted(rows.items(), key=lambda row: row[1].mpe_mm))
     with atomic_write(settings.out) as temporary:
         temporary.write_text(as_markdown(rows, by_kind))
-    save_comparison(settings.out.with_suffix(".png"), rows, dataset_info(config.dataset).joint_names)
+    save_scores(settings.out.with_suffix(".png"), "comparison", rows, info.joint_names)
     print(f"{len(rows)} methods on {len(true_xyz)} frames. Written to {settings.out} and the .png beside it.")
 
 

@@ -3,7 +3,6 @@
 import itertools
 import json
 import re
-import threading
 from pathlib import Path
 
 import cv2
@@ -15,15 +14,15 @@ from config import Config
 from dataloader import dataset_info
 from tests.helpers.blob_network import CAMERA, blob_predictor, stand_in
 from tests.helpers.nyu_folder import ball_hand, open_hand
-from tests.helpers.project import PROJECT, need_synthetic_hand
+from tests.helpers.project import PROJECT
 from util import UserError
 from util.camera import NYU_CAMERA, Camera
 from util.demo import recording
-from util.demo.overlay import MAX_POINTS, cube_points, draw_panel, joint_colors, weight_sheet
+from util.demo.overlay import MAX_POINTS, cube_points, draw_panel, skeleton, weight_sheet
 from util.demo.run import weights_of
 from util.demo.settings import DemoSettings
 from util.demo.sources import Source
-from util.demo.stream import read_ahead, run_stream, stayed
+from util.demo.stream import run_stream, stayed
 from util.inference.predictor import HandPosePredictor
 from util.inference.tracker import HandTracker
 
@@ -61,8 +60,7 @@ def demo(blob_weights, run_script, stack):
 def test_poses_as_json(demo, tmp_path, stack):
     ran = demo("--json", tmp_path / "out.jsonl")
     assert ran.code == 0, ran.err
-    assert "A hand in 6 of 8 frames" in ran.out
-    assert "frames a second from end to end" in ran.out
+    assert re.search("A hand in 6 of 8 frames; .* frames a second from end to end", ran.out)
     assert "8/8" in ran.err  # the progress bar knows the length
     header, *lines = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
     assert header["format"] == "awr-poses"
@@ -87,9 +85,8 @@ def test_poses_of_two_hands_as_json(demo, tmp_path, stack):
     header, *lines = map(json.loads, (tmp_path / "a.jsonl").read_text().splitlines())
     assert header["hands"] == 2
     for line in lines:
-        assert "pose" not in line
-        assert [hand["identity"] for hand in line["poses"]] == [0, 1]
-        assert {hand["handedness"] for hand in line["poses"]} == {"right"}
+        hands = [(hand["identity"], hand["handedness"]) for hand in line["poses"]]
+        assert hands == [(0, "right"), (1, "right")]
         places = [np.mean(hand["joints_uvd"], axis=0)[0] for hand in line["poses"]]
         assert abs(places[0] - places[1]) > 50
 
@@ -109,17 +106,12 @@ def test_a_film_a_gif_and_a_folder(demo, tmp_path):
     with Image.open(tmp_path / "film.gif") as gif:
         assert gif.n_frames >= 3
         assert gif.size == (first.shape[1] // 2, first.shape[0] // 2)
-    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_png_holds_one_frame(demo, tmp_path):
     ran = demo("--save", tmp_path / "one.png", "--frames", 1)
     assert ran.code == 0, ran.err
     assert cv2.imread(str(tmp_path / "one.png")).shape == (480, 880, 3)
-    ran = demo("--save", tmp_path / "all.png")
-    assert ran.code == 2
-    assert "holds one frame: pass --frames 1, or name a film or folder." in ran.err
-    assert [path.name for path in tmp_path.iterdir()] == ["one.png"]
 
 
 def test_pictures_keep_the_names_of_their_frames(demo, tmp_path, stack):
@@ -129,11 +121,8 @@ def test_pictures_keep_the_names_of_their_frames(demo, tmp_path, stack):
     cv2.imwrite(str(tmp_path / "take0" / "other.tiff"), frame)
     ran = demo("--save", tmp_path / "out", source=tmp_path / "take*" / "*")
     assert ran.code == 0, ran.err
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "other.png",
-        "same.png",
-        "same_2.png",
-    ]
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["other.png", "same.png", "same_2.png"]
 
 
 def test_frames_ends_early_and_a_folder_is_tracked_where_frames_are_alike(demo, tmp_path, stack, monkeypatch):
@@ -156,80 +145,55 @@ def test_a_hand_that_jumps_in_a_room_that_rests_has_not_stayed(tmp_path):
     hand = ball_hand(open_hand([0.0, 0, 600]))[::2, ::2].astype(np.float32)
     room = np.where(hand > 0, hand, 2000).astype(np.float32)
     crop = blob_predictor(tmp_path).predict(room, CAMERA).crop
-    assert stayed(crop, room, room)
-    assert stayed(crop, room, np.roll(room, 4, axis=1))
-    assert stayed(crop, room, np.where(np.eye(240, 320) > 0, 0, room))
-    assert not stayed(crop, room, room[:200])
-    assert not stayed(crop, room, np.roll(room, 60, axis=1))
-    assert not stayed(crop, room, np.where(room < 2000, room + 60, 2000))
+    for same in (room, np.roll(room, 4, axis=1), np.where(np.eye(240, 320) > 0, 0, room)):
+        assert stayed(crop, same, CAMERA)
+    for other in (np.roll(room, 60, axis=1), np.where(room < 2000, room + 60, 2000)):
+        assert not stayed(crop, other, CAMERA)
 
 
-@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_saved(demo, tmp_path, monkeypatch):
-    need_synthetic_hand()
-    calls = itertools.count()
-    update = HandTracker.update_hands
+    calls, update = itertools.count(), HandTracker.update_hands
 
-    def interrupted(self, depth, seconds):
+    def interrupted(*given):
         if next(calls) == 4:
             raise KeyboardInterrupt
-        return update(self, depth, seconds)
+        return update(*given)
 
     monkeypatch.setattr(HandTracker, "update_hands", interrupted)
-    ran = demo("--save", tmp_path / "film.mp4", "--json", tmp_path / "out.jsonl", source="synthetic")
+    ran = demo("--save", tmp_path / "film.mp4", "--json", tmp_path / "out.jsonl")
     assert ran.code == 0, ran.err
     assert cv2.VideoCapture(str(tmp_path / "film.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 4
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1 + 4
 
 
 def test_a_camera_that_stops_keeps_what_was_saved(demo, tmp_path, stack, monkeypatch):
-    frames, taken = np.load(stack), threading.Semaphore(1)
+    frames, used = np.load(stack), []
 
     def read(i):
-        assert taken.acquire(timeout=60)  # the network has the frame before
+        assert len(used) == i  # the newest frame is taken, when the network is ready for it
         if i == 5:
             raise UserError("The camera stopped sending frames.")
         return frames[i]
 
     update = HandTracker.update_hands
-    monkeypatch.setattr(HandTracker, "update_hands", lambda *given: taken.release() or update(*given))
+    monkeypatch.setattr(HandTracker, "update_hands", lambda *given: used.append(1) or update(*given))
     camera = Source("camera", read, None, CAMERA, live=True)
     monkeypatch.setattr("util.demo.run.open_source", lambda *_: camera)
     ran = demo("--save", tmp_path / "pictures", "--json", tmp_path / "out.jsonl")
     assert ran.code == 2
-    assert "The camera stopped sending frames." in ran.err
-    assert re.search(r"From read to drawn: \d+ ms \(median\)", ran.out)
     assert len(list((tmp_path / "pictures").iterdir())) == 5
     _, *lines, last = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
-    assert len(lines) == 5
-    assert all("seconds" in line for line in lines)
+    assert ["seconds" in line for line in lines] == [True] * 5
     assert last["error"] == "The camera stopped sending frames."
 
 
-def test_of_a_camera_the_newest_frame_is_taken():
-    third_is_read, ended = threading.Event(), threading.Event()
-
-    def read(i):
-        if i == 3:
-            third_is_read.set()
-            ended.wait(60)
-        return np.full((4, 4), i)
-
-    with read_ahead(Source("camera", read, None, CAMERA, live=True), None) as frames:
-        third_is_read.wait(60)
-        assert next(frames).i == 2
-        ended.set()
-        assert next(frames).i >= 3
-
-
-@pytest.mark.parametrize("times", [None, np.array([0, 0.1, 0.3])])
-def test_smoothing_is_told_a_recordings_own_times(tmp_path, stack, times, monkeypatch):
-    told = []
+def test_smoothing_is_told_a_recordings_own_times(tmp_path, stack, monkeypatch):
+    told, frames = [], np.load(stack)[:3].astype(np.float32)
     monkeypatch.setattr(HandTracker, "update_hands", lambda _, depth, seconds: told.append(seconds) or [])
-    frames = np.load(stack)[:3].astype(np.float32)
-    source = Source("film", lambda i: frames[i], 3, CAMERA, rate=10.0, times=times)
-    run_stream(source, blob_predictor(tmp_path), DemoSettings(smooth=True))
-    assert told == pytest.approx([0.1, 0.1, 0.1 if times is None else 0.2])
+    source = Source("film", lambda i: frames[i], 3, CAMERA, rate=10.0, times=np.array([0, 0.1, 0.3]))
+    for film in (source, source._replace(times=None)):
+        run_stream(film, blob_predictor(tmp_path), DemoSettings(smooth=True))
+    assert told == pytest.approx([0.1, 0.1, 0.2, 0.1, 0.1, 0.1])
 
 
 def test_a_bug_in_a_source_keeps_its_trace(tmp_path):
@@ -238,8 +202,6 @@ def test_a_bug_in_a_source_keeps_its_trace(tmp_path):
 
     for live in (True, False):
         source = Source("bug", read, 3, CAMERA, live=live)
-        with read_ahead(source, 3) as frames:
-            assert isinstance(next(frames).error, IndexError)
         with pytest.raises(IndexError, match="our bug"):
             run_stream(source, blob_predictor(tmp_path), DemoSettings())
 
@@ -254,10 +216,7 @@ def test_a_frame_that_breaks_costs_the_others_nothing(demo, tmp_path, stack, nam
     out = tmp_path / "out"
     ran = demo("--save", out / name, "--json", out / "poses.jsonl", source=source)
     assert ran.code == 2
-    assert (
-        ran.err.strip().splitlines()[-1]
-        == f"error: {source / '3.png'} is damaged: it cannot be decoded as an image."
-    )
+    assert f"error: {source / '3.png'} is damaged: it cannot be decoded as an image." in ran.err
     assert "Traceback" not in ran.err
     assert sorted(path.name for path in out.iterdir()) == sorted([name, "poses.jsonl"])  # and nothing hidden
     if name == "film.mp4":
@@ -265,59 +224,47 @@ def test_a_frame_that_breaks_costs_the_others_nothing(demo, tmp_path, stack, nam
 
 
 ERRORS = {
-    "nothing to do": ((), "No output selected"),
-    "show without a display": (("--show",), "--show needs a display"),
-    "an odd ending": (("--save", "film.wmv"), "ends in .mp4, .gif or .png"),
-    "serve and save": (("--serve", "--save", "a.gif"), "--save has no effect with --serve: leave it out"),
-    "two sources": (("--json", "a", "--source", "a.png", "b.png"), "2 sources"),
-    "port": (("--serve", "--port", "0"), "port is 0"),
-    "frames": (("--json", "a", "--frames", "-1"), "frames is -1"),
-    "seed": (("--json", "a", "--source", "synthetic", "--seed", "-1"), "seed is -1"),
-    "depth scale": (("--json", "a", "--depth_scale", "0"), "depth_scale is 0.0"),
-    "smooth": (("--json", "a", "--smooth", "--track", "False"), "pass --track True too"),
-    "serve and smooth": (("--serve", "--smooth"), "--smooth has no effect with --serve"),
-    "poses among pictures": (("--save", "out", "--json", "out/p.jsonl"), "name a place of its own"),
-    "one file for both": (("--save", "a.gif", "--json", "a.gif"), "name a place of its own"),
-    "RealSense": (
-        ("--json", "a", "--source", "realsense"),
-        "--camera has no effect with a RealSense, which knows it",
-    ),
-    "rendered in metres": (
-        ("--json", "a", "--source", "synthetic", "--depth_scale", "1000"),
-        "--depth_scale has no effect with --source synthetic",
-    ),
-    "port without a page": (("--json", "a", "--port", "9000"), "--port has no effect without --serve"),
-    "a rendered hand's flags": (
-        ("--json", "a", "--seed", "3", "--body"),
-        "--seed, --body has no effect without --source synthetic",
-    ),
-    "frame rate": (("--json", "a", "--fps", "0"), "fps is 0.0"),
-    "device": (("--json", "a", "--device", "cuda:7"), "'cuda:7'"),
-    "handedness": (("--json", "a", "--handedness", "both"), "--handedness"),
-    "engine without maps": (
-        ("--save", "a.mp4", "--weights", "--backend", "openvino"),
-        "--backend has no effect with --weights or --serve, which need PyTorch",
-    ),
-    "range": (("--json", "a", "--depth_range", "900", "300"), "the nearest depth comes first"),
-    "net": (("--json", "a", "--net", "vit"), "There is no network 'vit'"),
-    "no weights": (("--json", "a", "--net", "resnet_50"), "No weights of resnet_50 for synth come with"),
-    "no focal length": (("--json", "a", "--camera", "0,0,320,240"), "fx and fy above 1"),
-    "camera": (("--json", "a", "--camera", "webcam"), "--camera 'webcam'"),
-    "source": (("--json", "a", "--source", "absent.png"), "absent.png is missing"),
+    "": "No output selected",
+    "--show": "--show needs a display",
+    "--save film.wmv": "ends in .mp4, .gif or .png",
+    "--save all.png": "holds one frame: pass --frames 1, or name a film or folder.",
+    "--serve --save a.gif": "--save has no effect with --serve: leave it out",
+    "--serve --smooth": "--smooth has no effect with --serve",
+    "--serve --port 0": "port is 0",
+    "--save out --json out/p.jsonl": "name a place of its own",
+    "--save a.gif --json a.gif": "name a place of its own",
+    "--save a.mp4 --weights --backend openvino": "--backend has no effect with --weights or --serve",
+    "--json a --port 9000": "--port has no effect without --serve",
+    "--json a --source a.png b.png": "2 sources",
+    "--json a --source absent.png": "absent.png is missing",
+    "--json a --source realsense": "--camera has no effect with a RealSense, which knows it",
+    "--json a --source synthetic --seed -1": "seed is -1",
+    "--json a --source synthetic --depth_scale 1000": "--depth_scale has no effect with --source synthetic",
+    "--json a --seed 3 --body": "--seed, --body has no effect without --source synthetic",
+    "--json a --frames -1": "frames is -1",
+    "--json a --depth_scale 0": "depth_scale is 0.0",
+    "--json a --depth_range 900 300": "the nearest depth comes first",
+    "--json a --fps 0": "fps is 0.0",
+    "--json a --smooth --track False": "pass --track True too",
+    "--json a --device cuda:7": "'cuda:7'",
+    "--json a --handedness both": "--handedness",
+    "--json a --net vit": "There is no network 'vit'",
+    "--json a --net resnet_50": "No weights of resnet_50 for synth come with",
+    "--json a --camera 0,0,320,240": "fx and fy above 1",
+    "--json a --camera webcam": "--camera 'webcam'",
 }
 
 
-@pytest.mark.parametrize("name", ERRORS)
-def test_errors_are_a_sentence(demo, name, tmp_path, monkeypatch):
+@pytest.mark.parametrize("flags", ERRORS)
+def test_errors_are_a_sentence(demo, flags, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    flags, sentence = ERRORS[name]
-    ran = demo(*flags)
+    ran = demo(*flags.split())
     assert ran.code == 2
     last = ran.err.strip().splitlines()[-1]
     assert last.startswith("error: ")
-    assert sentence in last
+    assert ERRORS[flags] in last
     assert last.endswith(".")
     assert "Traceback" not in ran.err
     assert list(tmp_path.iterdir()) == []
@@ -326,13 +273,6 @@ def test_errors_are_a_sentence(demo, name, tmp_path, monkeypatch):
 @pytest.mark.parametrize("net", ["resnet_18", "hourglass_1"])
 def test_a_network_brings_its_weights(net):
     assert Path(weights_of(Config(net=net).resolved())).name == f"{net}_synth.pth"
-
-
-def test_a_missing_checkpoint_is_a_sentence(run_script, stack, tmp_path):
-    flags = ("--load_model", "absent.pth", "--json", tmp_path / "a.jsonl")
-    ran = run_script("demo.py", "--source", stack, *CAMERA_FLAG, *flags)
-    assert ran.code == 2
-    assert "absent.pth is missing" in ran.err
 
 
 def test_a_folder_that_is_not_empty_is_left_alone(demo, tmp_path):
@@ -358,29 +298,18 @@ def test_a_window_ends_at_q(demo, tmp_path, monkeypatch):
     assert re.search(r"of [34] frames", ran.out)  # one more was under way
 
 
-def test_an_opencv_without_windows_is_a_sentence(demo, monkeypatch):
-    def unimplemented(*_):
-        raise cv2.error("The function is not implemented")
-
-    monkeypatch.setenv("DISPLAY", ":0")
-    monkeypatch.setattr(cv2, "namedWindow", unimplemented)
-    ran = demo("--show")
-    assert ran.code == 2
-    assert "instead of opencv-python-headless" in ran.err
-
-
 def test_the_panel_shows_the_joints_where_they_are(tmp_path):
     depth = ball_hand(open_hand([30.0, -20, 600])).astype(np.float32)
     info = dataset_info("nyu")
     pose = blob_predictor(tmp_path).predict(depth, NYU_CAMERA, weights=True)
     pose = pose._replace(confidence=np.ones(14, np.float32))
-    plain = draw_panel(depth, [], info, NYU_CAMERA, "")
+    plain = draw_panel(depth, [], info, NYU_CAMERA, "", weights=False)
     panel = draw_panel(depth, [pose], info, NYU_CAMERA, "headline", weights=True)
     assert plain.shape == (480, 880, 3)
     assert panel.shape[0] == 480 + 2 * (880 // 7)
     # The first joint is drawn first and so may be covered; the last is on top.
     u, v = np.rint(pose.joints_uvd[-1, :2]).astype(int)
-    np.testing.assert_array_equal(panel[v, u], joint_colors(info)[-1][::-1])
+    np.testing.assert_array_equal(panel[v, u], skeleton(info)[2][-1][::-1])
     changed = (panel[:480, :640] != plain[:, :640]).any(2)
     assert changed[max(v - 60, 0) : v + 60, max(u - 60, 0) : u + 60].sum() > 100
     assert changed[:20].any()  # the headline
@@ -395,7 +324,6 @@ def test_points_of_the_cube_are_the_frames(tmp_path):
     u, v, d = NYU_CAMERA.xyz_to_uvd(xyz).T
     np.testing.assert_allclose(depth[np.rint(v).astype(int), np.rint(u).astype(int)], d, atol=1e-3)
     assert 2000 < len(d) <= MAX_POINTS
-    assert 400 < len(cube_points(depth, pose.crop, NYU_CAMERA, 1000)[0]) < 1100  # steps are whole pixels
     assert np.abs(xyz - pose.center_xyz).max() < 190  # the cube, which perspective widens behind
     # In the crop's pixels they lie on what the network saw.
     u, v = np.clip(uv.astype(int), 0, 63).T
@@ -404,17 +332,13 @@ def test_points_of_the_cube_are_the_frames(tmp_path):
 
 def test_pose_lines_hold_three_digits(tmp_path):
     pose = blob_predictor(tmp_path).predict(ball_hand(open_hand([0.0, 0, 600])), NYU_CAMERA)
-    text = recording.pose_line("x", [pose])
+    text = recording.pose_line("x", [pose], None, None, False)
     assert not re.search(r"\.\d{4}", text)
     line = json.loads(text)
-    assert line["frame"] == "x"
-    assert "seconds" not in line
-    assert json.loads(recording.pose_line("x", [], 1.23456)) == {
-        "frame": "x",
-        "seconds": 1.235,
-        "pose": None,
-    }
+    assert sorted(line) == ["frame", "pose"]
     np.testing.assert_array_equal(line["pose"]["joints_xyz"], pose.joints_xyz.round(3))
+    empty = json.loads(recording.pose_line("x", [], 1.23456, None, False))
+    assert empty == {"frame": "x", "seconds": 1.235, "pose": None}
 
 
 def test_the_five_lines_of_the_readme(blob_weights, capsys):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,19 +34,16 @@ def config(tmp_path_factory) -> Config:
     data_dir = tmp_path_factory.mktemp("data")
     write_sphere_hands(data_dir / "synth", "train", 13, seed=2)
     write_sphere_hands(data_dir / "synth", "val", VALIDATION_FRAMES, seed=3)
-    return Config(
-        data_dir=str(data_dir),
-        net="hourglass_1",
-        img_size=32,
-        batch_size=2,
-        num_workers=0,
-        max_epoch=1,
-        clip_grad=0.5,
-        ema=0.9,
-        bn_batches=2,
-        log_every=1,
-        output_dir=str(tmp_path_factory.mktemp("together")),
-    ).resolved()
+    sizes = {
+        "img_size": 32,
+        "batch_size": 2,
+        "num_workers": 0,
+        "max_epoch": 1,
+        "bn_batches": 2,
+        "log_every": 1,
+    }
+    folders = {"data_dir": str(data_dir), "output_dir": str(tmp_path_factory.mktemp("together"))}
+    return Config(net="hourglass_1", clip_grad=0.5, ema=0.9, **sizes, **folders).resolved()
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +68,7 @@ def together(config) -> Path:
 
 def one_process(config: Config) -> tuple[dict[str, torch.Tensor], list[float]]:
     """Parameters and losses after the same steps, each shard through the network by itself."""
-    dataset = build_dataset(Config(**{**vars(config), "split": "train"}), augment=True)
+    dataset = build_dataset(replace(config, split="train"), augment=True)
     # The same layout, Adam and thread: with few values a channel, batch norm magnifies rounding.
     network = init_network(config).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=config.lr, fused=True)
@@ -112,9 +110,7 @@ def test_every_validation_frame_counts_once(config, together):
     (line,) = (line for line in read_log(together) if "val_mpe_mm" in line)
     assert line["val_frames"] == VALIDATION_FRAMES
     network, spec = load_network(together / "last.pth", None)
-    alone = evaluate(
-        TrainingState(network, spec, config, CPU), build_dataset(Config(**{**vars(config), "split": "val"}))
-    )
+    alone = evaluate(TrainingState(network, spec, config, CPU), build_dataset(replace(config, split="val")))
     assert line["val_mpe_mm"] == pytest.approx(alone.metrics.mpe_mm, rel=1e-5)
     assert line["val_auc"] == pytest.approx(alone.metrics.auc, rel=1e-4)
 
@@ -129,9 +125,8 @@ def test_shards_are_disjoint_and_equally_long(frames, batch_size, world_size):
 
 
 def test_a_step_has_the_same_frames_however_many_share_it():
-    alone = ShuffledBatches(40, 8, seed=1)
     shards = [ShuffledBatches(40, 4, seed=1, rank=rank, world_size=2) for rank in range(2)]
-    assert list(alone) == [a + b for a, b in zip(*shards, strict=True)]
+    assert list(ShuffledBatches(40, 8, seed=1)) == [a + b for a, b in zip(*shards, strict=True)]
 
 
 def test_order_changes_with_epoch_and_seed_and_resumes_in_the_middle():

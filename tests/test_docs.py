@@ -1,5 +1,6 @@
 """The pages: their length, their commands and their code do what they say."""
 
+import json
 import os
 import re
 import shlex
@@ -77,9 +78,7 @@ STUB = """#!/bin/bash
 def blocks(page, language=""):
     """The code blocks of a page in a language."""
     found = FENCED.findall(page.read_text())
-    return [
-        re.sub(f"^{indent}", "", code, flags=re.MULTILINE) for indent, kind, code in found if kind == language
-    ]
+    return [re.sub(f"(?m)^{indent}", "", code) for indent, kind, code in found if kind == language]
 
 
 def shell_text(page):
@@ -163,9 +162,8 @@ def folder(tmp_path_factory):
     write_icvl_folder(root / "data" / "icvl", spread_hands("icvl", 4, 0), spread_hands("icvl", 4, 1))
     subjects = {subject: {"1": spread_hands("msra", 2, subject)} for subject in SUBJECTS}
     write_msra_folder(root / "data" / "msra", subjects)
-    write_hands17_folder(
-        root / "data" / "hands17", spread_hands("hands17", 60, 0), spread_hands("hands17", 2, 1)
-    )
+    hands17 = [spread_hands("hands17", count, seed) for seed, count in enumerate((60, 2))]
+    write_hands17_folder(root / "data" / "hands17", *hands17)
     write_files(root)
     return root
 
@@ -183,9 +181,8 @@ def write_files(root):
     for _ in range(2):
         writer.write(wide)
     writer.release()
-    true_uvd = NYU_CAMERA.xyz_to_uvd(
-        loadmat(root / "data" / "nyu" / "test" / "joint_data.mat")["joint_xyz"][0]
-    )
+    labels = loadmat(root / "data" / "nyu" / "test" / "joint_data.mat")
+    true_uvd = NYU_CAMERA.xyz_to_uvd(labels["joint_xyz"][0])
     for net in ("hourglass_1", "resnet_18"):
         np.savetxt(root / "results" / f"{net}.txt", true_uvd[~np.isnan(true_uvd)].reshape(len(true_uvd), -1))
         shutil.copy(PROJECT / "results" / f"{net}_synth.pth", root / "results" / f"{net}.pth")
@@ -244,14 +241,11 @@ def test_the_graph_runs_without_this_project(folder, run_script, tmp_path):
     shutil.copytree(folder / "data" / "synth" / "test", tmp_path / "data" / "synth" / "test")
     (code,) = blocks(PROJECT / "docs" / "deployment.md", "python")
     code += "\nimport sys\nassert not {'torch', 'util', 'config'} & set(sys.modules)\nnp.save('xyz.npy', xyz)"
-    ran = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-c", code]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith("pinky tip ")
-    center = np.array(
-        [float(value) for value in re.search(r"center = np\.array\(\[(.*?)\]", code)[1].split(",")]
-    )
+    center = np.array(json.loads(re.search(r"center = np\.array\((\[.*?\])", code)[1]))
     depth = read_depth(tmp_path / "data" / "synth" / "test" / "depth_1_0000001.png")
     pose = HandPosePredictor(weights).predict(depth, Camera(588.03, 587.07, 320, 240), center)
     np.testing.assert_allclose(np.load(tmp_path / "xyz.npy"), pose.joints_xyz, atol=0.05)

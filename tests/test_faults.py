@@ -10,7 +10,7 @@ from dataloader.augment import Augmentation, apply_augmentation, draw_augmentati
 from dataloader.crop import crop_hand
 from dataloader.dataset import build_dataset
 from dataloader.faults import FAULTS, add_faults, pixel_noise, put_in_front, shared_noise
-from tests.helpers.nyu_folder import ball_hand, open_hand, write_nyu_folder
+from tests.helpers.nyu_folder import ball_hand, open_hand, write_hands
 from util.camera import NYU_CAMERA
 
 CENTER, CUBE = np.array([0.0, 0.0, 700.0]), np.full(3, 300.0)
@@ -90,18 +90,16 @@ def test_noise_has_its_size(noise, largest_mm, strength):
 
 
 def test_rotation_draws_the_same_angles_however_it_reads_its_pixels():
-    drawn = {
-        rotation: [draw_augmentation(np.random.default_rng(seed), rotation=rotation) for seed in range(400)]
+    draws = [
+        [draw_augmentation(np.random.default_rng(seed), rotation=rotation) for seed in range(400)]
         for rotation in ("linear", "nearest", "both")
-    }
-    angles = [[d.rotate_deg for d in draws] for draws in drawn.values()]
+    ]
+    angles = [[drawn.rotate_deg for drawn in each] for each in draws]
     assert angles[0] == angles[1] == angles[2]
-    blended = {
-        rotation: [d.blend for d in draws if d.rotate_deg is not None] for rotation, draws in drawn.items()
-    }
-    assert all(blended["linear"])
-    assert not any(blended["nearest"])
-    assert 0.35 < np.mean(blended["both"]) < 0.65
+    linear, nearest, both = ([d.blend for d in each if d.rotate_deg is not None] for each in draws)
+    assert all(linear)
+    assert not any(nearest)
+    assert 0.35 < np.mean(both) < 0.65
 
 
 @pytest.mark.parametrize("degrees", [-170.0, 33.0, 90.0])
@@ -123,9 +121,7 @@ def test_only_a_blended_rotation_invents_depths(crop, degrees):
 def hands(tmp_path_factory):
     """A data set of eight hands in NYU's layout."""
     root = tmp_path_factory.mktemp("data")
-    joints = np.array([open_hand([5.0 * i, -4.0 * i, 700 + 10 * i]) for i in range(8)])
-    for split in ("train", "test"):
-        write_nyu_folder(root / "nyu", split, map(ball_hand, joints), joints, joints.mean(axis=1))
+    write_hands(root, [[5.0 * i, -4.0 * i, 700 + 10 * i] for i in range(8)], "train", "test")
     return root
 
 

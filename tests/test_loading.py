@@ -15,7 +15,7 @@ from dataloader.augment import Augmentation, draw_augmentation
 from dataloader.crop import crop_hand, find_window, limit_depth, network_input
 from dataloader.dataset import build_dataset, make_sample
 from dataloader.nyu import read_depth
-from tests.helpers.nyu_folder import ball_hand, encode_depth, open_hand, write_nyu_folder
+from tests.helpers.nyu_folder import ball_hand, encode_depth, open_hand, write_hands, write_nyu_folder
 from util.camera import NYU_CAMERA, Camera, crop_to_uvd, uvd_to_crop
 
 CUBE = np.array([300.0, 300.0, 300.0])
@@ -87,19 +87,14 @@ def test_each_augmentation_has_a_quarter_and_its_strength():
 
 @pytest.mark.parametrize(
     "augmentation",
-    [
-        Augmentation(),
-        Augmentation(translate_mm=np.array([12.0, -9.0, 6.0])),
-        Augmentation(scale=1.1),
-        Augmentation(rotate_deg=50.0),
-    ],
+    [{}, {"translate_mm": np.array([12.0, -9.0, 6.0])}, {"scale": 1.1}, {"rotate_deg": 50.0}],
+    ids=str,
 )
 def test_joints_move_with_the_picture(augmentation):
     """Every ball's front stays one radius in front of its joint, whatever the augmentation."""
     joints = open_hand(np.array([20.0, -30.0, 750.0]))
-    sample = make_sample(
-        ball_hand(joints), NYU_CAMERA, joints.mean(axis=0), CUBE, joints, 128, augmentation=augmentation
-    )
+    arguments = (ball_hand(joints), NYU_CAMERA, joints.mean(axis=0), CUBE, joints, 128)
+    sample = make_sample(*arguments, Augmentation(**augmentation))
     pixels = ((sample.joint_uvd[:, :2] + 1) * 64).astype(int)
     surface = sample.image[0][pixels[:, 1], pixels[:, 0]]
     in_front_mm = (sample.joint_uvd[:, 2] - surface) * sample.cube[2] / 2
@@ -111,50 +106,34 @@ def hands(tmp_path_factory):
     """A data set of six hands in NYU's layout."""
     root = tmp_path_factory.mktemp("data")
     centers = np.random.default_rng(0).uniform((-100, -80, 600), (100, 80, 900), (6, 3))
-    joints = np.array([open_hand(center) for center in centers])
-    for split in ("train", "test"):
-        write_nyu_folder(root / "nyu", split, map(ball_hand, joints), joints, centers)
+    write_hands(root, centers, "train", "test")
     return Config(dataset="nyu", data_dir=str(root), split="train", seed=5).resolved()
 
 
-def images(config, epoch, num_workers, augment=True):
-    dataset = build_dataset(config, augment)
+def images(dataset, epoch, num_workers=0):
     dataset.set_epoch(epoch)
-    loader = DataLoader(dataset, batch_size=2, num_workers=num_workers)
-    return np.concatenate([batch.image.numpy() for batch in loader])
+    return np.concatenate([batch.image.numpy() for batch in DataLoader(dataset, 2, num_workers=num_workers)])
 
 
 def test_augmentation_is_fresh_each_epoch_and_alike_for_any_number_of_workers(hands):
-    first = images(hands, epoch=0, num_workers=0)
-    np.testing.assert_array_equal(first, images(hands, epoch=0, num_workers=2))
-    assert (first != images(hands, epoch=1, num_workers=0)).any()
-
-
-def test_workers_that_outlive_an_epoch_see_the_next_one(hands):
     dataset = build_dataset(hands, augment=True)
+    epochs = [images(dataset, epoch) for epoch in (0, 1)]
+    assert (epochs[0] != epochs[1]).any()
+    np.testing.assert_array_equal(images(dataset, 0, num_workers=2), epochs[0])
+    # Workers that outlive an epoch see the next one.
     loader = DataLoader(dataset, batch_size=6, num_workers=1, persistent_workers=True)
-    epochs = []
     for epoch in (0, 1):
         dataset.set_epoch(epoch)
-        epochs.append(next(iter(loader)).image.numpy())
-    np.testing.assert_array_equal(epochs[1], images(hands, epoch=1, num_workers=0))
-    assert (epochs[0] != epochs[1]).any()
+        np.testing.assert_array_equal(next(iter(loader)).image.numpy(), epochs[epoch])
 
 
 def test_labels_come_back_as_written(hands):
     dataset = build_dataset(hands)
-    for i, sample in enumerate(dataset[i] for i in range(len(dataset))):
-        uvd = crop_to_uvd(
-            sample.joint_uvd.astype(np.float64),
-            sample.center_xyz[2],
-            sample.cube[2],
-            sample.M.astype(float),
-            128,
-        )
-        np.testing.assert_allclose(NYU_CAMERA.uvd_to_xyz(uvd), dataset.index.joint_xyz[i], atol=0.01)
-        np.testing.assert_allclose(
-            sample.joint_xyz * sample.cube / 2 + sample.center_xyz, dataset.index.joint_xyz[i], atol=0.01
-        )
+    for i, true_xyz in enumerate(dataset.index.joint_xyz):
+        _, joint_xyz, joint_uvd, center_xyz, M, cube = (array.astype(np.float64) for array in dataset[i])
+        uvd = crop_to_uvd(joint_uvd, center_xyz[2], cube[2], M, 128)
+        np.testing.assert_allclose(NYU_CAMERA.uvd_to_xyz(uvd), true_xyz, atol=0.01)
+        np.testing.assert_allclose(joint_xyz * cube / 2 + center_xyz, true_xyz, atol=0.01)
 
 
 def test_frames_are_not_read_before_they_are_needed(hands, monkeypatch):
@@ -162,18 +141,11 @@ def test_frames_are_not_read_before_they_are_needed(hands, monkeypatch):
     assert len(build_dataset(hands)) == 6
 
 
-def test_depth_beyond_eight_bits_survives(tmp_path):
+@pytest.mark.parametrize("alpha", [False, True])
+def test_depth_beyond_eight_bits_survives(tmp_path, alpha):
     depth = np.arange(480 * 640, dtype=np.uint32).reshape(480, 640) % 10000
-    write_nyu_folder(tmp_path / "nyu", "test", [depth], open_hand([0, 0, 700])[None], np.array([[0, 0, 700]]))
-    dataset = build_dataset(Config(dataset="nyu", data_dir=str(tmp_path)).resolved())
-    np.testing.assert_array_equal(dataset.index.read_depth(dataset.index.frame_path(0)), depth)
-
-
-def test_frames_with_alpha_are_read(tmp_path):
-    depth = np.arange(480 * 640, dtype=np.uint32).reshape(480, 640) % 10000
-    cv2.imwrite(
-        str(tmp_path / "a.png"), np.dstack([encode_depth(depth), np.full(depth.shape, 255, np.uint8)])
-    )
+    channels = [encode_depth(depth)] + [np.full(depth.shape, 255, np.uint8)] * alpha
+    cv2.imwrite(str(tmp_path / "a.png"), np.dstack(channels))
     np.testing.assert_array_equal(read_depth(tmp_path / "a.png"), depth)
 
 

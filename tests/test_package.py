@@ -1,5 +1,6 @@
-"""`pip install .` gives a package awr that lives beside a user's own modules of the same names."""
+"""`pip install` gives a package awr that lives beside a user's own modules of the same names."""
 
+import re
 import subprocess
 import sys
 import sysconfig
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from config import VERSION
+from tests.helpers.bundled import write_bundled
 from tests.helpers.project import PROJECT
 from util.camera import Camera
 from util.inference.predictor import HandPosePredictor
@@ -29,24 +31,40 @@ print(awr.__version__)
 """
 
 
+def run(*command, **where):
+    """What a command prints."""
+    ran = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, **where)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
 @pytest.mark.slow
-def test_an_installed_package_gives_the_same_joints(tmp_path):
+def test_a_package_of_the_source_distribution_gives_the_same_joints(tmp_path):
+    write_out = ("-q", "egg_info", "--egg-base", tmp_path)  # nothing is written into the project
+    run(sys.executable, "setup.py", *write_out, "sdist", "--dist-dir", tmp_path, cwd=PROJECT)
+    run(sys.executable, "setup.py", *write_out, "build_py", "--build-lib", tmp_path / "built", cwd=PROJECT)
     # PyTorch is not installed anew: the new environment sees the packages of this one.
     venv.create(tmp_path / "env", with_pip=False)
     python = tmp_path / "env" / "bin" / "python"
     (site,) = (tmp_path / "env").glob("lib/python*/site-packages")
     (site / "host.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
-    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "-q", "--no-deps"]
-    installed = subprocess.run([*pip, str(PROJECT)], capture_output=True, text=True, check=False)
-    assert installed.returncode == 0, installed.stderr
+    (sdist,) = tmp_path.glob("awr-*.tar.gz")
+    run(sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", sdist)
+    files, built = (
+        {str(file.relative_to(root)) for file in root.glob("awr/**/*") if file.suffix not in ("", ".pyc")}
+        for root in (site, tmp_path / "built")
+    )
+    assert files == built
+    assert {"awr/util/inference/tracker.py", "awr/demo.py", "awr/results/hourglass_1_synth.pth"} <= files
+    (metadata,) = site.glob("awr-*.dist-info/METADATA")
+    extras = re.findall("^Provides-Extra: (.*)$", metadata.read_text(), re.MULTILINE)
+    assert {f"requirements-{name}" for name in extras} == {f.stem for f in PROJECT.glob("requirements-*")}
 
     mine = tmp_path / "mine"
     mine.mkdir()
     for name in ("util.py", "config.py", "model.py"):
         (mine / name).write_text("MINE = True\n")
-    ran = subprocess.run([python, "-c", FIVE_LINES], cwd=mine, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.split()[-1] == VERSION
+    assert run(python, "-c", FIVE_LINES, cwd=mine).split()[-1] == VERSION
     from dataloader.nyu import read_depth
 
     predictor = HandPosePredictor(PROJECT / "results" / "hourglass_1_synth.pth")
@@ -54,7 +72,8 @@ def test_an_installed_package_gives_the_same_joints(tmp_path):
     np.testing.assert_allclose(np.load(mine / "joints.npy"), pose.joints_xyz, atol=1e-3)
 
     bank = "from awr.dataloader.synthetic.hand.bank import BUNDLED, HandBank; HandBank(BUNDLED, 'train')"
-    subprocess.run([python, "-c", bank], cwd=mine, check=True)
-    command = [python, "-m", "awr.test", "--help"]
-    ran = subprocess.run(command, cwd=mine, capture_output=True, text=True, check=False)
-    assert "usage: python -m awr.test" in ran.stdout
+    run(python, "-c", bank, cwd=mine)
+    assert "usage: python -m awr.test" in run(python, "-m", "awr.test", "--help", cwd=mine)
+    write_bundled(mine / "data" / "synth", 2)
+    scored = run(python, "-m", "awr.test", cwd=mine)
+    assert "awr/results/hourglass_1_synth.pth, which came with the project" in scored

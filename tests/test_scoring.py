@@ -10,15 +10,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from config import Config
-from model import build_network
+from dataloader.index import build_index
 from tests.helpers.bundled import write_bundled
-from tests.helpers.nyu_folder import ball_hand, open_hand, write_nyu_folder
+from tests.helpers.nyu_folder import write_nyu_folder, write_scored_hands
 from tests.helpers.project import PROJECT, SHARED
 from util.camera import NYU_CAMERA
-from util.checkpoint import ModelSpec, save_checkpoint
+from util.points import doubt_format, parse_format, read_predictions
 
 NYU_FOLDER = PROJECT.parent / "shared" / "nyu"
 needs_nyu = pytest.mark.skipif(not NYU_FOLDER.is_dir(), reason="NYU is not redistributable and not here")
@@ -96,44 +95,40 @@ def test_the_real_frame_runs_and_its_published_line_has_its_error(nyu_labels, tm
 
 @pytest.fixture(scope="module")
 def hands(tmp_path_factory):
-    """Five hands in NYU's layout, their joints, and a checkpoint."""
+    """Folder of five hands in NYU's layout, true.txt and small.pth; and the joints."""
     root = tmp_path_factory.mktemp("data")
-    centers = np.random.default_rng(1).uniform((-100, -80, 600), (100, 80, 900), (5, 3))
-    joints = np.array([open_hand(center) for center in centers])
-    write_nyu_folder(root / "nyu", "test", map(ball_hand, joints), joints, centers)
-    torch.manual_seed(0)
-    spec = ModelSpec("resnet_18", 14, 4, 1.0, "nyu", 64)
-    save_checkpoint(root / "small.pth", build_network(*spec[:3]), spec)
-    return root, joints
+    return root, write_scored_hands(root, 5)
 
 
-def test_every_output_is_written_and_reproducible(hands, tmp_path, run_script):
-    root, _ = hands
-    common = ("test.py", "--dataset", "nyu", "--data_dir", root, "--load_model", root / "small.pth")
-    first = run_script(*common, "--batch_size", "2", "--output_dir", tmp_path / "a")
-    assert first.code == 0, first.err
+@pytest.fixture
+def scores(hands, run_script):
+    """Run test.py on the hands, by default true.txt; it must end with `code`."""
+
+    def run(*arguments, code=0, data_dir=hands[0], predictions=hands[0] / "true.txt"):
+        scored = () if "--load_model" in arguments or not predictions else ("--predictions", predictions)
+        ran = run_script("test.py", "--dataset", "nyu", "--data_dir", data_dir, *scored, *arguments)
+        assert ran.code == code, ran.err
+        return ran
+
+    return run
+
+
+def test_every_output_is_written_and_reproducible(hands, tmp_path, scores):
+    model = ("--load_model", hands[0] / "small.pth")
+    first = scores(*model, "--batch_size", "2", "--output_dir", tmp_path / "a")
     assert "MPE (mm)" in first.out
     assert "wrist radial" in first.out
     assert "frames: " in first.err  # the progress bar
     for picture in PICTURES:
         assert cv2.imread(str(tmp_path / "a" / picture)).shape[0] > 100
-    assert sorted(file.name for file in (tmp_path / "a").iterdir()) == sorted(
-        ["metrics.json", "predictions.txt", *PICTURES]
-    )
+    written = sorted(file.name for file in (tmp_path / "a").iterdir())
+    assert written == sorted(["metrics.json", "predictions.txt", *PICTURES])
     predictions = tmp_path / "a" / "predictions.txt"
     assert len(predictions.read_text().splitlines()) == 5
 
     # Scoring what was written gives the same figures, and a comparison draws both.
-    again = run_script(
-        *common[:5],
-        "--predictions",
-        predictions,
-        "--compare",
-        f"same={predictions}",
-        "--output_dir",
-        tmp_path / "b",
-    )
-    assert again.code == 0, again.err
+    compared = ("--compare", f"same={predictions}", "--output_dir", tmp_path / "b")
+    again = scores(*compared, predictions=predictions)
     figures = [json.loads((tmp_path / folder / "metrics.json").read_text()) for folder in "ab"]
     assert figures[1]["mpe_mm"] == pytest.approx(figures[0]["mpe_mm"], abs=1e-3)
     assert "same" in again.out
@@ -141,49 +136,26 @@ def test_every_output_is_written_and_reproducible(hands, tmp_path, run_script):
     assert cv2.imread(str(tmp_path / "b" / "comparison.png")).shape[0] > 100
 
 
-@pytest.mark.slow
-def test_another_networks_results_have_a_folder_of_their_own(hands, tmp_path, run_script, monkeypatch):
-    root, _ = hands
-    monkeypatch.chdir(tmp_path)
-    spec = ModelSpec("hourglass_1", 14, 2, 0.4, "nyu", 64)
-    save_checkpoint(tmp_path / "other.pth", build_network(*spec[:3]), spec)
-    common = ("test.py", "--dataset", "nyu", "--data_dir", root, "--load_model")
-    assert run_script(*common, root / "small.pth").code == 0
-    first = tmp_path / "output" / "nyu" / "small" / "predictions.txt"
-    before = first.read_bytes()
-    ran = run_script(*common, "other.pth")
-    assert "Written to output/nyu/other/" in ran.out
-    assert first.read_bytes() == before
-
-
 @pytest.mark.parametrize(
     ("key", "theirs"), [("checkpoint", "theirs/true.pth"), ("data_dir", "theirs"), ("split", "train")]
 )
-def test_the_results_of_another_run_are_not_replaced(hands, tmp_path, run_script, monkeypatch, key, theirs):
-    root, joints = hands
+def test_the_results_of_another_run_are_not_replaced(tmp_path, scores, monkeypatch, key, theirs):
     monkeypatch.chdir(tmp_path)
-    np.savetxt("true.txt", NYU_CAMERA.xyz_to_uvd(joints).reshape(5, -1), fmt="%.3f")
-    common = ("test.py", "--dataset", "nyu", "--data_dir", root, "--predictions", "true.txt")
-    assert run_script(*common).code == 0
-    assert run_script(*common).code == 0  # the same run may write again
+    for _ in range(2):  # the same run may write again
+        scores()
     path = tmp_path / "output" / "nyu" / "scored_true" / "metrics.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: theirs}))
-    ran = run_script(*common)
-    assert ran.code == 2
-    assert f"another run ({key} {theirs}): choose another folder with --output_dir" in ran.err
+    said = scores(code=2).err
+    assert f"has results of {key} {theirs}: choose another --output_dir" in said
     assert json.loads(path.read_text())[key] == theirs
-    assert run_script(*common, "--output_dir", path.parent / "mine").code == 0
+    scores("--output_dir", path.parent / "mine")
 
 
-def test_random_weights_are_scored_only_if_asked_for(hands, tmp_path, run_script, monkeypatch):
+def test_random_weights_are_scored_only_if_asked_for(tmp_path, scores, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    common = ("test.py", "--dataset", "nyu", "--data_dir", hands[0], "--img_size", "64")
-    ran = run_script(*common)
-    assert ran.code == 2
-    assert "results/ has no weights of resnet_18 for nyu" in ran.err
-    ran = run_script(*common, "--load_model", "random")
-    assert ran.code == 0
-    assert "its predictions are meaningless" in ran.out
+    said = scores("--img_size", "64", predictions="", code=2).err
+    assert "results/ has no weights of resnet_18 for nyu" in said
+    assert "its predictions are meaningless" in scores("--img_size", "64", "--load_model", "random").out
     assert (tmp_path / "output" / "nyu" / "random" / "metrics.json").is_file()
 
 
@@ -207,21 +179,15 @@ def test_a_missing_file_is_found_before_pytorch_is_imported(flags):
         ({"load_model": "output/synth/mine/last.pth", "split": "val"}, "output/nyu/mine/val"),
         ({"load_model": "ft/best.pth"}, "output/nyu/ft"),
         ({"load_model": "results/hourglass_1.pth"}, "output/nyu/hourglass_1"),
-        (
-            {"load_model": "output/msra/mine/P3/best.pth", "dataset": "msra", "test_subject": 3},
-            "output/msra/mine/P3",
-        ),
-        (
-            {"load_model": "output/msra/mine/P{subject}/best.pth", "dataset": "msra", "test_subject": "all"},
-            "output/msra/mine",
-        ),
+        ({"load_model": "output/msra/mine/P3/best.pth", "test_subject": 3}, "output/msra/mine/P3"),
+        ({"load_model": "output/msra/mine/P{subject}/best.pth", "test_subject": "all"}, "output/msra/mine"),
         ({"predictions": "theirs/best.txt"}, "output/nyu/scored_theirs"),
         ({"predictions": "theirs.txt", "output_dir": "mine"}, "mine"),
     ],
 )
 def test_the_results_folder_is_called_like_what_is_scored(arguments, folder):
     test = runpy.run_path(str(PROJECT / "test.py"))
-    config = Config(**{"dataset": "nyu"} | arguments).resolved()
+    config = Config(dataset="msra" if "test_subject" in arguments else "nyu", **arguments).resolved()
     name = test["run_name"](Path(config.predictions or config.load_model))
     assert str(test["results_folder"](config, name, {})) == folder
 
@@ -244,48 +210,89 @@ def test_the_shipped_weights_print_the_shipped_figures(net, asked, tmp_path, run
     assert scores[0]["mpe_mm"] == pytest.approx(scores[1]["mpe_mm"], abs=1e-3)
 
 
-def test_predictions_do_not_overwrite_those_they_are_compared_with(hands, tmp_path, run_script, monkeypatch):
-    root, joints = hands
+def test_predictions_do_not_overwrite_those_they_are_compared_with(hands, tmp_path, scores, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    np.savetxt("true.txt", NYU_CAMERA.xyz_to_uvd(joints).reshape(5, -1), fmt="%.3f")
     mine = tmp_path / "output" / "nyu" / "resnet_18" / "predictions.txt"
+    said = scores("--compare", f"mine={mine}", code=2).err
+    assert "is missing" in said
     mine.parent.mkdir(parents=True)
-    np.savetxt(mine, NYU_CAMERA.xyz_to_uvd(joints + 5).reshape(5, -1), fmt="%.3f")
+    np.savetxt(mine, NYU_CAMERA.xyz_to_uvd(hands[1] + 5).reshape(5, -1), fmt="%.3f")
     before = mine.read_bytes()
-    common = ("test.py", "--dataset", "nyu", "--data_dir", root, "--predictions", "true.txt")
-    assert run_script(*common, "--compare", f"mine={mine}").code == 0
+    scores("--compare", f"mine={mine}")
     assert (tmp_path / "output" / "nyu" / "scored_true" / "predictions.txt").is_file()
-    ran = run_script(*common, "--compare", f"mine={mine}", "--output_dir", mine.parent)
-    assert ran.code == 2
-    assert "would be overwritten" in ran.err
+    said = scores("--compare", f"mine={mine}", "--output_dir", mine.parent, code=2).err
+    assert "would be overwritten" in said
     assert mine.read_bytes() == before
 
 
-def test_perfect_predictions_score_zero(hands, tmp_path, run_script):
-    root, joints = hands
-    np.savetxt(tmp_path / "true.txt", NYU_CAMERA.xyz_to_uvd(joints).reshape(5, -1), fmt="%.3f")
-    arguments = ("--predictions", tmp_path / "true.txt", "--output_dir", tmp_path / "out")
-    assert run_script("test.py", "--dataset", "nyu", "--data_dir", root, *arguments).code == 0
-    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert found["mpe_mm"] < 2e-3
-    assert found["auc"] > 0.98  # the curve starts at a threshold of 0 mm, which rounding misses
-    assert found["success_20mm"] == 1
-
-
-def test_predictions_need_no_readable_image(hands, tmp_path, run_script):
-    root, joints = hands
+def test_perfect_predictions_score_zero_and_need_no_readable_image(hands, tmp_path, scores):
+    root, _ = hands
     shutil.copytree(root / "nyu", tmp_path / "nyu")
     for frame in (tmp_path / "nyu" / "test").glob("*.png"):
         frame.write_bytes(b"no picture")
-    np.savetxt(tmp_path / "true.txt", NYU_CAMERA.xyz_to_uvd(joints).reshape(5, -1), fmt="%.3f")
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "gallery.png").write_bytes(b"of another run")
-    arguments = ("--predictions", tmp_path / "true.txt", "--output_dir", tmp_path / "out")
-    ran = run_script("test.py", "--dataset", "nyu", "--data_dir", tmp_path, *arguments)
-    assert ran.code == 0, ran.err
-    assert "No gallery" in ran.out
-    assert (tmp_path / "out" / "metrics.json").is_file()
-    assert not (tmp_path / "out" / "gallery.png").exists()
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "gallery.png").write_bytes(b"of another run")
+    assert "No gallery" in scores("--output_dir", out, data_dir=tmp_path).out
+    assert not (out / "gallery.png").exists()
+    found = json.loads((out / "metrics.json").read_text())
+    assert found["mpe_mm"] < 2e-3
+    assert found["auc"] > 0.98  # the curve starts at a threshold of 0 mm, which rounding misses
+    assert found["success_20mm"] == 1
+    assert (found["predictions"], len(found["sha256"])) == (str(root / "true.txt"), 64)
+
+
+@pytest.mark.skipif(not Path("/proc/sys").is_dir(), reason="there is no folder that takes no files")
+def test_places_to_write_are_tried_before_the_work(scores, monkeypatch):
+    monkeypatch.setattr("dataloader.dataset.build_dataset", lambda *_: pytest.fail("the work began"))
+    said = scores("--output_dir", "/proc/sys/out", predictions="", code=2).err
+    assert "error: /proc/sys/out: " in said
+
+
+def test_predictions_as_xyz_are_doubted_and_read(hands, tmp_path, scores):
+    np.savetxt(tmp_path / "a.txt", hands[1].reshape(5, -1), fmt="%.3f")
+    common = {"predictions": tmp_path / "a.txt"}
+    assert "pass --predictions_format xyz, or" in scores("--output_dir", tmp_path / "out", **common).err
+    ran = scores("--output_dir", tmp_path / "out", "--predictions_format", "xyz", **common)
+    assert "warning" not in ran.err
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["mpe_mm"] < 0.01
+
+
+@pytest.mark.parametrize("name", ["xyz", "x-yz", "xyz_m", "vud", "uvd_m", "xyz_cm", "yxz", "xy-z"])
+def test_every_usual_format_is_recognised_and_read(hands, tmp_path, capsys, name):
+    joints, points, pixels = hands[1], parse_format(name), "u" in name
+    written = NYU_CAMERA.xyz_to_uvd(joints) if pixels else joints.copy()
+    written = written / ((1, 1, points.unit_mm) if pixels else points.unit_mm) * points.signs
+    np.savetxt(tmp_path / "a.txt", written[..., np.argsort(points.columns)].reshape(5, -1), fmt="%.6f")
+    numbers, uvd = read_predictions(tmp_path / "a.txt", 5, 14, NYU_CAMERA, points)
+    np.testing.assert_allclose(NYU_CAMERA.uvd_to_xyz(uvd), joints, atol=0.01)
+    doubt_format(tmp_path / "a.txt", numbers, joints, NYU_CAMERA, points, "--flag")
+    assert not capsys.readouterr().err
+    doubt_format(tmp_path / "a.txt", numbers, joints, NYU_CAMERA, parse_format("uvd"), "--flag")
+    assert f"pass --flag {name}, or" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "name"), [((1, -1, 1), "x-yz"), ((0.001,) * 3, "xyz_m"), ((0.1,) * 3, "xyz_cm")]
+)
+def test_centres_of_another_convention_are_doubted_and_read(hands, change, name, capsys, tmp_path):
+    root, path = hands[0], tmp_path / "centers.txt"
+    np.savetxt(path, np.loadtxt(root / "nyu" / "center_test_refined.txt") * change, fmt="%.6f")
+
+    def centers(**settings):
+        return build_index(Config(dataset="nyu", data_dir=str(root), **settings).resolved()).center_xyz
+
+    centers(centers=str(path))
+    assert f"pass --centers_format {name}, or" in capsys.readouterr().err
+    found = centers(centers=str(path), centers_format=name)
+    assert not capsys.readouterr().err
+    np.testing.assert_allclose(found, centers())
+
+
+@pytest.mark.parametrize("text", ["uvz", "xy", "xyzz", "xyz_km", "-uvd", "xxz", "xvd", "x-vd", ""])
+def test_a_format_that_cannot_be(text):
+    with pytest.raises(ValueError, match="no format of points"):
+        parse_format(text)
 
 
 # An hourglass has batch norms that nothing is folded into: they stay in fp32.
@@ -305,18 +312,3 @@ def test_half_precision_moves_joints_little(tmp_path, run_script, net, precision
         for name in ("fp32", precision)
     )
     assert 0 < np.linalg.norm(full - half, axis=-1).mean() < 0.3  # mm
-
-
-@pytest.mark.slow
-def test_an_error_in_a_worker_process_ends_in_one_sentence(hands, tmp_path):
-    root, _ = hands
-    shutil.copytree(root / "nyu", tmp_path / "nyu")
-    broken = tmp_path / "nyu" / "test" / "depth_1_0000003.png"
-    broken.write_bytes(b"no picture")
-    command = [sys.executable, "test.py", "--dataset", "nyu", "--load_model", root / "small.pth"]
-    arguments = ["--data_dir", tmp_path, "--output_dir", tmp_path / "bad", "--num_workers", "2"]
-    failed = subprocess.run([*command, *arguments], cwd=PROJECT, capture_output=True, text=True, check=False)
-    assert failed.returncode == 2
-    assert failed.stderr.splitlines()[-1] == f"error: {broken} is damaged: it cannot be decoded as an image."
-    assert "Traceback" not in failed.stderr
-    assert not (tmp_path / "bad").exists()

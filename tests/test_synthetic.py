@@ -28,6 +28,7 @@ from util.camera import NYU_CAMERA
 from util.files import locked_folder
 
 SLOTS = list(EVALUATED_JOINTS)
+FLAGS = ("--split", "test", "--seed", "3", "--num_workers", "1", "--without", "all", "--out")  # of TEST
 TEST = SplitSettings("test", 41, 3, NYU_CAMERA, (480, 640))  # one frame more than a chunk
 
 
@@ -51,12 +52,6 @@ def written(tmp_path_factory):
     out = tmp_path_factory.mktemp("one_worker")
     assert write_split(TEST, out, workers=1)
     return out
-
-
-def open_hand():
-    """A flat hand with its thumb to the side."""
-    flex, spread = np.zeros((5, 4)), np.radians([60, 10, 2, -6, -16])
-    return JointAngles(flex, spread, np.radians(20), np.zeros(5), np.zeros(2))
 
 
 def files_of(folder):
@@ -127,27 +122,23 @@ def test_joints_lie_under_the_surface(scenes):
     assert seen > 0.7 * total
 
 
-def test_labels_are_complete(scenes):
+def test_labels_are_complete_and_the_sensor_changes_depth_little(scenes):
     for scene in scenes:
-        finite = np.isfinite(scene.joints36).all(1)
-        assert np.flatnonzero(finite).tolist() == SLOTS
+        assert np.flatnonzero(np.isfinite(scene.joints36).all(1)).tolist() == SLOTS
         assert np.isfinite(scene.joints21).all()
         assert np.isfinite(scene.center).all()
         assert (scene.depth > 0).sum() > 500
-
-
-def test_sensor_changes_depth_little(scenes):
-    for scene in scenes:
         both = (scene.depth > 0) & (scene.exact > 0)
-        error = np.abs(scene.depth[both] - scene.exact[both])
-        assert np.median(error) < 6
+        assert np.median(np.abs(scene.depth[both] - scene.exact[both])) < 6
         assert both.sum() > 0.6 * (scene.exact > 0).sum()
 
 
 def test_right_hand_shows_its_thumb_on_the_right(people):
+    flex, spread = np.zeros((5, 4)), np.radians([60, 10, 2, -6, -16])
+    flat = JointAngles(flex, spread, np.radians(20), np.zeros(5), np.zeros(2))  # its thumb to the side
     for shape in people:
         forearm = sample_forearm(np.random.default_rng(0), shape)
-        hand = pose_hand(shape, open_hand(), forearm, np.eye(3)).moved_to(np.array([0, 0, 700]))
+        hand = pose_hand(shape, flat, forearm, np.eye(3)).moved_to(np.array([0, 0, 700]))
         u, v, _ = NYU_CAMERA.xyz_to_uvd(hand.joints21).T
         thumb_tip, pinky_tip, wrist = 4, 20, 0
         assert u[thumb_tip] > u[wrist] > u[pinky_tip]
@@ -156,14 +147,11 @@ def test_right_hand_shows_its_thumb_on_the_right(people):
         assert ulnar[0] < radial[0]
 
 
-def test_camera_with_y_down_sees_the_same_image(people):
+def test_other_cameras(people):
     down = NYU_CAMERA._replace(flip=1)
     one, other = (sample_scene(np.random.default_rng(5), people[0], each) for each in (NYU_CAMERA, down))
     assert np.array_equal(one.depth, other.depth)
     assert np.allclose(NYU_CAMERA.xyz_to_uvd(one.joints21), down.xyz_to_uvd(other.joints21))
-
-
-def test_another_camera_and_frame_size(people):
     camera = NYU_CAMERA._replace(fx=241.42, fy=241.42, cx=160.0, cy=120.0)
     scene = sample_scene(np.random.default_rng(2), people[0], camera, (240, 320))
     assert scene.depth.shape == (240, 320)
@@ -171,13 +159,16 @@ def test_another_camera_and_frame_size(people):
 
 
 def test_splits_share_neither_people_nor_frames(shapes):
-    settings = [TEST._replace(split=split) for split in ("train", "val", "test")]
-    banks = {each: HandBank(split=each.split) for each in settings}
-    lengths = [sample_person(banks[each], each, person).length for each in settings for person in range(3)]
-    assert len(set(lengths)) == len(lengths)
+    settings = [TEST._replace(split=split) for split in ("train", "val", "test", "val_hard")]
+    banks = {each.split: HandBank(split=each.split) for each in settings}
+    np.testing.assert_array_equal(banks["val"]._people, banks["val_hard"]._people)  # these alone do
+    for split in ("train", "test"):
+        assert not (banks[split]._people[:, None] == banks["val"]._people).all(-1).any()
+    people = [(banks[each.split], each, person) for each in settings for person in range(3)]
+    assert len({sample_person(*person).length for person in people}) == len(people)
     person = sample_person(shapes, TEST, 0)
-    poses = [tuple(sample_frame(each, i, person).joints21[4]) for each in settings for i in range(3)]
-    assert len(set(poses)) == len(poses)
+    poses = {tuple(sample_frame(each, i, person).joints21[4]) for each in settings[:3] for i in range(3)}
+    assert len(poses) == 9
 
 
 @pytest.mark.slow
@@ -214,27 +205,31 @@ def test_nyu_loader_reads_it(written):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--frames", "0"], "must be at least 1"),
-        (["--width", "10"], "width is 10: it must be at least 64"),
-        (["--camera.fx", "0"], "fx and fy above 1"),
-        (["--frames", "42"], "other settings (frames 41, now 42)"),
-        (["--frames", "41", "--camera.fx", "500"], "other settings (camera"),
+        (("--frames", "0"), "must be at least 1"),
+        (("--width", "10"), "width is 10: it must be at least 64"),
+        (("--camera.fx", "0"), "fx and fy above 1"),
+        (("--frames", "42"), "other settings (frames 41, now 42)"),
+        (("--frames", "41", "--camera.fx", "500"), "other settings (camera"),
+        (("--out", "mine", "--frames", "8"), "did not make"),
+        (("--out", "new", "--frames", "1000"), "fewer --frames"),
+        (("--without", "rings"), "kinds are touching, signs"),
+        (("--split", "val_hard", "--without", "all"), "leave some of them in"),
+        (("--sheet", "kinds.gif"), "a contact sheet ends with .png"),
     ],
 )
-def test_errors_are_a_sentence_and_exit_code_2(written, arguments, sentence, run_script):
-    settings = ["--out", written, "--split", "test", "--seed", "3", "--num_workers", "1", "--without", "all"]
-    ran = run_script("dataloader.synthetic", *settings, *arguments)
+def test_errors_are_a_sentence_and_exit_code_2(
+    written, arguments, sentence, tmp_path, run_script, monkeypatch
+):
+    if "new" in arguments:  # a disk that is nearly full
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
+    (tmp_path / "mine" / "test").mkdir(parents=True)
+    (tmp_path / "mine" / "test" / "mine.txt").write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    ran = run_script("dataloader.synthetic", *FLAGS, written, *arguments)
     assert ran.code == 2
     assert sentence in ran.err
     assert ran.err.count("\n") == 1
-
-
-def test_a_full_disk_is_noticed_beforehand(tmp_path, monkeypatch, run_script):
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
-    ran = run_script("dataloader.synthetic", "--out", tmp_path / "new", "--frames", "1000")
-    assert ran.code == 2
-    assert "fewer --frames" in ran.err
-    assert not (tmp_path / "new").exists()
+    assert [file.name for file in tmp_path.rglob("*")] == ["mine", "test", "mine.txt"]
 
 
 def test_a_missing_package_is_named(tmp_path, monkeypatch, run_script):
@@ -248,18 +243,9 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch, run_script):
     assert "pip install -r requirements-synth.txt" in ran.err
 
 
-def test_foreign_files_are_left_alone(tmp_path, run_script):
-    (tmp_path / "train").mkdir()
-    (tmp_path / "train" / "mine.txt").write_text("mine")
-    ran = run_script("dataloader.synthetic", "--out", tmp_path, "--frames", "8")
-    assert ran.code == 2
-    assert "did not make" in ran.err
-
-
 def test_the_contact_sheet_shows_the_split(written, tmp_path, run_script):
-    settings = ["--out", written, "--split", "test", "--seed", "3", "--num_workers", "1", "--without", "all"]
     sheet = ("--frames", "41", "--sheet", tmp_path / "sheet.png")
-    ran = run_script("dataloader.synthetic", *settings, *sheet)
+    ran = run_script("dataloader.synthetic", *FLAGS, written, *sheet)
     assert ran.code == 0, ran.err
     assert "nothing to do" in ran.out
     assert cv2.imread(str(tmp_path / "sheet.png")).std() > 10

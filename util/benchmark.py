@@ -48,8 +48,6 @@ class BenchmarkConfig:
     def resolved(self) -> "BenchmarkConfig":
         """The settings, checked."""
         check_numbers(self, ("repeats",), lambda value: 1 <= value < inf, "at least 1")
-        if self.load_model and len(self.nets) > 1:
-            raise UserError(f"--load_model {self.load_model} is one network's weights: name one in --nets.")
         return self
 
 
@@ -108,9 +106,9 @@ class Benchmark:
         )
         is_gpu = self.device.type == "cuda"
         self.wait = partial(torch.cuda.synchronize, self.device) if is_gpu else lambda: None
-        processor = torch.cuda.get_device_name(self.device) if is_gpu else cpu_info().get("model name")
-        threads = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
-        self.machine = f"{processor}, {threads}, torch {torch.__version__}"
+        chip = torch.cuda.get_device_name(self.device) if is_gpu else cpu_info().get("model name")
+        cores, threads = os.cpu_count(), torch.get_num_threads()
+        self.machine = f"{chip}, {cores} cores, {threads} threads, torch {torch.__version__}"
 
     def rows(self) -> Iterator[Row]:
         """The chosen rows. An engine that cannot be used has none, and is named with the reason."""
@@ -136,18 +134,16 @@ class Benchmark:
         from util.deployment.backends import best_precision, exported_int8, load_backend, load_engine
         from util.inference.predictor import HandPosePredictor
 
-        (frame, batch, moved, found, tracked), file = names, self.checkpoint
-        if precision == "int8":
+        (frame, batch, moved, found, tracked), file, is_int8 = names, self.checkpoint, precision == "int8"
+        if is_int8:
             file = file and exported_int8(Path(file), self.device)
             if not file:
                 raise UserError("no int8 file of the checkpoint lies beside it, or it is not faster here.")
         elif best_precision(backend, precision, self.device) != precision:
             raise UserError(f"it is not faster on this {self.device}.")
         if self.wants(frame, batch, moved):
-            if precision == "int8":
-                ours, _ = load_engine(file)
-            else:
-                ours = load_backend(self.network, self.spec, backend, precision, self.device)
+            what = (self.network, self.spec, backend, precision, self.device)
+            ours = load_engine(file)[0] if is_int8 else load_backend(*what)
             for name, image, unit in ((frame, self.crops[:1], "ms"), (batch, self.crops, "images/s")):
                 if self.wants(name):
                     yield self.compare(name, self.plain, ours, [(image,)], len(image), unit)
@@ -156,19 +152,18 @@ class Benchmark:
                 edge_mm = max(self.settings.cube or dataset_info(self.settings.dataset).cube)
                 yield Row(moved, 0.0, float(shift) * edge_mm / 2, 0.0, "mm")
         if file and self.wants(found, tracked):
-            choices = {} if precision == "int8" else {"precision": precision, "backend": backend}
+            choices = {} if is_int8 else {"precision": precision, "backend": backend}
             predictor = HandPosePredictor(file, str(self.device), min_confidence=0.0, **choices)
             yield from self.live_rows(predictor, found, tracked)
 
     def live_rows(self, predictor: Any, found: str, tracked: str) -> Iterator[Row]:
         """Whole frames, the hand's centre to be found or known, against a plain pass for each."""
-        index, camera, size = self.dataset.index, self.dataset.camera, len(self.dataset)
-        frames = range(0, size, -(-size // LIVE_FRAMES))
+        index, frames = self.dataset.index, range(0, len(self.dataset), -(-len(self.dataset) // LIVE_FRAMES))
         depths = {i: index.read_depth(index.frame_path(i)) for i in frames}
-        one_pass = lambda *_: self.plain(self.crops[:1])  # noqa: E731
         for name, centers in ((found, dict.fromkeys(frames)), (tracked, index.center_xyz)):
             if self.wants(name):
-                calls = [(depths[i], camera, centers[i], "right") for i in frames]
+                calls = [(depths[i], self.dataset.camera, centers[i], "right") for i in frames]
+                one_pass = lambda *_: self.plain(self.crops[:1])  # noqa: E731
                 yield self.compare(name, one_pass, predictor.predict, calls, len(calls))
 
     def train_row(self, name: str) -> Row:
@@ -176,23 +171,20 @@ class Benchmark:
         import torch
         from torch.utils.data import default_collate
 
-        from dataloader.dataset import build_dataset
         from model.loss import awr_loss
         from util.device import usable_precision
         from util.training.distributed import Processes
         from util.training.engine import to_device, train_step
         from util.training.state import TrainingState
 
-        dataset = build_dataset(self.settings, augment=True)
-        frames = range(min(self.settings.batch_size, len(dataset)))
-        batch = to_device(default_collate([dataset[i] for i in frames]), self.device)
-        network = copy.deepcopy(self.network).train()
+        frames = range(min(self.settings.batch_size, len(self.dataset)))
+        batch = to_device(default_collate([self.dataset[i] for i in frames]), self.device)
+        network, ours = copy.deepcopy(self.network).train(), copy.deepcopy(self.network).train()
         optimizer = torch.optim.Adam(network.parameters(), lr=self.settings.lr)
         settings = replace(self.settings, precision=usable_precision(self.device, self.settings.precision))
         if settings.precision != self.settings.precision:
             print(f"  {self.settings.precision} is not faster here: our step is in {settings.precision}.")
-        state = TrainingState(copy.deepcopy(self.network), self.spec, settings, Processes(self.device))
-        state.network.train()
+        state = TrainingState(ours, self.spec, settings, Processes(self.device))
 
         def plain() -> None:
             loss = awr_loss(network(batch.image), batch.image, batch.joint_uvd, self.spec.kernel_size)
@@ -200,8 +192,8 @@ class Benchmark:
             sum(loss.terms.values()).backward()
             optimizer.step()
 
-        ours = partial(train_step, state, batch, dataset, settings.lr)
-        return self.compare(name, plain, ours, [()], len(frames), "images/s")
+        step = partial(train_step, state, batch, self.dataset, settings.lr)
+        return self.compare(name, plain, step, [()], len(frames), "images/s")
 
     def compare(
         self, name: str, plain: Callable, ours: Callable, calls: list[tuple], frames: int, unit: str = "ms"

@@ -1,16 +1,13 @@
 """Pinhole cameras: camera space in millimetres <-> image space in pixels and millimetres; models by name."""
 
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from types import ModuleType
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from util import UserError
 
-if TYPE_CHECKING:
-    import torch
-
-Points = TypeVar("Points", np.ndarray, "torch.Tensor")
-
+Points = TypeVar("Points")  # a NumPy array or a tensor
 NO_READING = 65535  # what several cameras write beside 0
 FARTHEST_MM = 10_000.0  # no depth camera measures a hand beyond
 # Frames are rounded to this, far below any sensor's step, so that the same frame in metres and in
@@ -32,26 +29,12 @@ class Camera(NamedTuple):
     flip: int = 1
 
     def xyz_to_uvd(self, xyz: Points) -> Points:
-        """Project points.
-
-        Args:
-            xyz: (..., 3) camera space, mm, z > 0; NumPy array or tensor.
-
-        Returns:
-            (..., 3) u and v in pixels, d = z in mm; same type as the input.
-        """
+        """Project (..., 3) camera space, mm, z > 0 -> (..., 3) u and v in pixels, d = z in mm."""
         x, y, z = xyz[..., 0], xyz[..., 1], xyz[..., 2]
         return _stack(self.fx * x / z + self.cx, self.flip * self.fy * y / z + self.cy, z)
 
     def uvd_to_xyz(self, uvd: Points) -> Points:
-        """Back-project points, the inverse of `xyz_to_uvd`.
-
-        Args:
-            uvd: (..., 3) u and v in pixels, d in mm; NumPy array or tensor.
-
-        Returns:
-            (..., 3) camera space, mm; same type as the input.
-        """
+        """Back-project (..., 3) pixels and mm -> (..., 3) camera space, mm: the inverse of `xyz_to_uvd`."""
         u, v, d = uvd[..., 0], uvd[..., 1], uvd[..., 2]
         return _stack((u - self.cx) * d / self.fx, self.flip * (v - self.cy) * d / self.fy, d)
 
@@ -108,8 +91,8 @@ def parse_camera(text: str) -> DepthCamera | Camera:
     try:
         fx, fy, cx, cy = (float(number) for number in text.split(","))
     except ValueError:
-        names = ", ".join(CAMERAS)
-        raise UserError(f"--camera {text!r} is neither one of {names} nor fx,fy,cx,cy in pixels.") from None
+        known = ", ".join(CAMERAS)
+        raise UserError(f"--camera {text!r} is neither one of {known} nor fx,fy,cx,cy in pixels.") from None
     camera = Camera(fx, fy, cx, cy)
     camera.check()
     return camera
@@ -123,29 +106,22 @@ def scale_camera(known: DepthCamera, frame_size: tuple[int, int]) -> Camera:
     (height, width), (rows, columns) = known.frame_size, frame_size
     scale = columns / width
     if abs(rows - height * scale) > 1:
-        raise UserError(
-            f"The frames have {columns}×{rows} pixels, the camera's intrinsics are for {width}×{height}: "
-            "pass --camera fx,fy,cx,cy for these frames."
-        )
+        frames = f"The frames have {columns}×{rows} pixels, the camera's intrinsics are for {width}×{height}"
+        raise UserError(f"{frames}: pass --camera fx,fy,cx,cy for these frames.")
     fx, fy, cx, cy, flip = known.camera
     # Pixel i is centred at i: its edges, which scale, lie half a pixel off.
     return Camera(fx * scale, fy * scale, (cx + 0.5) * scale - 0.5, (cy + 0.5) * scale - 0.5, flip)
 
 
 def to_millimetres(depth: np.ndarray, depth_scale: float = 1.0) -> np.ndarray:
-    """A camera's frame -> (H, W) float32 mm, 0 where nothing was measured.
+    """A camera's frame (H, W), of which a unit is `depth_scale` mm -> (H, W) float32 mm, 0 for no reading.
 
-    Args:
-        depth: (H, W) integers or floats; NaN, infinity, 0, 65535 and below 0 are no readings.
-        depth_scale: mm a unit of `depth`.
+    NaN, infinity, 0, 65535 and below 0 are no readings.
     """
-    if not isinstance(depth, np.ndarray):
-        raise UserError(f"A depth frame is a NumPy array (H, W), this is a {type(depth).__name__}.")
-    if depth.ndim != 2 or not depth.size or depth.dtype.kind not in "fiu":
-        raise UserError(
-            f"A depth frame has shape (H, W) and holds integers or floats, "
-            f"this one has shape {depth.shape} and holds {depth.dtype}."
-        )
+    if not (isinstance(depth, np.ndarray) and depth.ndim == 2 and depth.size and depth.dtype.kind in "fiu"):
+        shape, holds = getattr(depth, "shape", "none"), getattr(depth, "dtype", type(depth).__name__)
+        found = f"this one has shape {shape} and holds {holds}"
+        raise UserError(f"A depth frame is a NumPy array (H, W) of integers or floats, {found}.")
     if not 0 < depth_scale < np.inf:
         raise UserError(f"depth_scale is {depth_scale}: it is the mm of one unit, so positive and finite.")
     depth = np.ma.filled(depth.astype(np.float64), 0)
@@ -156,14 +132,10 @@ def to_millimetres(depth: np.ndarray, depth_scale: float = 1.0) -> np.ndarray:
 
 
 def uvd_to_crop(uvd: Points, center_z: Points, cube_z: Points, M: Points, img_size: int) -> Points:
-    """Full-frame uvd -> normalised uvd of the crop (docs/spec.md §1).
+    """Full-frame uvd (..., J, 3), pixels and mm -> normalised uvd of the crop (docs/spec.md §1).
 
-    Args:
-        uvd: (..., J, 3) pixels and mm; NumPy array or tensor.
-        center_z: (...,) depth of the crop's centre, mm.
-        cube_z: (...,) depth of the cube, mm.
-        M: (..., 3, 3) full-frame pixels -> crop pixels.
-        img_size: S, edge of the crop in pixels.
+    `center_z`, `cube_z` (...,): depths of the crop's centre, and of its cube, mm; `M` (..., 3, 3): full-frame
+    pixels -> crop pixels; `img_size`: S, edge of the crop in pixels. Arrays or tensors.
     """
     u, v = _apply_to_pixels(M, uvd)
     d = (uvd[..., 2] - center_z[..., None]) / (cube_z[..., None] / 2)
@@ -172,36 +144,27 @@ def uvd_to_crop(uvd: Points, center_z: Points, cube_z: Points, M: Points, img_si
 
 def crop_to_uvd(uvd: Points, center_z: Points, cube_z: Points, M: Points, img_size: int) -> Points:
     """Normalised uvd of the crop -> full-frame uvd, the inverse of `uvd_to_crop` (docs/spec.md §10)."""
-    pixels = (uvd[..., :2] + 1) * (img_size / 2)
-    u, v = _apply_to_pixels(_invert(M), pixels)
-    d = uvd[..., 2] * (cube_z[..., None] / 2) + center_z[..., None]
-    return _stack(u, v, d)
+    library = _library(M)
+    # PyTorch's inv would wait for the GPU to hear that M, a crop's, is not singular.
+    inverse = library.linalg.inv(M) if library is np else library.linalg.inv_ex(M).inverse
+    u, v = _apply_to_pixels(inverse, (uvd[..., :2] + 1) * (img_size / 2))
+    return _stack(u, v, uvd[..., 2] * (cube_z[..., None] / 2) + center_z[..., None])
 
 
 def _apply_to_pixels(M: Points, pixels: Points) -> tuple[Points, Points]:
     """Affine map of (..., J, 2 or more) pixels."""
     u, v, M = pixels[..., 0], pixels[..., 1], M[..., None, :, :]
-    return (
-        M[..., 0, 0] * u + M[..., 0, 1] * v + M[..., 0, 2],
-        M[..., 1, 0] * u + M[..., 1, 1] * v + M[..., 1, 2],
-    )
-
-
-# PyTorch is imported where a tensor is at hand: config.py imports this file and is to load at once.
+    return tuple(M[..., row, 0] * u + M[..., row, 1] * v + M[..., row, 2] for row in (0, 1))
 
 
 def _stack(*components: Points) -> Points:
-    if isinstance(components[0], np.ndarray | np.generic):
-        return np.stack(components, -1)
+    return _library(components[0]).stack(components, -1)
+
+
+def _library(points: Points) -> ModuleType:
+    """NumPy, or where a tensor is at hand PyTorch: without one, the commands' --help does not wait for it."""
+    if isinstance(points, np.ndarray | np.generic):
+        return np
     import torch
 
-    return torch.stack(components, -1)
-
-
-def _invert(M: Points) -> Points:
-    if isinstance(M, np.ndarray):
-        return np.linalg.inv(M)
-    import torch
-
-    # inv would wait for the GPU to hear that M, a crop's, is not singular.
-    return torch.linalg.inv_ex(M).inverse
+    return torch

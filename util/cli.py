@@ -10,7 +10,7 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import field, make_dataclass
 from functools import partial
 from typing import Any, TextIO, TypeVar
@@ -22,10 +22,7 @@ from util import UserError
 FAILED = 2
 INTERRUPTED = 130  # as a shell reports a process that Ctrl-C ended
 # PyTorch's words where a loader's worker was killed, or found /dev/shm full.
-_LOST_WORKER = re.compile(
-    r"DataLoader worker \(pid|allocate shared memory|unable to (write to|mmap|resize) file </torch_"
-)
-
+LOST_WORKER = re.compile(r"DataLoader worker \(pid|shared memory|(write to|mmap|resize) file </torch_")
 
 Settings = TypeVar("Settings")  # a dataclass whose resolved() gives it checked
 
@@ -35,35 +32,22 @@ def run(
 ) -> None:
     """Parse the settings, run the script, and report a user's error on one line with exit code 2.
 
-    Args:
-        script: takes the resolved settings.
-        description: shown by --help.
-        kind: the settings' dataclass.
-        groups: dataclasses that `kind` inherits and that this command reads, a heading of --help each;
-            none: all of `kind`, without headings.
+    `description`: shown by --help. `kind`: the settings' dataclass. `groups`: the dataclasses that `kind`
+    inherits and that this command reads, a heading of --help each; none: all of `kind`, without headings.
     """
     # For scripts that import PyTorch after this: its idle threads sleep instead of spinning. On two cores a
     # frame took 317 instead of 310 ms; beside two busy processes 538 instead of 1,810 ms.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     warnings.formatwarning = lambda text, *_: f"warning: {text}\n"  # on one line, as an error is
-    before = signal.signal(signal.SIGTERM, _stop)
+    before, streams = signal.signal(signal.SIGTERM, _stop), (sys.stdout, sys.stderr)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # `?` for what the console's encoding lacks
+    sys.stdout, sys.stderr = map(_PatientStream, streams)
     try:
-        with _patient_output(), _errors_on_one_line():
+        try:
             script(parse_settings(sys.argv[1:], description, kind, groups))
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _stop(*_: object) -> None:
-    """SIGTERM, by which `timeout` and clusters end a process: clean up as after Ctrl-C, once."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # some send it twice
-    raise KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def _errors_on_one_line() -> Iterator[None]:
-    try:
-        yield
+        finally:
+            sys.stdout.flush()
     except KeyboardInterrupt as stop:
         print("stopped.", *stop.args, file=sys.stderr)
         sys.exit(INTERRUPTED)
@@ -73,6 +57,15 @@ def _errors_on_one_line() -> Iterator[None]:
             raise
         print(f"error: {sentence}", file=sys.stderr)
         sys.exit(FAILED)
+    finally:
+        sys.stdout, sys.stderr = streams
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stop(*_: object) -> None:
+    """SIGTERM, by which `timeout` and clusters end a process: clean up as after Ctrl-C, once."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # some send it twice
+    raise KeyboardInterrupt
 
 
 class _PatientStream:
@@ -92,22 +85,7 @@ class _PatientStream:
             with open(os.devnull, "w") as nowhere:  # its buffer would fail once more at Python's end
                 os.dup2(nowhere.fileno(), self._stream.fileno())
             if not isinstance(error, BrokenPipeError):
-                raise OSError(f"what is printed cannot be written: {error.strerror}.") from error
-
-
-@contextlib.contextmanager
-def _patient_output() -> Iterator[None]:
-    """Print `?` for what the console's encoding lacks, and nothing to a reader that has gone."""
-    streams = sys.stdout, sys.stderr
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")  # stderr never fails
-    sys.stdout, sys.stderr = patient = [_PatientStream(stream) for stream in streams]
-    try:
-        yield
-    finally:
-        sys.stdout, sys.stderr = streams
-        with _errors_on_one_line():
-            patient[0].flush()
+                raise
 
 
 def parse_settings(
@@ -129,35 +107,28 @@ def parse_settings(
     except SystemExit as stop:
         if not stop.code:
             raise  # --help
-        raise UserError(_one_line(complaint.getvalue())) from None
+        # tyro's complaint without its frame and title, and the flags that it suggests below a rule.
+        below_title = re.sub(r"[│╰╯]|\[/?[a-z ]+\]", "", complaint.getvalue().partition("\n")[2])
+        sentence, *advice = (part for part in re.split("[─-]{4,}", below_title) if part.strip())
+        flags = re.findall(r"^ {5,7}(--\w+)", "\n".join(advice), re.MULTILINE)
+        perhaps = f". Perhaps you meant {' or '.join(flags)}" if flags and "ecognized" in sentence else ""
+        sentence = " ".join(sentence.split()).rstrip(". ")
+        raise UserError(f"{sentence}{perhaps}; --help lists the settings.") from None
     parts = vars(parsed).values() if groups else (parsed,)
     return kind(**{name: value for part in parts for name, value in vars(part).items()}).resolved()
 
 
-def _one_line(message: str) -> str:
-    """tyro's complaint without its frame and title, and the flags that it suggests below a rule."""
-    below_title = re.sub(r"[│╰╯]|\[/?[a-z ]+\]", "", message.partition("\n")[2])
-    complaint, *advice = (part for part in re.split("[─-]{4,}", below_title) if part.strip())
-    flags = re.findall(r"^ {5,7}(--\w+)", "\n".join(advice), re.MULTILINE) if "ecognized" in complaint else ()
-    perhaps = f". Perhaps you meant {' or '.join(flags)}" if flags else ""
-    return f"{' '.join(complaint.split()).rstrip('. ')}{perhaps}; --help lists the settings."
-
-
 def _sentence(error: Exception) -> str | None:
     """What a user can do about an error, None where nothing can be done."""
-    module, name, words = type(error).__module__, type(error).__name__, str(error).strip()
-    if name == "OutOfMemoryError" and module.startswith("torch"):
-        return "the GPU's memory is full: use smaller batches, bf16, or --device cpu."
-    if isinstance(error, MemoryError) or (name == "RuntimeError" and "allocate memory" in words):
-        return "the memory is full: use smaller batches (--batch_size), or smaller frames."
-    if module.startswith(("torch._dynamo", "torch._inductor")):
+    name, words = type(error).__name__, str(error).strip()
+    if name in ("OutOfMemoryError", "MemoryError") or (name == "RuntimeError" and "allocate memory" in words):
+        return "the memory, or the GPU's, is full: use smaller batches (--batch_size), or --precision bf16."
+    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
         first = words.partition("\n")[0].rstrip(".")
         return f"torch.compile does not work here: {first}; do without it."
-    if name == "RuntimeError" and _LOST_WORKER.search(words):
-        return (
-            "a process that prepares frames was ended from outside: it lacked shared memory (in a container: "
-            "--shm-size=2g) or memory; use fewer processes, --num_workers 0."
-        )
+    if name == "RuntimeError" and LOST_WORKER.search(words):
+        lacked = "memory, or shared memory (in a container: --shm-size=2g)"
+        return f"a process that prepares frames was ended, as it lacked {lacked}: use --num_workers 0."
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}."
     if isinstance(error, UserError | OSError):

@@ -19,13 +19,22 @@ if TYPE_CHECKING:
 
 # One colour a finger, pinky to thumb, then the wrist; told apart on grey depth and by colour-blind eyes.
 CHAIN_COLORS = ("#56b4e9", "#009e73", "#f0e442", "#e69f00", "#d55e00", "#cc79a7")
-# Of curves and bars: told apart by colour-blind eyes, and by their dashes when printed in grey. Neighbours
-# differ in both; the first to look alike is the 29th.
+# Of curves and dots: told apart by colour-blind eyes, and by dashes and markers when printed in grey. The
+# first to look alike is the 29th.
 CURVE_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-CURVE_STYLES = cycler(color=CURVE_COLORS * 4) + cycler(linestyle=("-", "--", "-.", ":") * 7)
-BAR_HATCHES = ("", "//", "..", "xx")
+CURVE_STYLES = cycler(color=CURVE_COLORS * 4, linestyle=("-", "--", "-.", ":") * 7, marker=list("os^D" * 7))
 DARK = "#202020"
+# Panels of a figure of scores, line by line. Curves are shares, named like their field of Metrics.
+CURVES = {
+    "pck": "share of joints within distance",
+    "success_worst": "share of frames, worst joint within distance",
+    "success_mean": "share of frames, mean joint within distance",
+}
+SUCCESS, JOINTS = ["success_worst", "success_mean"], ["joints", "joints"]  # one panel over two columns
+FIGURES = {"pck": [["pck"]], "success": [SUCCESS], "joints": [JOINTS], "comparison": [SUCCESS, JOINTS]}
 NOT_TERMS = {"epoch", "step", "lr", "loss", "mpe_mm", "images_per_s"}  # in log.jsonl; the others are terms
+
+Chains = Sequence[tuple[int, ...]]  # numbers of joints that a line connects
 
 
 class Tile(NamedTuple):
@@ -42,7 +51,7 @@ def plain(name: str) -> str:
     return printable(name).replace("$", r"\$")
 
 
-def chain_colors(chains: Sequence[tuple[int, ...]]) -> list[str]:
+def chain_colors(chains: Chains) -> list[str]:
     """A colour for each chain; they repeat where there are many."""
     return [CHAIN_COLORS[i % len(CHAIN_COLORS)] for i in range(len(chains))]
 
@@ -55,13 +64,9 @@ def crop_pixels(joint_uvd: np.ndarray, size: int) -> np.ndarray:
 def pick_tiles(
     dataset: "HandDataset", predicted_uvd: np.ndarray, frame_errors: np.ndarray, count: int = 4
 ) -> dict[str, list[Tile]]:
-    """The best, middle and worst frames, for a gallery.
+    """The best, middle and worst `count` frames, for a gallery.
 
-    Args:
-        dataset: samples without augmentation.
-        predicted_uvd: (N, J, 3) full-frame uvd.
-        frame_errors: (N,) mean joint error, mm.
-        count: frames of each kind.
+    `dataset`: samples without augmentation; `predicted_uvd` (N, J, 3) of full frames; `frame_errors` (N,) mm.
     """
     order, size = np.argsort(frame_errors, kind="stable"), dataset.img_size
     count = min(count, len(order))
@@ -77,79 +82,38 @@ def pick_tiles(
     return {name: [tile(int(i)) for i in frames] for name, frames in picks.items()}
 
 
-def save_pck_curve(path: Path, rows: dict[str, Metrics]) -> None:
-    """Share of joints within a distance, one curve per entry of `rows`."""
-    figure = Figure(figsize=(6, 4.5), layout="constrained")
-    axes, curves = figure.subplots(), {f"{name}: AUC {m.auc:.4f}": m.pck for name, m in rows.items()}
-    _draw_shares(axes, PCK_THRESHOLDS_MM, curves, "share of joints within distance")
-    axes.legend(fontsize=8)
+def save_scores(path: Path, name: str, rows: dict[str, Metrics], joint_names: tuple[str, ...]) -> None:
+    """Draw one of FIGURES, with a curve, or a dot at each joint, per entry of `rows`."""
+    layout = FIGURES[name]
+    figure = Figure(figsize=(5.5 * len(layout[0]) + 2.5, 4.5 * len(layout)), layout="constrained")
+    for panel, axes in figure.subplot_mosaic(layout).items():
+        axes.set_prop_cycle(CURVE_STYLES)
+        axes.grid(alpha=0.3)
+        if panel == "joints":
+            _draw_joints(axes, rows, joint_names)
+            continue
+        thresholds_mm = PCK_THRESHOLDS_MM if panel == "pck" else SUCCESS_THRESHOLDS_MM
+        for run, metrics in rows.items():
+            score = f"AUC {metrics.auc:.4f}" if panel == "pck" else f"{metrics.mpe_mm:.2f} mm"
+            shares, label = getattr(metrics, panel), f"{plain(run)}: {score}"
+            axes.plot(thresholds_mm, shares, label=label, markevery=10, markersize=4)
+        axes.set(xlim=(0, thresholds_mm[-1]), ylim=(0, 1), xlabel="distance (mm)", ylabel=CURVES[panel])
+    # One legend for all panels, outside them: a method looks the same in each.
+    labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*labels, loc="outside right upper", fontsize=8, handlelength=3.5)
     save_figure(figure, path)
 
 
-def save_success_curve(path: Path, rows: dict[str, Metrics]) -> None:
-    """Share of frames whose worst joint, and whose mean joint, is within a distance: a panel each."""
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
-    _draw_success(figure.subplots(1, 2), rows)
-    save_figure(figure, path)
+def _draw_joints(axes: Axes, rows: dict[str, Metrics], joint_names: tuple[str, ...]) -> None:
+    place = np.arange(len(joint_names) + 1)
+    for (run, m), shift in zip(rows.items(), np.linspace(-0.35, 0.35, len(rows) + 2)[1:-1], strict=True):
+        label = f"{plain(run)}: {m.mpe_mm:.2f} mm"
+        axes.plot(place + shift, [*m.per_joint_mm, m.mpe_mm], linestyle="", markersize=4, label=label)
+    axes.set_xticks(place, [*joint_names, "mean"], rotation=40, ha="right")
+    axes.set(xlim=(-0.5, place[-1] + 0.5), ylim=(0, None), ylabel="mean error (mm)")
 
 
-def save_joint_bars(path: Path, rows: dict[str, Metrics], joint_names: tuple[str, ...]) -> None:
-    """Mean error of every joint, one bar per entry of `rows`."""
-    figure = Figure(figsize=(9, 4.5), layout="constrained")
-    _draw_joint_bars(figure.subplots(), rows, joint_names)
-    save_figure(figure, path)
-
-
-def save_comparison(path: Path, rows: dict[str, Metrics], joint_names: tuple[str, ...]) -> None:
-    """What papers show of several methods: the two success curves, and below them the joints' errors."""
-    figure = Figure(figsize=(11, 8.5), layout="constrained")
-    upper, lower = figure.subfigures(2, 1)
-    _draw_success(upper.subplots(1, 2), rows)
-    _draw_joint_bars(lower.subplots(), rows, joint_names)
-    save_figure(figure, path)
-
-
-def _draw_success(panels: Sequence[Axes], rows: dict[str, Metrics]) -> None:
-    for axes, joint in zip(panels, ("worst", "mean"), strict=True):
-        curves = {f"{name}: {m.mpe_mm:.2f} mm": getattr(m, f"success_{joint}") for name, m in rows.items()}
-        _draw_shares(axes, SUCCESS_THRESHOLDS_MM, curves, f"share of frames, {joint} joint within distance")
-    axes.legend(fontsize=8, handlelength=3.5)
-
-
-def _draw_shares(axes: Axes, thresholds_mm: np.ndarray, curves: dict[str, np.ndarray], ylabel: str) -> None:
-    axes.set(xlim=(0, thresholds_mm[-1]), ylim=(0, 1), xlabel="distance (mm)", ylabel=ylabel)
-    axes.set_prop_cycle(CURVE_STYLES)
-    axes.grid(alpha=0.3)
-    for label, shares in curves.items():
-        axes.plot(thresholds_mm, shares, label=plain(label))
-
-
-def _draw_joint_bars(axes: Axes, rows: dict[str, Metrics], joint_names: tuple[str, ...]) -> None:
-    position, width = np.arange(len(joint_names) + 1), 0.8 / len(rows)
-    for i, (name, metrics) in enumerate(rows.items()):
-        axes.bar(
-            position + (i - (len(rows) - 1) / 2) * width,
-            [*metrics.per_joint_mm, metrics.mpe_mm],
-            width,
-            label=f"{plain(name)}: {metrics.mpe_mm:.2f} mm",
-            color=CURVE_COLORS[i % len(CURVE_COLORS)],
-            hatch=BAR_HATCHES[i % len(BAR_HATCHES)],
-        )
-    axes.set_xticks(position, [*joint_names, "mean"], rotation=40, ha="right")
-    axes.set_ylabel("mean error (mm)")
-    axes.grid(axis="y", alpha=0.3)
-    axes.set_axisbelow(True)
-    legend_rows = -(-len(rows) // 3)
-    axes.set_ylim(top=axes.get_ylim()[1] * (1.05 + 0.06 * legend_rows))
-    axes.legend(fontsize=8, loc="upper center", ncols=3)
-
-
-def save_gallery(path: Path, rows: dict[str, list[Tile]], chains: tuple[tuple[int, ...], ...]) -> None:
-    """Write the picture of `draw_gallery`."""
-    save_figure(draw_gallery(rows, chains), path)
-
-
-def draw_gallery(rows: dict[str, list[Tile]], chains: tuple[tuple[int, ...], ...]) -> Figure:
+def draw_gallery(rows: dict[str, list[Tile]], chains: Chains) -> Figure:
     """Depth crops with predicted (coloured) and true (white) skeletons, one row of tiles per entry."""
     columns = max(map(len, rows.values()))
     figure = Figure(figsize=(2.5 * columns, 2.85 * len(rows)), layout="constrained", facecolor=DARK)
@@ -193,16 +157,11 @@ def draw_crop(axes: Axes, image: np.ndarray) -> None:
     """Show an (S, S) normalised depth crop: near is light, background dark."""
     axes.imshow(image, cmap="gray_r", vmin=-1, vmax=1.15, interpolation="nearest")
     axes.set_axis_off()
-    axes.set_xlim(-0.5, image.shape[1] - 0.5)
-    axes.set_ylim(image.shape[0] - 0.5, -0.5)
+    axes.set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5))
 
 
 def draw_skeleton(
-    axes: Axes,
-    joint_uv: np.ndarray,
-    chains: tuple[tuple[int, ...], ...],
-    color: str | None = None,
-    linewidth: float = 1.8,
+    axes: Axes, joint_uv: np.ndarray, chains: Chains, color: str | None = None, linewidth: float = 1.8
 ) -> None:
     """Draw (J, 2) joints in the axes' pixels along their chains, in one colour or one a chain."""
     for chain, chain_color in zip(chains, chain_colors(chains), strict=True):

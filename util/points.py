@@ -21,8 +21,8 @@ FAR_MM = 40.0  # mean distance from the labels that is worth a warning
 class PointFormat(NamedTuple):
     """How a file writes points: `xyz` or `uvd`, columns in another order or with another sign, another unit.
 
-    `name` as it is passed, say x-yz_m; `columns` (3,) where the file has x, y, z or u, v, d; `signs` (3,) by
-    which these are multiplied; `unit_mm` of lengths, not of pixels.
+    `columns` (3,): where the file has x, y, z or u, v, d; `signs` (3,), by which these are multiplied;
+    `unit_mm` of lengths, not of pixels.
     """
 
     name: str
@@ -30,36 +30,27 @@ class PointFormat(NamedTuple):
     signs: tuple[float, ...]
     unit_mm: float
 
-    @property
-    def is_pixels(self) -> bool:
-        """Whether points are pixels and a depth."""
-        return "u" in self.name
-
     def to_xyz(self, points: np.ndarray, camera: Camera) -> np.ndarray:
         """(..., 3) numbers as in the file -> (..., 3) camera space, mm."""
         points = points[..., self.columns] * self.signs
-        if not self.is_pixels:
+        if "u" not in self.name:
             return points * self.unit_mm
         with np.errstate(all="ignore"):
             return camera.uvd_to_xyz(points * (1, 1, self.unit_mm))
 
 
-def _format(axes: str, unit: str) -> PointFormat:
+FORMATS: dict[str, PointFormat] = {}
+for axes, (unit, unit_mm) in product(AXES, UNITS_MM.items()):
     letters, ours = axes.replace("-", ""), "uvd" if "u" in axes else "xyz"
     signs = tuple(-1.0 if f"-{letter}" in axes else 1.0 for letter in ours)
-    return PointFormat(axes + unit, tuple(map(letters.index, ours)), signs, UNITS_MM[unit])
-
-
-FORMATS = {axes + unit: _format(axes, unit) for axes in AXES for unit in UNITS_MM}
+    FORMATS[axes + unit] = PointFormat(axes + unit, tuple(map(letters.index, ours)), signs, unit_mm)
 
 
 def parse_format(text: str) -> PointFormat:
     """`xyz` or `uvd`, or a variant: x-yz (y has the other sign), vud (other order), xyz_m (metres)."""
     if text not in FORMATS:
-        raise UserError(
-            f"{text!r} is no format of points: use xyz or uvd, x-yz where y has the other sign, vud or yxz "
-            "for another order, xyz_m for metres."
-        )
+        variants = "x-yz where y has the other sign, vud or yxz for another order, xyz_m for metres"
+        raise UserError(f"{text!r} is no format of points: use xyz or uvd, {variants}.")
     return FORMATS[text]
 
 
@@ -68,26 +59,19 @@ def doubt_format(
 ) -> None:
     """Say on stderr where another reading of a file's points lies much closer to the labels.
 
-    Args:
-        path: the file.
-        points: (..., 3) numbers as in the file; NaN are left out.
-        true_xyz: (..., 3) labels, mm.
-        camera: of the data set.
-        given: how the points were read.
-        flag: by which another format is passed.
+    `points` (..., 3): as in the file, NaN are left out. `given`: how they were read; `flag` passes another.
+    `true_xyz` (..., 3): labels, mm.
     """
 
     def distance_mm(found: PointFormat) -> float:
         with np.errstate(all="ignore"):
             distances = np.linalg.norm(found.to_xyz(points, camera) - true_xyz, axis=-1)
-        finite = distances[np.isfinite(distances)]
-        return float(finite.mean()) if finite.size else np.inf
+        return float(np.mean(distances[np.isfinite(distances)])) if np.isfinite(distances).any() else np.inf
 
     here = distance_mm(given)
     if here <= FAR_MM or np.isnan(true_xyz).all():
         return
-    best = min(FORMATS.values(), key=distance_mm)
-    advice = " in the mean"
+    best, advice = min(FORMATS.values(), key=distance_mm), " in the mean"
     if distance_mm(best) < here / 2:
         advice = f" if read as {given.name}, {distance_mm(best):.1f} mm as {best.name}: "
         advice += f"pass {flag} {best.name}, or set it in config.py"
@@ -99,37 +83,25 @@ def read_predictions(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read joints, one frame a line, three numbers a joint (docs/spec.md §10).
 
-    Args:
-        path: the file.
-        num_frames, num_joints: as many as the labels have.
-        camera: of the data set.
-        points: the file's format.
-        hint: what to do where the frames are not as many.
-
-    Returns:
-        The numbers as in the file, and full-frame uvd (pixels, mm): (num_frames, num_joints, 3) float64 each.
+    `num_frames`, `num_joints`: as many as the labels have; `hint`: what to do where there are not as many.
+    Returns the numbers as in the file, and full-frame uvd (pixels, mm): (num_frames, num_joints, 3) float64.
     """
-    table = read_table(path, columns=3 * num_joints)
+    table = read_table(path, columns=3 * num_joints).reshape(-1, num_joints, 3)
     if len(table) != num_frames:
-        raise UserError(
-            f"{path} has {len(table)} frames, the labels have {num_frames}: "
-            f"they do not belong together{hint}."
-        )
-    table = table.reshape(num_frames, num_joints, 3)
+        raise UserError(f"{path} has {len(table)} frames, the labels have {num_frames}{hint}.")
     if points.name == "uvd":
         return table, table
     joint_xyz = points.to_xyz(table, camera)
     if not (joint_xyz[..., 2] > 0).all():
-        line = int(np.argmin((joint_xyz[..., 2] > 0).all(axis=1))) + 1
-        raise UserError(f"{path}: line {line} has a joint at or behind the camera if read as {points.name}.")
+        frame = int(np.argmin((joint_xyz[..., 2] > 0).all(axis=1))) + 1
+        raise UserError(f"{path}: frame {frame} has a joint behind the camera if read as {points.name}.")
     return table, camera.xyz_to_uvd(joint_xyz)
 
 
 def read_centers(path: Path) -> np.ndarray:
-    """Read hand centres, three numbers a line; a line `invalid` says that the frame shows no hand.
+    """Read hand centres, three numbers a line: (lines, 3) float64 as in the file.
 
-    Returns:
-        (lines, 3) float64 as in the file, NaN where invalid.
+    A line `invalid` says that the frame shows no hand: NaN.
     """
     with open_table(path) as file:
         lines = [line.strip() for line in file]

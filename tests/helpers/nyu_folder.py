@@ -4,10 +4,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from scipy.io import savemat
 
 from dataloader.nyu import EVALUATED_JOINTS, FRAME_NAME
 from util.camera import NYU_CAMERA
+from util.checkpoint import ModelSpec, save_checkpoint
+
+SMALL = ModelSpec("resnet_18", 14, 4, 1.0, "nyu", 64)
 
 OPEN_HAND_MM = np.array(
     [
@@ -62,3 +66,24 @@ def write_nyu_folder(root, split, depth_frames, joint_xyz, center_xyz):
     np.savetxt(Path(root, f"center_{split}_refined.txt"), center_xyz, fmt="%.3f")
     for i, depth in enumerate(depth_frames):
         cv2.imwrite(str(folder / FRAME_NAME.format(i + 1)), encode_depth(depth))
+
+
+def write_hands(root, center_xyz, *splits):
+    """Write the same open hands around centres (N, 3) mm, as each split of the data set nyu in `root`."""
+    joint_xyz = np.array([open_hand(center) for center in center_xyz])
+    for split in splits:
+        write_nyu_folder(Path(root, "nyu"), split, map(ball_hand, joint_xyz), joint_xyz, center_xyz)
+
+
+def write_scored_hands(root, count):
+    """Hands in NYU's layout in `root`/nyu, their joints in uvd in true.txt, and random weights in small.pth.
+
+    Returns the joints (count, 14, 3), mm.
+    """
+    centers = np.random.default_rng(1).uniform((-100, -80, 600), (100, 80, 900), (count, 3))
+    joints = np.array([open_hand(center) for center in centers])
+    write_nyu_folder(root / "nyu", "test", map(ball_hand, joints), joints, centers)
+    np.savetxt(root / "true.txt", NYU_CAMERA.xyz_to_uvd(joints).reshape(count, -1), fmt="%.3f")
+    torch.manual_seed(0)
+    save_checkpoint(root / "small.pth", SMALL.build(), SMALL)
+    return joints

@@ -12,7 +12,6 @@ from util.files import read_image, require_file
 
 PICTURES, ARRAYS = (".png", ".tif", ".tiff", ".pgm", ".exr"), (".npy", ".npz")
 FRAME_FILES = (*PICTURES, ".npy", ".bin")  # of a folder
-MAX_ARRAY_BYTES = 4 * 10**9  # of an .npz, which is unpacked into memory as a whole
 LONGEST_EDGE = 3  # of a frame, in shorter edges
 
 
@@ -22,17 +21,19 @@ def read_frames(path: Path) -> tuple[np.ndarray, DepthCamera | None]:
     Returns:
         (T, H, W) in the file's unit, and the camera of the data set whose format it is, if it is one's.
     """
+    require_file(path, "a depth frame")
     ending = path.suffix.lower()
     if ending == ".bin":
         info = dataset_info("msra")
         return msra.read_depth(path)[None], DepthCamera(info.camera, info.frame_size, 1.0)
     if ending in ARRAYS:
-        return _as_stack(path, _load_array(path)), None
+        return _read_array(path), None
     if ending == ".exr":
         return _read_exr(path)[None], None
     image, encoded = read_image(path), np.fromfile(path, np.uint8)
     if bytes(encoded[:2]) == b"P5" and encoded.size >= 2 * image.nbytes:
-        raise UserError(f"{path} holds several frames: keep them as PNG files, a TIFF or an .npy stack.")
+        count = encoded.size // image.nbytes
+        raise UserError(f"{path} holds {count} frames: keep them as PNG files, a TIFF or an .npy stack.")
     images = cv2.imdecodemulti(encoded, cv2.IMREAD_UNCHANGED)[1]  # TIFF and PNG may hold several
     frames, cameras = zip(*(_depth_of(image, path) for image in images or [image]), strict=True)
     if len({frame.shape for frame in frames}) > 1:
@@ -50,11 +51,11 @@ def read_frame(path: Path) -> tuple[np.ndarray, DepthCamera | None]:
 
 def _depth_of(image: np.ndarray, path: Path) -> tuple[np.ndarray, DepthCamera | None]:
     """Depth (H, W) of a decoded picture, and its camera if it is a data set's."""
-    wide, shape = image.dtype.itemsize > 1, image.shape
-    if image.ndim == 3 and wide and (image == image[..., :1])[..., :3].all():
-        image = image[..., 0]  # grey, kept in three equal channels
+    wide = image.dtype.itemsize > 1
     if image.ndim == 2 and wide:
         return image, None
+    if wide and (image == image[..., :1])[..., :3].all():
+        return image[..., 0], None  # grey, kept in three equal channels
     if image.ndim == 3 and not wide:
         blue, green, red = np.moveaxis(image[..., :3].astype(np.uint16), -1, 0)
         if not red.any():
@@ -64,66 +65,44 @@ def _depth_of(image: np.ndarray, path: Path) -> tuple[np.ndarray, DepthCamera | 
             upper, lower = sorted(pair, key=lambda channel: np.abs(np.diff(channel.astype(int))).sum())
             return upper << 8 | lower, None
     raise UserError(
-        f"{path} is {image.dtype} of shape {shape}: a picture of depth, coloured or in 8 bits, "
+        f"{path} is {image.dtype} of shape {image.shape}: a picture of depth, coloured or in 8 bits, "
         "has lost it; expected grey of 16 bits or more, or 16 bits in two 8-bit channels as NYU's."
     )
 
 
 def _read_exr(path: Path) -> np.ndarray:
     """Depth (H, W) of an OpenEXR image, which OpenCV cannot read here: channel Z, or any if all are alike."""
-    require_file(path, "a depth frame whose neighbours are there")
     try:
         import OpenEXR
-    except ImportError as error:
-        raise UserError(f"{path} needs the package OpenEXR: pip install -r requirements-demo.txt.") from error
-    try:
+
         with OpenEXR.File(str(path), separate_channels=True) as file:
             channels = {name: channel.pixels for name, channel in file.channels().items()}
-            parts = len(file.parts)
+        depth = channels.get("Z", next(iter(channels.values())))
+    except ImportError as error:
+        raise UserError(f"{path} needs the package OpenEXR: pip install -r requirements-demo.txt.") from error
     except Exception as error:  # a damaged file can fail in many ways
         raise UserError(f"{path} is damaged, or no depth frame: it cannot be decoded as an image.") from error
-    depth = channels.get("Z", next(iter(channels.values())))
-    alike = "Z" in channels or all(np.array_equal(depth, other) for other in channels.values())
-    if parts > 1 or not alike:
+    if "Z" not in channels and not all(np.array_equal(depth, other) for other in channels.values()):
         raise UserError(
-            f"{path} has the channels {', '.join(channels)} in {parts} part(s): "
-            "expected depth in Z, or in all alike, and one part."
+            f"{path} has the channels {', '.join(channels)}: expected depth in Z, or in all alike."
         )
     return np.asarray(depth, np.float32)
 
 
-def _load_array(path: Path) -> np.ndarray:
-    """The one array of an .npy file, mapped, or of an .npz file; never one that would run code."""
-    require_file(path, "an array of depth frames")
+def _read_array(path: Path) -> np.ndarray:
+    """(T, H, W) of an .npy file, mapped, or of an .npz file; one that would run code is refused."""
+    names: list[str] = []
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         if not isinstance(array, np.ndarray):
             with array as archive:
                 names = archive.files
-                size = max(item.file_size for item in archive.zip.infolist())
-                if size > MAX_ARRAY_BYTES:
-                    raise UserError(f"{path} unpacks to {size / 1e9:.1f} GB: keep such a recording as .npy.")
-                if len(names) > 1 and "depth" not in names:
-                    several = ", ".join(names)
-                    raise UserError(f"{path} holds the arrays {several}: expected one, or one called depth.")
                 array = archive["depth" if "depth" in names else names[0]]
-    except UserError:
-        raise
     except Exception as error:  # a damaged file can fail in many ways
         raise UserError(f"{path} cannot be read as an array of numbers.") from error
-    if isinstance(array, np.memmap) and path.stat().st_size > array.offset + array.nbytes:
-        raise UserError(f"{path} holds more than one array: save all frames as one, (T, H, W).")
-    return array
-
-
-def _as_stack(path: Path, array: np.ndarray) -> np.ndarray:
-    """(T, H, W) of an array of one frame or of several, which may have a channel axis of length 1."""
-    frames = array
-    if frames.ndim in (3, 4) and frames.shape[-1] == 1:
-        frames = frames[..., 0]
-    elif frames.ndim == 4 and frames.shape[1] == 1:
-        frames = frames[:, 0]
-    frames = frames[None] if frames.ndim == 2 else frames
-    if frames.ndim != 3 or not frames.size or max(frames.shape[1:]) > LONGEST_EDGE * min(frames.shape[1:]):
+    if len(names) > 1 and "depth" not in names:
+        raise UserError(f"{path} holds the arrays {', '.join(names)}: expected one, or one called depth.")
+    sizes = [edge for edge in array.shape if edge != 1]  # there may be an axis of channels
+    if not array.size or len(sizes) not in (2, 3) or max(sizes[-2:]) > LONGEST_EDGE * min(sizes[-2:]):
         raise UserError(f"{path} has shape {array.shape}: expected (H, W), or (T, H, W) for a stack.")
-    return frames
+    return array.reshape(-1, *sizes[-2:])

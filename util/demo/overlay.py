@@ -1,6 +1,5 @@
 """One frame with its hand, drawn fast enough for a live window. Pictures are (H, W, 3) uint8, blue first."""
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -19,36 +18,23 @@ TILE = HEIGHT // 2  # px, edge of the crop and of the view from the side
 DARKEST, BRIGHTEST = 1500.0, 300.0  # mm
 BACKGROUND = 18
 HAND_COLORS = ((255, 220, 160), (120, 200, 255))  # light blue and light orange, blue first
-MAPS_A_ROW = 7
-MAX_POINTS = 8000
-Color = tuple[int, int, int]
+MAX_POINTS = 3000  # more would hide the skeleton, which lies behind the skin
 
 
 def draw_panel(
-    depth: np.ndarray,
-    hands: Sequence[HandPose],
-    info: DatasetInfo,
-    camera: Camera,
-    headline: str,
-    weights: bool = False,
+    depth: np.ndarray, hands: list[HandPose], info: DatasetInfo, camera: Camera, headline: str, weights: bool
 ) -> np.ndarray:
-    """The frame with the skeletons; beside it the crop and the hand seen from its right, or both crops.
-
-    Args:
-        depth: (H, W) mm, 0 where nothing was measured.
-        hands: in the frame.
-        info: of the data set whose joints these are.
-        camera: that took the frame.
-        headline: written above.
-        weights: leave room below for every joint's adaptive weight map, and draw the first hand's.
+    """The frame (H, W) mm with the skeletons and a headline; beside it the crop and the hand seen from its
+    right, or both crops; with `weights`, below, every joint's adaptive weight map of the first hand.
     """
     picture = draw_frame(depth, hands, info)
-    _write(picture, headline, (10, 22), 0.55)
-    column = np.full((HEIGHT, TILE, 3), BACKGROUND, np.uint8)
-    for place, hand in zip((np.s_[:TILE], np.s_[TILE:]), hands, strict=False):
-        column[place] = _crop_tile(hand, info, len(hands) > 1)
+    _write(picture, headline, (10, 22))
+    tiles = [_crop_tile(hand, info) for hand in hands[:2]]
     if len(hands) == 1:
-        column[TILE:] = _side_tile(depth, hands[0], info, camera)
+        tiles.append(_side_tile(depth, hands[0], info, camera))
+    column = np.full((HEIGHT, TILE, 3), BACKGROUND, np.uint8)
+    for tile, top in zip(tiles, (0, TILE), strict=False):
+        column[top : top + TILE] = tile
     panel = np.hstack([picture, column])
     if not weights:
         return panel
@@ -63,37 +49,29 @@ def draw_frame(depth: np.ndarray, hands: Sequence[HandPose], info: DatasetInfo) 
     picture = cv2.resize(shade(depth, DARKEST, BRIGHTEST), (width, HEIGHT), interpolation=cv2.INTER_AREA)
     for hand in hands:
         uv = (hand.joints_uvd[:, :2] + 0.5) * scale - 0.5
-        color = hand_color(hand)
-        _draw_skeleton(picture, uv, info, hand.confidence, color if len(hands) > 1 else None)
+        _draw_skeleton(picture, uv, info, hand)
         below = np.clip([uv[:, 0].min(), uv[:, 1].max() + 22], (5, 40), (width - 110, HEIGHT - 10))
-        text = f"{hand.handedness} {hand.mean_confidence:.2f}"
-        _write(picture, text, tuple(below.astype(int)), 0.55, color)
+        _write(picture, f"{hand.handedness} {hand.mean_confidence:.2f}", below.astype(int), hand_color(hand))
     return picture
 
 
-def hand_color(hand: HandPose) -> Color:
+def hand_color(hand: HandPose) -> tuple[int, int, int]:
     """Blue, green, red of a hand; by its identity, so that it keeps it."""
     return HAND_COLORS[hand.identity % len(HAND_COLORS)]
 
 
-def weight_sheet(
-    hand: HandPose | None, info: DatasetInfo, width: int, per_row: int = MAPS_A_ROW
-) -> np.ndarray:
+def weight_sheet(hand: HandPose | None, info: DatasetInfo, width: int, per_row: int = 7) -> np.ndarray:
     """The adaptive weights of every joint of a hand over its crop, empty without: (rows · edge, width, 3)."""
     edge = width // per_row
     sheet = np.full((-(-len(info.joint_names) // per_row) * edge, width, 3), BACKGROUND, np.uint8)
     for j, name in enumerate(info.joint_names if hand else ()):
-        top, left = j // per_row * edge, j % per_row * edge
-        tile = weight_picture(hand.crop, hand.weights[j], edge - 2)
-        _write(tile, name, (5, 15), 0.4)
-        sheet[top + 1 : top + edge - 1, left + 1 : left + edge - 1] = tile
+        size = (edge - 2, edge - 2)
+        level = cv2.resize(weight_level(hand.weights[j]), size, interpolation=cv2.INTER_NEAREST)
+        tile = glow(_shade_crop(hand.crop, edge - 2) // 2, level)
+        _write(tile, name, (5, 15))
+        top, left = j // per_row * edge + 1, j % per_row * edge + 1
+        sheet[top : top + edge - 2, left : left + edge - 2] = tile
     return sheet
-
-
-def weight_picture(crop: Crop, weight: np.ndarray, edge: int) -> np.ndarray:
-    """One joint's weights (F, F) glowing over the crop: (edge, edge, 3)."""
-    level = cv2.resize(weight_level(weight), (edge, edge), interpolation=cv2.INTER_NEAREST)
-    return glow(_shade_crop(crop, edge) // 2, level)
 
 
 def weight_level(weight: np.ndarray) -> np.ndarray:
@@ -115,58 +93,39 @@ def shade(depth: np.ndarray, farthest: float, nearest: float) -> np.ndarray:
     return cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
 
 
-def joint_colors(info: DatasetInfo) -> list[Color]:
-    """Red, green, blue of every joint: its finger's; of a root that fingers share, the first one's."""
-    bones, colors = skeleton_segments(info)
-    of_joint = dict(zip(bones[::-1, 0], colors[::-1], strict=True))  # the first of several stays
-    of_joint |= dict(zip(bones[::-1, 1], colors[::-1], strict=True))
-    return [tuple(map(int, of_joint[j])) for j in range(len(info.joint_names))]
+def skeleton(info: DatasetInfo) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The bones (n, 2), as numbers of joints; of bones (n, 3) and of joints (J, 3) their finger's colour,
+    uint8 red, green, blue."""
+    colors = [np.rint(255 * np.array(to_rgb(color))).astype(np.uint8) for color in chain_colors(info.chains)]
+    fingers = list(zip(info.chains, colors, strict=True))
+    bones, bone_colors = zip(
+        *((bone, color) for chain, color in fingers for bone in pairwise(chain)), strict=True
+    )
+    of_joint = {j: color for chain, color in reversed(fingers) for j in chain}  # of several, the first
+    return np.array(bones), np.array(bone_colors), np.array([of_joint[j] for j in sorted(of_joint)])
 
 
-def skeleton_segments(info: DatasetInfo) -> tuple[np.ndarray, np.ndarray]:
-    """The bones (n, 2), as numbers of joints, and their colours (n, 3) uint8 red, green, blue."""
-    chains = zip(info.chains, chain_colors(info.chains), strict=True)
-    bones = [(*bone, color) for chain, color in chains for bone in pairwise(chain)]
-    colors = [np.rint(255 * np.array(to_rgb(color))) for *_, color in bones]
-    return np.array([bone[:2] for bone in bones]), np.array(colors, np.uint8)
-
-
-def crop_window(crop: Crop) -> tuple[slice, slice, float, float]:
-    """Where a crop lies in its frame: rows, columns, nearest and farthest depth in mm."""
+def cube_points(depth: np.ndarray, crop: Crop, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+    """Readings of a frame (H, W) mm within a crop's cube, thinned out evenly to MAX_POINTS: (n, 3) mm, and
+    (n, 2) pixels of the crop."""
     scale, offset = float(crop.M[0, 0]), crop.M[:2, 2].astype(np.float64)
     left, top = np.maximum(np.ceil(-offset / scale), 0).astype(int)
     right, bottom = np.floor((len(crop.image) - 1 - offset) / scale).astype(int) + 1
-    near, far = crop.center_xyz[2] + np.array([-0.5, 0.5]) * crop.cube[2]
-    return slice(top, bottom), slice(left, right), near, far
-
-
-def cube_points(
-    depth: np.ndarray, crop: Crop, camera: Camera, max_points: int = MAX_POINTS
-) -> tuple[np.ndarray, np.ndarray]:
-    """Readings of a frame (H, W) mm within a crop's cube, thinned out evenly.
-
-    Returns:
-        (n, 3) mm, and (n, 2) pixels of the crop.
-    """
-    rows, columns, near, far = crop_window(crop)
-    window = depth[rows, columns]
-    inside = (window > near) & (window < far)
-    step = math.ceil((np.count_nonzero(inside) / max_points) ** 0.5) or 1
-    v, u = step * np.array(np.nonzero(inside[::step, ::step]))
-    uv = np.column_stack([u + columns.start, v + rows.start])
+    window = depth[top:bottom, left:right]
+    inside = (window > 0) & (np.abs(window - crop.center_xyz[2]) < crop.cube[2] / 2)
+    v, u = np.nonzero(inside)
+    v, u = (places[:: len(u) // MAX_POINTS + 1] for places in (v, u))
+    uv = np.column_stack([u + left, v + top])
     xyz = camera.uvd_to_xyz(np.column_stack([uv, window[v, u]]).astype(np.float64))
-    return xyz, uv * float(crop.M[0, 0]) + crop.M[:2, 2]
+    return xyz, uv * scale + offset
 
 
-def _crop_tile(hand: HandPose, info: DatasetInfo, several: bool) -> np.ndarray:
+def _crop_tile(hand: HandPose, info: DatasetInfo) -> np.ndarray:
     """What the network saw, with the joints."""
-    tile = _shade_crop(hand.crop, TILE)
-    M = hand.crop.M.astype(np.float64)
-    crop_uv = hand.joints_uvd[:, :2] @ M[:2, :2].T + M[:2, 2]
-    zoom = TILE / len(hand.crop.image)
-    color = hand_color(hand) if several else None
-    _draw_skeleton(tile, (crop_uv + 0.5) * zoom - 0.5, info, hand.confidence, color)
-    _write(tile, f"crop, {hand.handedness}" if several else "crop", (8, 18), 0.45)
+    tile, M = _shade_crop(hand.crop, TILE), hand.crop.M.astype(np.float64)
+    uv = hand.joints_uvd[:, :2] @ M[:2, :2].T + M[:2, 2]
+    _draw_skeleton(tile, (uv + 0.5) * TILE / len(hand.crop.image) - 0.5, info, hand)
+    _write(tile, f"crop, {hand.handedness}", (8, 18))
     return tile
 
 
@@ -180,8 +139,8 @@ def _side_tile(depth: np.ndarray, hand: HandPose, info: DatasetInfo, camera: Cam
     points = place(cube_points(depth, hand.crop, camera)[0])
     across, down = points[((points >= 0) & (points < TILE)).all(axis=1)].astype(int).T
     tile[down, across] = 110
-    _draw_skeleton(tile, place(hand.joints_xyz), info, hand.confidence)
-    _write(tile, "from the side", (8, 18), 0.45)
+    _draw_skeleton(tile, place(hand.joints_xyz), info, hand)
+    _write(tile, "from the side", (8, 18))
     return tile
 
 
@@ -191,34 +150,23 @@ def _shade_crop(crop: Crop, edge: int) -> np.ndarray:
     return cv2.resize(picture, (edge, edge), interpolation=cv2.INTER_NEAREST)
 
 
-def _draw_skeleton(
-    picture: np.ndarray,
-    joint_uv: np.ndarray,
-    info: DatasetInfo,
-    confidence: np.ndarray,
-    around: Color | None = None,
-) -> None:
-    """Chains in their colours, with a rim in the hand's; a joint's disc is larger with more confidence."""
+def _draw_skeleton(picture: np.ndarray, joint_uv: np.ndarray, info: DatasetInfo, hand: HandPose) -> None:
+    """Fingers in their colours, with a rim in the hand's; a joint's disc is larger with more confidence."""
     # A hand that is near can project far outside: OpenCV's integers would overflow.
-    points = [tuple(map(int, uv)) for uv in np.clip(np.rint(joint_uv), -10000, 10000)]
-    bones, colors = skeleton_segments(info)
-    for a, b in bones if around else ():
-        cv2.line(picture, points[a], points[b], around, 6, cv2.LINE_AA)
-    for (a, b), color in zip(bones, colors, strict=True):
-        cv2.line(picture, points[a], points[b], color[::-1].tolist(), 2, cv2.LINE_AA)
-    for point, color, share in zip(points, joint_colors(info), confidence, strict=True):
-        for radius, shown, thickness in (
-            (4, (0, 0, 0), -1),
-            (round(1 + 2.5 * float(share)), color[::-1], -1),
-            (4, color[::-1], 1),
-        ):
-            cv2.circle(picture, point, radius, shown, thickness, cv2.LINE_AA)
+    points = np.clip(np.rint(joint_uv), -10000, 10000).astype(int)
+    bones, bone_colors, joint_colors = skeleton(info)
+    for a, b in bones:
+        cv2.line(picture, points[a], points[b], hand_color(hand), 6, cv2.LINE_AA)
+    for (a, b), color in zip(bones, bone_colors[:, ::-1].tolist(), strict=True):
+        cv2.line(picture, points[a], points[b], color, 2, cv2.LINE_AA)
+    for point, color, share in zip(points, joint_colors[:, ::-1].tolist(), hand.confidence, strict=True):
+        cv2.circle(picture, point, 5, (0, 0, 0), -1, cv2.LINE_AA)
+        cv2.circle(picture, point, round(1 + 3 * float(share)), color, -1, cv2.LINE_AA)
 
 
 def _write(
-    picture: np.ndarray, text: str, place: tuple[int, int], size: float, color: Color = (235, 235, 235)
+    picture: np.ndarray, text: str, place: Sequence[int], color: tuple[int, int, int] = (235, 235, 235)
 ) -> None:
-    x, y = place
-    for corner in ((x - 1, y - 1), (x + 1, y - 1), (x - 1, y + 1), (x + 1, y + 1)):  # readable on a hand
-        cv2.putText(picture, text, corner, cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 1, cv2.LINE_AA)
-    cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, color, 1, cv2.LINE_AA)
+    for shift, shown in ((-1, (0, 0, 0)), (1, (0, 0, 0)), (0, color)):  # readable on a hand
+        corner = (place[0] + shift, place[1] + shift)
+        cv2.putText(picture, text, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.45, shown, 1, cv2.LINE_AA)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,10 +14,11 @@ from PIL import Image
 from config import VERSION
 from util import UserError
 from util.camera import Camera
+from util.demo.settings import DemoSettings
 from util.files import atomic_write
-from util.inference.predictor import Handedness, HandPose, HandPosePredictor
+from util.inference.predictor import HandPose, HandPosePredictor
 
-GIF_RATE = 15.0  # pictures a second at most: more would enlarge the file, and look no smoother
+GIF_STEP = 8  # hundredths of a second a picture at least: more would enlarge the file, and look no smoother
 GIF_SCALE = 0.5
 
 # Takes a picture, when it was taken in seconds of any clock, and a name for it in a folder.
@@ -30,24 +30,20 @@ Write = Callable[[np.ndarray], None]
 def record(path: Path, rate: float) -> Iterator[Add]:
     """Save pictures (H, W, 3), blue first, as a film .mp4 or .gif, in a folder of PNG files, or one as .png.
 
-    A film has `rate` pictures a second, a .gif at most GIF_RATE: a picture is repeated, or left out, for
-    the film to last as long as what it shows.
-
-    Raises:
-        OSError: naming `path`, if it cannot be written, or not all of it.
+    A film has `rate` pictures a second, a .gif maybe fewer: a picture is repeated, or left out, for the
+    film to last as long as what it shows. OSError names `path`, if not all of it can be written.
     """
     if path.suffix == "":
-        with _folder(path) as add:
-            yield add
+        yield _folder(path)
         return
     with atomic_write(path) as temporary:
         if path.suffix == ".mp4":
             with _film(temporary, path, rate) as write:
                 yield _paced(write, rate)
         elif path.suffix == ".gif":
-            rate = min(rate, GIF_RATE)
-            with _gif(temporary, rate) as write:
-                yield _paced(write, rate)
+            step = max(round(100 / rate), GIF_STEP)
+            with _gif(temporary, step) as write:
+                yield _paced(write, 100 / step)
         else:
             yield lambda picture, *_: _write_png(temporary, path, picture)
         if not temporary.stat().st_size:
@@ -71,30 +67,27 @@ def _paced(write: Write, rate: float) -> Add:
 
 @contextmanager
 def _film(temporary: Path, path: Path, rate: float) -> Iterator[Write]:
-    writer, count = cv2.VideoWriter(), 0
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it warns of every frame
+    writer, full = cv2.VideoWriter(), OSError(f"{path}: the film could not be written; is the disk full?")
 
     def write(picture: np.ndarray) -> None:
-        nonlocal count
         height, width = (edge // 2 * 2 for edge in picture.shape[:2])  # the codec wants even edges
         code = cv2.VideoWriter_fourcc(*"mp4v")
-        if not count and not writer.open(str(temporary), code, rate, (width, height)):
-            temporary.write_bytes(bytes(4096))  # a full disk says so here
-            raise UserError("This OpenCV cannot write .mp4 files: use --save out.gif, or a folder.")
+        if not writer.isOpened() and not writer.open(str(temporary), code, rate, (width, height)):
+            raise full
         writer.write(picture[:height, :width])
-        count += 1
 
     try:
         yield write
     finally:
         writer.release()
-    # The writer says nothing of a write that failed. Ctrl-C may have left a picture uncounted.
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    if count and cv2.VideoCapture(str(temporary), cv2.CAP_FFMPEG).get(cv2.CAP_PROP_FRAME_COUNT) < count:
-        raise OSError(f"{path}: the film could not be written; is the disk full?")
+    # The writer says nothing of a write that failed, but then the film's end, which is its index, is missing.
+    if temporary.stat().st_size and not cv2.VideoCapture(str(temporary), cv2.CAP_FFMPEG).isOpened():
+        raise full
 
 
 @contextmanager
-def _gif(temporary: Path, rate: float) -> Iterator[Write]:
+def _gif(temporary: Path, step: int) -> Iterator[Write]:
     pictures: list[Image.Image] = []
 
     def write(picture: np.ndarray) -> None:
@@ -105,35 +98,22 @@ def _gif(temporary: Path, rate: float) -> Iterator[Write]:
 
     yield write
     if pictures:
-        ends = 10 * np.rint(100 / rate * np.arange(len(pictures) + 1))  # ms; the format counts hundredths
-        duration = np.diff(ends).astype(int).tolist()
-        pictures[0].save(temporary, save_all=True, append_images=pictures[1:], duration=duration, loop=0)
+        first, *others = pictures
+        first.save(temporary, save_all=True, append_images=others, duration=10 * step, loop=0)
 
 
-@contextmanager
-def _folder(path: Path) -> Iterator[Add]:
+def _folder(path: Path) -> Add:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"--save {path} is there already and not empty: name a new folder.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.mkdir()
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
+    path.mkdir(parents=True, exist_ok=True)
 
     def add(picture: np.ndarray, _: float, name: str) -> None:
-        file = temporary / f"{name}.png"
+        file = path / f"{name}.png"
         if file.exists():  # of two folders, or of two endings
-            file = temporary / f"{name}_{len(list(temporary.iterdir()))}.png"
+            file = path / f"{name}_{len(list(path.iterdir()))}.png"
         _write_png(file, path, picture)
 
-    try:
-        yield add
-        if path.exists():
-            path.rmdir()
-        temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    return add
 
 
 def _write_png(file: Path, path: Path, picture: np.ndarray) -> None:
@@ -142,43 +122,37 @@ def _write_png(file: Path, path: Path, picture: np.ndarray) -> None:
 
 
 @contextmanager
-def write_poses(path: Path, header: dict) -> Iterator[Callable[..., None]]:
-    """Save a header line and a pose a line as JSON; see `pose_line` for what to call it with."""
-    with atomic_write(path) as temporary, temporary.open("w") as file:
-        print(json.dumps(header), file=file)
-        yield lambda *frame: print(pose_line(*frame), file=file)
-
-
-def pose_header(predictor: HandPosePredictor, camera: Camera, handedness: Handedness, hands: int) -> dict:
-    """What the poses of a file have in common (docs/camera.md, "The pose record")."""
-    return {
+def write_poses(
+    path: Path, predictor: HandPosePredictor, camera: Camera, settings: DemoSettings
+) -> Iterator[Callable[..., None]]:
+    """Save as JSON a header line (docs/camera.md, "The pose record"), and a `pose_line` for each call."""
+    header = {
         "format": "awr-poses",
         "version": VERSION,
         "joint_names": list(predictor.info.joint_names),
         "units": {"seconds": "s", "joints_xyz": "mm", "joints_uvd": "pixels, pixels, mm", "center_xyz": "mm"},
         "camera": camera._asdict(),
-        "hands": hands,
-        "handedness": handedness,
+        "hands": settings.hands,
+        "handedness": settings.handedness,
         "model": str(predictor.checkpoint),
         "net": predictor.spec.net,
     }
+    with atomic_write(path) as temporary, temporary.open("w") as file:
+        print(json.dumps(header), file=file)
+        yield lambda *frame: print(pose_line(*frame, settings.hands > 1), file=file)
 
 
 def pose_line(
-    frame: str,
-    hands: Sequence[HandPose],
-    seconds: float | None = None,
-    several: bool = False,
-    error: str = "",
+    frame: str, hands: Sequence[HandPose], seconds: float | None, error: Exception | None, several: bool
 ) -> str:
     """One line of JSON: `frame`; where a camera took it, the `seconds` since the start; the `pose`, null
     without a hand, or the list `poses` where there may be several; the `error` of one not read."""
     records = [hand.to_dict() for hand in hands]
     for record in records:
         del record["joint_names"]  # they are in the header
-    taken = {} if seconds is None else {"seconds": round(seconds, 3)}
-    poses = {"poses": records} if several else {"pose": records[0] if records else None}
-    return json.dumps({"frame": frame, **taken, **poses, **({"error": error} if error else {})})
+    line = {"frame": frame} if seconds is None else {"frame": frame, "seconds": round(seconds, 3)}
+    line |= {"poses": records} if several else {"pose": records[0] if records else None}
+    return json.dumps(line | ({"error": str(error)} if error else {}))
 
 
 @contextmanager
@@ -187,13 +161,7 @@ def window(title: str) -> Iterator[Callable[[np.ndarray], bool]]:
     # Without a display, Qt would end the process before any error could be raised.
     if sys.platform == "linux" and not any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY"))):
         raise UserError("--show needs a display and there is none: use --save out.mp4, or --serve.")
-    try:
-        cv2.namedWindow(title, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)  # no tool bar
-    except cv2.error as error:
-        raise UserError(
-            "--show needs an OpenCV that can open windows: install opencv-python instead of "
-            "opencv-python-headless, or use --save out.mp4."
-        ) from error
+    cv2.namedWindow(title, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)  # no tool bar
 
     def show(picture: np.ndarray) -> bool:
         cv2.imshow(title, picture)

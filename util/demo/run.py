@@ -1,6 +1,5 @@
 """The demo as a whole: its sources, its network, and the stream or the page that shows them."""
 
-from contextlib import ExitStack
 from pathlib import Path
 
 from config import Config
@@ -20,17 +19,13 @@ def run_demo(settings: DemoSettings) -> None:
     """Predict the frames of every source, and show or save the poses."""
     camera = parse_camera(settings.camera) if settings.camera else None
     rendered = (settings.seed, settings.leaves, settings.body, settings.hands)
-    options = SourceOptions(camera, settings.depth_scale, *rendered, settings.fps)
-    with ExitStack() as stack:
-        sources = []
-        for name in settings.source:
-            sources.append(open_source(name, options))
-            stack.callback(sources[-1].close)
-        predictor = load_predictor(settings, sources[0])
-        if settings.serve:
-            serve(sources, predictor, settings)
-        else:
-            run_stream(sources[0], predictor, settings)
+    options = SourceOptions(camera, settings.depth_scale, settings.fps, *rendered)
+    sources = [open_source(name, options) for name in settings.source]
+    predictor = load_predictor(settings, sources[0])
+    if settings.serve:
+        serve(sources, predictor, settings)
+    else:
+        run_stream(sources[0], predictor, settings)
 
 
 def load_predictor(settings: DemoSettings, source: Source) -> HandPosePredictor:
@@ -48,6 +43,7 @@ def load_predictor(settings: DemoSettings, source: Source) -> HandPosePredictor:
         assumed=spec_from_config(config),
         backend=backend,
         depth_range=settings.depth_range,
+        denoise=settings.denoise,
     )
     if settings.backend == "auto":
         print(f"Running by {predictor.backend} in {predictor.precision}.")
@@ -62,7 +58,6 @@ def weights_of(config: Config) -> str | Path:
         return DEFAULT_CHECKPOINT  # not always that network's: an installed package holds one file
     path = shipped_weights(config)
     if not path:
-        raise UserError(
-            f"No weights of {config.net} for {config.dataset} come with the project: pass --load_model."
-        )
+        names = f"{config.net} for {config.dataset}"
+        raise UserError(f"No weights of {names} come with the project: pass --load_model.")
     return path

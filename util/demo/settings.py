@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from util import UserError
-from util.inference.find_hand import DEPTH_RANGE, check_depth_range
+from util.inference.find_hand import DEPTH_RANGE
 
 
 @dataclass
@@ -81,7 +81,6 @@ class DemoSettings(OutputSettings, PoseSettings, InputSettings):
             value = getattr(self, name)
             if value is not None and not least <= value <= most:
                 raise UserError(f"{name} is {value}: it must be {least:,} to {most:,}.")
-        check_depth_range(self.depth_range)
         return self
 
     def _refuse_without_effect(self) -> None:

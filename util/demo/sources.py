@@ -1,12 +1,14 @@
 """Where depth frames come from: a file, a folder, a stack, a film, a camera, or a hand that is rendered."""
 
+import atexit
 import glob
 import os
 import re
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -24,53 +26,44 @@ SAME_RATE = 0.02  # a film's frames may come so much faster or slower than its h
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 
-class Source(NamedTuple):
-    """Depth frames, to be asked for one by one.
+Read = Callable[[int], np.ndarray]  # number of a frame -> the frame, (H, W)
 
-    name: for people. read: number of a frame -> (H, W) float32 mm, 0 for no reading. length: number of
-    frames, None where there is no end. camera: that took them. labels: a name for each frame, None where
-    the number is all. sequence: whether a frame follows from the one before; None: nobody knows.
-    live: whether frames come when a camera takes them. rate: frames a second in the mean. times: seconds of
-    every frame, where they are known. close: to be called at the end.
-    raw, scales: of files, the frames in their own unit; the mm a unit that was taken, and others that it
-    may have. A camera knows its unit.
-    """
+
+class Source(NamedTuple):
+    """Depth frames, to be asked for one by one."""
 
     name: str
-    read: Callable[[int], np.ndarray]
-    length: int | None
+    read: Read  # float32 mm, 0 for no reading
+    length: int | None  # frames; None: without end
     camera: Camera
-    labels: tuple[str, ...] | None = None
-    sequence: bool | None = True
-    live: bool = False
-    rate: float = FRAME_RATE
-    times: np.ndarray | None = None
-    close: Callable[[], None] = lambda: None
-    raw: Callable[[int], np.ndarray] | None = None
-    scales: tuple[float, ...] = ()
+    labels: tuple[str, ...] | None = None  # of files that may not follow from one another; None: a sequence
+    live: bool = False  # frames come when a camera takes them
+    rate: float = FRAME_RATE  # frames a second in the mean
+    times: np.ndarray | None = None  # seconds of every frame, where they are known
+    raw: Read | None = None  # of files: the frames in their own unit
+    scales: tuple[float, ...] = ()  # of files: the mm a unit that was taken, and the camera's own
 
     def label(self, i: int) -> str:
         """What frame i is called."""
         return printable(self.labels[i]) if self.labels else f"{i}"
 
     def seconds(self, i: int) -> float:
-        """When frame i of a recording was taken."""
+        """When frame i was taken, in seconds of some clock; of a camera: now."""
+        if self.live:
+            return time.perf_counter()
         return i / self.rate if self.times is None else float(self.times[i])
 
 
 class SourceOptions(NamedTuple):
-    """camera: as parsed, None where none is given. depth_scale: mm a unit, None: the camera's or file's.
-
-    seed, leaves, body, hands: of synthetic hands. fps: frames a second of files, None: the film's, or 30.
-    """
+    """What the demo's settings say about sources; `camera` is parsed, None where none is given."""
 
     camera: DepthCamera | Camera | None = None
     depth_scale: float | None = None
+    fps: float | None = None
     seed: int = 0
     leaves: bool = False
     body: bool = False
     hands: int = 1
-    fps: float | None = None
 
 
 def open_source(name: str, options: SourceOptions) -> Source:
@@ -81,83 +74,49 @@ def open_source(name: str, options: SourceOptions) -> Source:
         return _realsense()
     path = Path(name)
     if path.is_dir() or (not path.exists() and glob.has_magic(name)):
-        files = _frame_files(path.iterdir() if path.is_dir() else map(Path, glob.glob(name)))
-        if not files:
-            raise FileNotFoundError(f"{name} holds no depth frames: expected {', '.join(FRAME_FILES)} files.")
-        if path.is_dir():
-            _require_one_kind(path, files)
-        return _folder(name, files, options)
+        return _folder(name, options)
     require_file(path, "a file or folder of depth frames, `realsense` or `synthetic`")
     ending = path.suffix.lower()
     if ending in FILMS:
         return _film(path, options)
     if ending not in (*FRAME_FILES, *ARRAYS):
-        known = ", ".join((*FRAME_FILES, ".npz", *FILMS))
-        raise UserError(f"{path} is of no known kind: depth frames are {known} files.")
+        raise UserError(f"{path} is of no known kind: use {', '.join((*FRAME_FILES, '.npz', *FILMS))} files.")
     frames, own = read_frames(path)
-    one_picture = len(frames) == 1 and ending not in ARRAYS
-    more = {"labels": (path.name,), "sequence": None} if one_picture else {}
-    return _recorded(name, lambda i: np.asarray(frames[i]), frames.shape, own, options, **more)
+    labels = (path.name,) if len(frames) == 1 and ending not in ARRAYS else None
+    return _recorded(name, lambda i: np.asarray(frames[i]), frames.shape, own, options, labels=labels)
 
 
 def _recorded(
-    name: str,
-    raw: Callable[[int], np.ndarray],
-    shape: tuple[int, int, int],
-    own: DepthCamera | None,
-    options: SourceOptions,
-    **more: object,
+    name: str, raw: Read, shape: tuple[int, ...], own: DepthCamera | None, options: SourceOptions, **more: Any
 ) -> Source:
     """A source of recorded frames `raw`, (T, H, W) in all; `own` is the camera that their format names."""
     given = options.camera or own
     if given is None:
-        raise UserError(
-            f"{name} does not say which camera took it: pass --camera, one of {', '.join(CAMERAS)}, "
-            "or fx,fy,cx,cy in pixels."
-        )
+        known = f"one of {', '.join(CAMERAS)}, or fx,fy,cx,cy in pixels"
+        raise UserError(f"{name} does not say which camera took it: pass --camera, {known}.")
     exact = isinstance(given, Camera)
     camera, nominal = (given, 1.0) if exact else (scale_camera(given, shape[1:]), given.depth_scale)
     scale = options.depth_scale or nominal
-
-    def read(i: int) -> np.ndarray:
-        return to_millimetres(raw(i), scale)
-
     fields = {"rate": options.fps or FRAME_RATE, "raw": raw, "scales": (scale, nominal)} | more
-    return Source(name, read, shape[0], camera, **fields)
+    return Source(name, lambda i: to_millimetres(raw(i), scale), shape[0], camera, **fields)
 
 
-def _frame_files(paths: Iterable[Path]) -> list[Path]:
-    """Depth frames in the order of their numbers; hidden files are none, whatever their ending."""
-    frames = [path for path in paths if path.suffix.lower() in FRAME_FILES and path.name[0] != "."]
-    pieces = {path: re.split(r"(\d+)", path.name) for path in frames}
-    return sorted(frames, key=lambda path: [int(p) if p.isdecimal() else p for p in pieces[path]])
-
-
-def _require_one_kind(folder: Path, files: list[Path]) -> None:
-    """Raise UserError for a folder of depth and colour, or of several views: nobody says which to read."""
-    by_letters: dict[str, list[str]] = {}
-    for file in files:
-        by_letters.setdefault(re.sub(r"\d+", "*", file.name), []).append(file.name)
-    kinds = {letters for letters, names in by_letters.items() if len(names) > 1}
-    if len(kinds) < 2:  # of one number, which counts, a view's names have all values, as in depth_2_*.png
-        parts = [re.split(r"(\d+)", name) for name in max(by_letters.values(), key=len)]
-        values = {i: {part[i] for part in parts} for i in range(1, len(parts[0]), 2)}
-        counter = max(values, key=lambda i: (len(values[i]), len(parts[0][i])), default=0)
-        if values and 2 * len(values[counter]) <= len(parts):
-            kinds = {"".join((*part[:counter], "*", *part[counter + 1 :])) for part in parts}
-    if len(kinds) > 1:
-        shown = ", ".join(f"'{glob.escape(str(folder))}/{kind}'" for kind in sorted(kinds)[:4])
-        raise UserError(f"{folder} holds frames of several kinds: pass one of them as --source: {shown}.")
-
-
-def _folder(name: str, files: list[Path], options: SourceOptions) -> Source:
-    """Files of one frame each. One that cannot be read is no reason not to read the others."""
-    first = None
-    for file in files:
+def _folder(name: str, options: SourceOptions) -> Source:
+    """Files of one frame each, of a folder or a pattern, in the order of their numbers."""
+    folder = Path(name)
+    paths = folder.iterdir() if folder.is_dir() else map(Path, glob.glob(name))
+    files = [path for path in paths if path.suffix.lower() in FRAME_FILES and path.name[0] != "."]
+    if not files:
+        raise FileNotFoundError(f"{name} holds no depth frames: expected {', '.join(FRAME_FILES)} files.")
+    pieces = {path: re.split(r"(\d+)", path.name) for path in files}
+    files.sort(key=lambda path: [int(piece) if piece.isdecimal() else piece for piece in pieces[path]])
+    if folder.is_dir():
+        _require_one_kind(folder, list(pieces.values()))
+    for file in files:  # one that cannot be read is no reason not to read the others
         with suppress(UserError, OSError):
             first, own = read_frame(file)
             break
-    if first is None:
+    else:
         first, own = read_frame(files[0])  # its error
 
     def raw(i: int) -> np.ndarray:
@@ -169,7 +128,27 @@ def _folder(name: str, files: list[Path], options: SourceOptions) -> Source:
         return frame
 
     labels = tuple(file.name for file in files)
-    return _recorded(name, raw, (len(files), *first.shape), own, options, labels=labels, sequence=None)
+    return _recorded(name, raw, (len(files), *first.shape), own, options, labels=labels)
+
+
+def _require_one_kind(folder: Path, names: list[list[str]]) -> None:
+    """Raise UserError for a folder of depth and colour, or of several views: nobody says which to read.
+
+    `names` of its files are in pieces, every second one a number.
+    """
+    by_letters: dict[str, list[list[str]]] = {}
+    for pieces in names:
+        by_letters.setdefault("*".join(pieces[::2]), []).append(pieces)
+    kinds = {letters for letters, alike in by_letters.items() if len(alike) > 1}
+    if len(kinds) < 2:  # of one number, which counts, a view's names have all values, as in depth_2_*.png
+        alike = max(by_letters.values(), key=len)
+        values = {i: {pieces[i] for pieces in alike} for i in range(1, len(alike[0]), 2)}
+        counter = max(values, key=lambda i: (len(values[i]), len(alike[0][i])), default=0)
+        if values and 2 * len(values[counter]) <= len(alike):
+            kinds = {"".join((*pieces[:counter], "*", *pieces[counter + 1 :])) for pieces in alike}
+    if len(kinds) > 1:
+        shown = ", ".join(f"'{glob.escape(str(folder))}/{kind}'" for kind in sorted(kinds)[:4])
+        raise UserError(f"{folder} holds frames of several kinds: pass one of them as --source: {shown}.")
 
 
 def _film(path: Path, options: SourceOptions) -> Source:
@@ -186,28 +165,25 @@ def _film(path: Path, options: SourceOptions) -> Source:
     times = [film.get(cv2.CAP_PROP_POS_MSEC) / 1000]
     while film.grab():
         times.append(film.get(cv2.CAP_PROP_POS_MSEC) / 1000)
-    following = length = len(times)  # number of the frame that is read next
+    length = following = len(times)  # following: number of the frame that is read next
 
     def raw(i: int) -> np.ndarray:
         nonlocal following
         if i < following:  # seeking is not exact in every film: start over
             film.open(*opening)
             following = 0
-        readable = all(film.grab() for _ in range(i - following))
-        readable, frame = film.read() if readable else (False, None)
+        for _ in range(i - following):
+            film.grab()
         following = i + 1
-        if not readable:
-            raise UserError(f"{path} is damaged: frame {i} of {length} cannot be decoded.")
-        return frame.squeeze()
+        return film.read()[1].squeeze()
 
-    fields, header = {"close": film.release}, film.get(cv2.CAP_PROP_FPS)
-    if not options.fps:
-        fields["rate"] = header if header > 0 else FRAME_RATE
-        if length > 1 and (np.diff(times) > 0).all():
-            mean = (length - 1) / (times[-1] - times[0])
-            fields["times"] = np.array(times) - times[0]
-            fields["rate"] = header if abs(header / mean - 1) < SAME_RATE else mean
-    return _recorded(str(path), raw, (length, *first.squeeze().shape), None, options, **fields)
+    rate, more = film.get(cv2.CAP_PROP_FPS), {}
+    if length > 1 and (np.diff(times) > 0).all():
+        mean = (length - 1) / (times[-1] - times[0])
+        rate = rate if abs(rate / mean - 1) < SAME_RATE else mean
+        more = {"times": np.array(times) - times[0]}
+    more = {} if options.fps else more | {"rate": rate if rate > 0 else FRAME_RATE}
+    return _recorded(str(path), raw, (length, *first.squeeze().shape), None, options, **more)
 
 
 def _synthetic(options: SourceOptions) -> Source:
@@ -216,7 +192,7 @@ def _synthetic(options: SourceOptions) -> Source:
         from dataloader.synthetic.motion import MovingHands
     except ImportError as error:
         raise UserError(
-            f"--source synthetic needs {error.name}: `pip install -r requirements-synth.txt` brings it."
+            f"--source synthetic needs {error.name}: pip install -r requirements-synth.txt."
         ) from error
     camera, size = options.camera or NYU_CAMERA, (480, 640)
     if isinstance(camera, DepthCamera):
@@ -230,9 +206,7 @@ def _realsense() -> Source:
     try:
         import pyrealsense2 as rs
     except ImportError as error:
-        raise UserError(
-            "--source realsense needs the package pyrealsense2: `pip install pyrealsense2`."
-        ) from error
+        raise UserError("--source realsense needs pyrealsense2: pip install pyrealsense2.") from error
     pipeline = rs.pipeline()
     config = rs.config()
     config.enable_stream(rs.stream.depth, rs.format.z16)
@@ -240,6 +214,7 @@ def _realsense() -> Source:
         profile = pipeline.start(config)
     except RuntimeError as error:
         raise UserError(f"No RealSense camera can be used: {error}.") from error
+    atexit.register(pipeline.stop)
     lens = profile.get_stream(rs.stream.depth).as_video_stream_profile().get_intrinsics()
     scale = 1000 * profile.get_device().first_depth_sensor().get_depth_scale()
 
@@ -251,4 +226,4 @@ def _realsense() -> Source:
         return to_millimetres(np.asanyarray(frame.get_data()), scale)
 
     camera = Camera(lens.fx, lens.fy, lens.ppx, lens.ppy)
-    return Source("realsense", read, None, camera, live=True, close=pipeline.stop)
+    return Source("realsense", read, None, camera, live=True)

@@ -8,8 +8,6 @@ from torch import Tensor
 
 from model.awr import Votes
 
-SHIFTS = 10  # of the mean shift: it hardly moves after
-
 
 def weighted(weight: Tensor, place: Tensor) -> Tensor:
     """Mean of the votes' places (B, J, 3, F, F) under weights (B, J, F, F) of any sum: (B, J, 3)."""
@@ -30,16 +28,11 @@ def nearest(votes: Votes, k: int, of_pixels: bool = False) -> Tensor:
     return points.flatten(-2).gather(-1, picked).mean(-1)
 
 
-def uniform(votes: Votes) -> Tensor:
-    """Mean of all votes within the kernel."""
-    return weighted((votes.closeness > 0).float(), votes.place)
-
-
 def mean_shift(votes: Votes, bandwidth: float) -> Tensor:
     """The mode of the votes near the best pixel's: closeness times a Gaussian, `bandwidth` half cubes wide,
     around the last mean."""
     mean, closeness = nearest(votes, 1), votes.closeness.clamp(min=0)
-    for _ in range(SHIFTS):
+    for _ in range(10):  # it hardly moves after
         squared = (votes.place - mean[..., None, None]).square().sum(2)
         mean = weighted(closeness * torch.exp(-squared / (2 * bandwidth**2)), votes.place)
     return mean
@@ -50,6 +43,6 @@ AGGREGATIONS: dict[str, Callable[[Votes], Tensor]] = {
     "place of the best pixel": partial(nearest, k=1, of_pixels=True),
     "vote of the best pixel": partial(nearest, k=1),
     **{f"mean of the {k} best votes": partial(nearest, k=k) for k in (4, 16, 64)},
-    "uniform weights within the kernel": uniform,
+    "uniform weights within the kernel": lambda votes: weighted((votes.closeness > 0).float(), votes.place),
     **{f"mean shift, bandwidth {b:g} half cubes": partial(mean_shift, bandwidth=b) for b in (0.03, 0.1)},
 }

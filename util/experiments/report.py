@@ -6,116 +6,89 @@ Each has `row`, `column` and `mpe_mm`; `seed` where it was trained; where one th
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import t as student_t
 
-from util.experiments.cases import Records
 from util.files import atomic_write
 from util.plots import CURVE_COLORS, CURVE_STYLES, save_figure
 
-SHOWN = 2.5  # times the smallest error; what is larger is written at the figure's edge
+Records = list[dict[str, Any]]
+SHOWN = 2.5  # times the smallest error; what is larger is at the figure's edge, with `›` after its number
 
 
-class Compared(NamedTuple):
-    """`mean` error of a row in a column; its mean `difference` from the column's first row, seed by seed; the
-    `half` width of that difference's 95 % interval (Student's t), 0 where there is none; mm."""
-
-    mean: float
-    difference: float
-    half: float
-    answered: float
-
-    def __str__(self) -> str:
-        text, low, high = f"{self.mean:.2f}", self.difference - self.half, self.difference + self.half
-        text += f", {self.difference:+.2f} [{low:+.2f}, {high:+.2f}]" if self.half else ""
-        return text + (f", {self.answered:.0%} answered" if self.answered < 1 else "")
-
-
-def compare(records: Records) -> dict[tuple[str, str], Compared]:
-    """Every (row, column), where something is measured."""
-    errors: dict[str, dict[str, dict[int, float]]] = {}  # column -> row -> seed -> error
-    for r in records:
-        errors.setdefault(r["column"], {}).setdefault(r["row"], {})[r.get("seed", 0)] = r["mpe_mm"]
-    answered = {(r["row"], r["column"]): r.get("answered", 1.0) for r in records}
-    compared = {}
-    for column, rows in errors.items():
-        first = next(iter(rows.values()))
-        for row, seeds in rows.items():
-            pairs, half = [seeds[seed] - first[seed] for seed in seeds if seed in first], 0.0
-            if len(pairs) > 1:
+def compare(records: Records) -> dict[str, dict[str, tuple[float, float, str]]]:
+    """By column and row: the mean error, mm; half the width of the 95 % interval (Student's t) of its mean
+    difference from the column's first row, seed by seed, 0 where there is none; and all that as text."""
+    columns: dict[str, dict[str, Any]] = {}
+    for record in ({"seed": 0} | record for record in records):
+        columns.setdefault(record["column"], {}).setdefault(record["row"], []).append(record)
+    for rows in columns.values():
+        first = {r["seed"]: r["mpe_mm"] for r in next(iter(rows.values()))}
+        for row, mine in rows.items():
+            mean, pairs = np.mean([r["mpe_mm"] for r in mine]), [r["mpe_mm"] - first[r["seed"]] for r in mine]
+            change, half, text = np.mean(pairs), 0.0, f"{mean:.2f}"
+            if np.ptp(pairs) > 0:
                 half = student_t.ppf(0.975, len(pairs) - 1) * np.std(pairs, ddof=1) / len(pairs) ** 0.5
-            mean = np.mean(list(seeds.values()))
-            compared[row, column] = Compared(mean, np.mean(pairs), half, answered[row, column])
-    return compared
-
-
-def names_of(records: Records, key: str) -> list[str]:
-    """The different values of a key, in their order."""
-    return list(dict.fromkeys(record[key] for record in records))
+                text += f", {change:+.2f} [{change - half:+.2f}, {change + half:+.2f}]"
+            if (answered := mine[0].get("answered", 1)) < 1:
+                text += f", {answered:.0%} answered"
+            rows[row] = (mean, half, text)
+    return columns
 
 
 def as_markdown(records: Records) -> str:
     """MPE in mm by row and column; of seeds, the mean, the difference from the column's first row and its
     interval."""
-    columns, compared = names_of(records, "column"), compare(records)
-    lines = [["", *columns], ["---"] * (1 + len(columns))]
-    for row in names_of(records, "row"):
-        lines.append([row, *(str(compared.get((row, column), "–")) for column in columns)])
+    cells = compare(records)
+    lines = [["", *cells], ["---"] * (1 + len(cells))]
+    for row in dict.fromkeys(record["row"] for record in records):
+        lines.append([row, *(column[row][-1] if row in column else "–" for column in cells.values())])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def draw_dots(records: Records) -> Figure:
     """A dot for each row and column, with the interval of its difference from the column's first row, and a
     line through that row's."""
-    rows, columns, compared = names_of(records, "row"), names_of(records, "column"), compare(records)
-    figure = Figure(figsize=(9, 1.2 + 0.2 * len(rows) * max(len(columns), 2)), layout="constrained")
-    axes, limit = figure.subplots(), SHOWN * min(dot.mean for dot in compared.values())
-    for (row, column), (mean, _, half, _) in compared.items():
-        i = columns.index(column)
-        y = rows.index(row) + (i + 0.5) / len(columns) * 0.7 - 0.35
-        color = CURVE_COLORS[i % len(CURVE_COLORS)]
-        if row == next(first for first, other in compared if other == column):
-            axes.axvline(min(mean, limit), color=color, linewidth=0.8, linestyle=":")
-            axes.plot([], [], "o", color=color, label=column)
-        if mean > limit:
-            place = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
-            axes.text(1, y, f"{mean:.0f} › ", **place, color=color, fontsize=8)
-            continue
-        axes.errorbar(mean, y, xerr=half, fmt="o", color=color, markersize=5, capsize=3)
-        axes.annotate(f"{mean:.2f}", (mean + half, y), (8, -3), textcoords="offset points", fontsize=8)
+    rows, cells = list(dict.fromkeys(record["row"] for record in records)), compare(records)
+    figure = Figure(figsize=(9, 1.2 + 0.2 * len(rows) * max(len(cells), 2)), layout="constrained")
+    axes, limit = figure.subplots(), SHOWN * min(record["mpe_mm"] for record in records)
+    for i, (column, dots) in enumerate(cells.items()):
+        style = {"color": CURVE_COLORS[i % len(CURVE_COLORS)]}
+        for row, (mean, half, _) in dots.items():
+            y, over = rows.index(row) + (i + 0.5) / len(cells) * 0.7 - 0.35, mean > limit
+            x, half, text = (limit, 0, f"{mean:.2f} ›") if over else (mean, half, f"{mean:.2f}")
+            axes.errorbar(x, y, xerr=half, fmt="o", markersize=5, capsize=3, **style)
+            axes.annotate(text, (x + half, y), (8, -3), textcoords="offset points", fontsize=8)
+        first = min(next(iter(dots.values()))[0], limit)
+        axes.axvline(first, linewidth=0.8, linestyle=":", label=column, **style)
+    bars = "; bars: 95 % interval of the difference from the first row" if "seed" in records[0] else ""
     axes.set(yticks=range(len(rows)), yticklabels=rows, ylim=(len(rows) - 0.5, -0.5))
+    axes.set_xlabel(f"mean error on the test split (mm){bars}")
     axes.margins(x=0.12)
     axes.grid(axis="x", alpha=0.3)
-    bars = "; bars: 95 % interval of the difference from the first row" if "seed" in records[0] else ""
-    axes.set_xlabel(f"mean error on the test split (mm){bars}")
-    figure.legend(fontsize=8, loc="outside upper center", ncols=len(columns))
+    figure.legend(fontsize=8, loc="outside upper center", ncols=len(cells))
     return figure
 
 
 def draw_curves(records: Records) -> Figure:
     """Mean errors over the levels of each curve: a panel each, with a line for every column. A number at a
     dot is the share of the frames that were answered, where that is not all."""
-    names = names_of(records, "curve")
-    lines = -(-len(names) // 3)
-    figure = Figure(figsize=(13, 3.4 * lines), layout="constrained")
-    panels = figure.subplots(lines, 3, squeeze=False).ravel()
-    for axes, name in zip(panels, names, strict=False):
-        axes.set_prop_cycle(CURVE_STYLES)
-        here = [record for record in records if record["curve"] == name]
-        for column in names_of(records, "column"):
-            points = sorted((r["level"], r["mpe_mm"]) for r in here if r["column"] == column)
-            axes.plot(*np.reshape(points, (-1, 2)).T, marker="o", markersize=4, label=column)
-        for record in (r for r in here if r["answered"] < 1):
-            text, place = f"{record['answered']:.0%}", (record["level"], record["mpe_mm"])
-            axes.annotate(text, place, (4, 4), textcoords="offset points", fontsize=7)
-        axes.set(xlabel=f"{name} ({here[0]['unit']})", ylabel="mean error (mm)", ylim=(0, None))
+    curves, columns = (list(dict.fromkeys(record[key] for record in records)) for key in ("curve", "column"))
+    figure = Figure(figsize=(13, 3.4 * -(-len(curves) // 3)), layout="constrained")
+    for i, curve in enumerate(curves, 1):
+        axes = figure.add_subplot(-(-len(curves) // 3), 3, i, prop_cycle=CURVE_STYLES)
+        here = [record for record in records if record["curve"] == curve]
+        for column in columns:
+            points = sorted((r["level"], r["mpe_mm"], r["answered"]) for r in here if r["column"] == column)
+            axes.plot(*np.reshape(points, (-1, 3)).T[:2], marker="o", markersize=4, label=column)
+            for x, y, answered in points:
+                axes.annotate(f"{answered:.0%}" if answered < 1 else "", (x, y), fontsize=7)
+        axes.set(xlabel=f"{curve} ({here[0]['unit']})", ylabel="mean error (mm)", ylim=(0, None))
         axes.grid(alpha=0.3)
-    for axes in panels[len(names) :]:
-        axes.set_axis_off()
-    figure.legend(*panels[0].get_legend_handles_labels(), fontsize=8, loc="outside upper center", ncols=4)
+    figure.legend(*axes.get_legend_handles_labels(), fontsize=8, loc="outside upper center", ncols=4)
     return figure
 
 

@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from config import Config, check_numbers
 from dataloader import dataset_info
-from dataloader.dataset import init_worker, read_sized
-from dataloader.index import Frames, find_frames
+from dataloader.dataset import init_worker
+from dataloader.index import FrameIndex, find_frames
 from util import UserError
 from util.camera import Camera
 from util.checkpoint import shipped_weights
@@ -68,7 +68,7 @@ class DepthCenters(Dataset):
 
     def __init__(
         self,
-        frames: Frames,
+        frames: FrameIndex,
         camera: Camera,
         frame_size: tuple[int, int],
         depth_range: tuple[float, float],
@@ -81,7 +81,7 @@ class DepthCenters(Dataset):
     def __getitem__(self, i: int) -> tuple[np.ndarray | None, np.ndarray, str]:
         center = np.full(3, np.nan)
         try:
-            depth = read_sized(self.frames.read_depth, self.frames.frame_path(i), self.frame_size)
+            depth = self.frames.read_frame(i, self.frame_size)
         except (UserError, FileNotFoundError) as error:  # the others' centres are wanted all the same
             return None, center, str(error)
         with suppress(UserError):  # counted and written as invalid
@@ -90,7 +90,7 @@ class DepthCenters(Dataset):
 
 
 def find_centers(
-    frames: Frames,
+    frames: FrameIndex,
     camera: Camera,
     frame_size: tuple[int, int],
     depth_range: tuple[float, float],

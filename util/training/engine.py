@@ -37,19 +37,19 @@ def make_loader(
     """Batches in the data set's order, of all or some `frames`, prepared while the network runs."""
     frames = range(len(dataset)) if frames is None else frames
     workers = min(num_workers, -(-len(frames) // batch_size))
-    return _loader(dataset, workers, device, batch_size=batch_size, sampler=frames)
+    return DataLoader(dataset, batch_size, sampler=frames, **_options(workers, device))
 
 
 def make_training_loader(
     dataset: HandDataset, batches: ShuffledBatches, num_workers: int, device: torch.device
 ) -> DataLoader:
     """Shuffled batches; the processes that prepare them outlive the epochs."""
-    return _loader(dataset, num_workers, device, batch_sampler=batches, persistent_workers=num_workers > 0)
+    options = _options(num_workers, device)
+    return DataLoader(dataset, batch_sampler=batches, persistent_workers=num_workers > 0, **options)
 
 
-def _loader(dataset: HandDataset, num_workers: int, device: torch.device, **order: Any) -> DataLoader:
-    order |= {"pin_memory": device.type == "cuda", "worker_init_fn": init_worker}
-    return DataLoader(dataset, num_workers=num_workers, **order)
+def _options(workers: int, device: torch.device) -> dict[str, Any]:
+    return {"num_workers": workers, "pin_memory": device.type == "cuda", "worker_init_fn": init_worker}
 
 
 def learning_rate(config: Config, epoch: float, cuts: int = 0) -> float:
@@ -134,11 +134,9 @@ def _describe_failure(state: TrainingState, dataset: HandDataset, frames: list[i
     paths = [dataset.index.frame_path(i) for i in frames]
     folder = os.path.commonpath([path.parent for path in paths])
     names = ", ".join(path.relative_to(folder).as_posix() for path in paths)
-    return (
-        f"Training diverged at step {state.step + 1} of epoch {state.epoch + 1}: the loss or its gradient is "
-        f"not finite for a batch of frames in {folder}: {names}; "
-        f"checkpoints are as they were, try a lower lr (here {rate:g}), clip_grad, or precision fp32."
-    )
+    what = f"loss or gradient is not finite for a batch of frames in {folder}: {names}"
+    where = f"step {state.step + 1} of epoch {state.epoch + 1}"
+    return f"Training diverged at {where}: {what}; try a lower lr (here {rate:g}), clip_grad, or fp32."
 
 
 def to_device(batch: Sample, device: torch.device) -> Sample:

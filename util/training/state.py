@@ -63,10 +63,8 @@ class TrainingState:
         """
         weights = [*self.network.state_dict().values(), *self.scored.state_dict().values()]
         if not all(weight.isfinite().all() for weight in weights):
-            raise UserError(
-                f"Training diverged: after step {self.step} the weights are not finite; "
-                f"{path} is as it was, try a lower lr than {self.config.lr:g}, or clip_grad."
-            )
+            advice = f"{path} is as it was, try a lower lr than {self.config.lr:g}, or clip_grad"
+            raise UserError(f"Training diverged: after step {self.step} weights are not finite; {advice}.")
         devices = torch.cuda.get_rng_state_all() if self.processes.device.type == "cuda" else []
         save_checkpoint(
             path,
@@ -113,9 +111,8 @@ class TrainingState:
         """Refuse a checkpoint of another run; say where this run's settings or frames differ from its own."""
         saved, spec = content["config"], self.spec._asdict()
         pairs = {name: (content["spec"].get(name, value), value) for name, value in spec.items()}
-        frozen = saved.get("freeze", ()), self.config.freeze
-        if sorted(frozen[0]) != sorted(frozen[1]):
-            pairs["freeze"] = tuple(map(" ".join, frozen))
+        frozen = map(sorted, (saved.get("freeze", ()), self.config.freeze))
+        pairs["freeze"] = tuple(map(" ".join, frozen))
         started, named = saved.get("load_model", ""), self.config.load_model
         if named and Path(started).absolute() != Path(named).absolute():
             pairs["load_model"] = (started, named)
@@ -127,11 +124,9 @@ class TrainingState:
             if not skipped and saved.get(name, value) != value:
                 self.processes.print(f"{path} was trained with {name} {saved[name]}, from here on {value}.")
         data = content.get("data", {})
-        others = [split for split, frames in self.data.items() if data.get(split, frames) != frames]
-        if others:
-            what = f"other frames of the split {' and '.join(others)} (files, times or labels differ)"
-            then = "errors from here on do not compare with those before"
-            print(f"warning: {path} was trained with {what}: {then}.", file=sys.stderr)
+        for split in (split for split, frames in self.data.items() if data.get(split, frames) != frames):
+            what = f"other frames of the split {split} (files, times or labels differ)"
+            print(f"warning: {path} was trained with {what}: do not compare the errors.", file=sys.stderr)
 
     def _forward(self) -> Callable[[Tensor, Tensor], Loss]:
         network, processes = self.network, self.processes

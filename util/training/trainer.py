@@ -46,8 +46,8 @@ def run_epochs(
         len(training), config.batch_size, config.seed, processes.rank, processes.world_size
     )
     loader = make_training_loader(training, batches, config.num_workers, processes.device)
-    splits = {"train": training.index, "val": validation.index} if processes.is_main else {}
-    data = {split: fingerprint(index) for split, index in splits.items()}
+    splits = {"train": training, "val": validation} if processes.is_main else {}
+    data = {split: fingerprint(dataset.index) for split, dataset in splits.items()}
     state, log_size = start(config, processes, data)
     steps = f"{batches.num_steps} steps of {batches.frames_a_step} an epoch"
     place = f"{processes.world_size} × {processes.device} in {config.precision}"
@@ -71,9 +71,8 @@ def run_epochs(
             evaluation = evaluate(state, validation)
             stop.raise_at_once(False)
             log.after_validation(evaluation, validation)
-            is_best = finish_epoch(state, evaluation.metrics.mpe_mm)
-            if is_best:  # first, so that last.pth never knows of a record that is not on the disk
-                log.save("best")
+            if finish_epoch(state, evaluation.metrics.mpe_mm):
+                log.save("best")  # first, so that last.pth never knows of a record that is not on the disk
             log.save("last")
     return state
 
@@ -99,9 +98,7 @@ def start(config: Config, processes: Processes, data: dict[str, str]) -> tuple[T
     last = Path(config.output_dir, "last.pth")
     resuming = last.is_file()
     if resuming and not config.resume:
-        raise UserError(
-            f"{last} is there: go on with it with --resume, or choose another --output_dir for a new run."
-        )
+        raise UserError(f"{last} is there: go on with --resume, or choose another --output_dir.")
     if config.load_model and resuming:
         # The net, downsample and K of what was loaded at the start go on; the rest must be the same.
         spec = spec_from_config(config)
@@ -129,9 +126,8 @@ def _naming(folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as stop:
-        last = folder / "last.pth"
-        there = [f"{last} is saved: the same command with --resume goes on."] if last.is_file() else []
-        raise KeyboardInterrupt(*there) from stop
+        saved = f"{folder}/last.pth is saved: the same command with --resume goes on."
+        raise KeyboardInterrupt(*[saved] * (folder / "last.pth").is_file()) from stop
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT) and not error.filename:
             raise OSError(error.errno, error.strerror, str(folder)) from error
