@@ -15,10 +15,9 @@ def main(config: Config) -> None:
 
     with init_distributed(pick_device(config.device)) as processes:
         state = train(config, processes)
-        processes.print(
-            f"Written to {config.output_dir}/: best.pth has {state.best_mpe_mm:.3f} mm on {config.val_split}, "
-            f"`python test.py --load_model {config.output_dir}/best.pth` scores it on test."
-        )
+        best = f"{config.output_dir}/best.pth"
+        processes.print(f"{best} has {state.best_mpe_mm:.3f} mm on {state.config.val_split}.")
+        processes.print(f"`python test.py --load_model {best}` scores it on test.")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 <root>/frame/images/image_D%08d.png               test frames; their labels are withheld
 <root>/center_{train,test}_refined.txt            hand centres, `x y z` in mm, a line a frame
 
+Split val is every 50th frame of train, to watch training by: it is trained on as well.
 """
 
 import re
@@ -38,8 +39,9 @@ INFO = DatasetInfo(
 )
 INFOS = {"hands17": INFO}
 
-FOLDERS = {"train": "training", "test": "frame"}
+FOLDERS = {"train": "training", "val": "training", "test": "frame"}
 IMAGE = re.compile(r"image_D\d+\.png")
+VAL_STEP = 50
 
 
 def split_folder(root: Path, split: str) -> Path:
@@ -52,7 +54,7 @@ def find_frames(root: Path, split: str, info: DatasetInfo) -> FrameIndex:
 
     Labels and names stay on disk and are mapped into memory; the joints of test are NaN.
     """
-    folder = split_folder(root, split)
+    folder, used = split_folder(root, split), None
     if split == "test":
         images = [entry.name for entry in (folder / "images").glob("*") if IMAGE.fullmatch(entry.name)]
         if not images:
@@ -61,7 +63,9 @@ def find_frames(root: Path, split: str, info: DatasetInfo) -> FrameIndex:
         joint_xyz = np.broadcast_to(np.float32(np.nan), (len(names), len(info.joint_names), 3))
     else:
         records = read_label_files([folder / "Training_Annotation.txt"], len(info.joint_names))
-        names, joint_xyz = records["name"], records["joint"]
+        step = VAL_STEP if split == "val" else 1
+        used = np.arange(len(records)) % step == 0
+        names, joint_xyz = records["name"][::step], records["joint"][::step]
     return FrameIndex(
         joint_xyz=joint_xyz,
         center_xyz=None,
@@ -70,7 +74,8 @@ def find_frames(root: Path, split: str, info: DatasetInfo) -> FrameIndex:
         folder=folder / "images",
         read_depth=read_depth_png,
         pattern=IMAGE,
-        center_split=split,
+        center_split="train" if split == "val" else split,
+        labels_used=used,
     )
 
 

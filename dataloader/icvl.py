@@ -34,6 +34,7 @@ INFO = DatasetInfo(
     camera=CAMERAS["icvl"].camera,
     frame_size=CAMERAS["icvl"].frame_size,
     cube=(200, 200, 200),
+    val_split="test",  # there is no other
     source="the ICVL Hand Posture Dataset is at https://labicvl.github.io/hand.html",
 )
 INFOS = {"icvl": INFO}

@@ -96,7 +96,7 @@ def build_index(config: Config) -> FrameIndex:
 def find_frames(config: Config) -> FrameIndex:
     """Find the frames and labels of `config.split` of `config.dataset`, without their centres.
 
-    Where a data set has no folder `val`, every so-manieth frame of train is val, and not in train then.
+    Some of NYU's training frames are val, and not in train then.
     """
     info = dataset_info(config.dataset)
     info = replace(info, cube=config.cube or info.cube)

@@ -36,6 +36,7 @@ INFO = DatasetInfo(
     camera=CAMERAS["msra"].camera,
     frame_size=CAMERAS["msra"].frame_size,
     cube=(200, 200, 200),
+    val_split="test",  # there is no other
     subject_scales=(1, 1, 1, 0.9, 0.9, 0.9, 0.85, 0.8, 0.75),
     source="the MSRA Hand Gesture database is linked from https://jimmysuen.github.io",
 )

@@ -29,6 +29,7 @@ INFO = DatasetInfo(
     camera=CAMERAS["nyu"].camera,
     frame_size=CAMERAS["nyu"].frame_size,
     cube=(300, 300, 300),
+    held_out=50,
     smaller_hand_from=2440,
     source="the NYU Hand Pose Dataset is at https://jonathantompson.github.io/NYU_Hand_Pose_Dataset.htm",
 )

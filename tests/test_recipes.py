@@ -1,6 +1,7 @@
 """Recipes by name: what they set, and that each trains; the plateau; frames that are held out."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from config import RECIPES, Config
 from dataloader.index import build_index
 from tests.helpers.sphere_hands import write_sphere_hands
 from util.training.engine import learning_rate
+from util.training.trainer import finish_epoch
 
 SMALL = (
     "--dataset",
@@ -69,26 +71,15 @@ def test_the_four_recipes_train_and_phase_2_follows_phase_1(nyu, tmp_path, run_s
         assert "scores it on test" in ran.out
 
 
-@pytest.mark.slow
-def test_a_plateau_is_kept_by_resuming(nyu, tmp_path, run_script):
-    flags = ("--scheduler", "plateau", "--patience", "1", "--lr", "1e-30", "--output_dir", tmp_path / "run")
-    for epochs in (4, 7):  # a rate that changes nothing: no epoch after the first is better
-        ran = run_script(
-            "train.py",
-            *SMALL,
-            "--data_dir",
-            nyu,
-            *flags,
-            "--max_epoch",
-            str(epochs),
-            "--log_every",
-            "1",
-            "--resume",
-        )
-        assert ran.code == 0, ran.err
-    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    rates = {int(np.ceil(line["epoch"])): line["lr"] for line in lines if "lr" in line}
-    assert [round(np.log10(rates[epoch] / 1e-30)) for epoch in range(1, 8)] == [0, 0, 0, -1, -1, -2, -2]
+def test_a_plateau_is_an_epoch_too_many_without_a_new_best():
+    config = Config(scheduler="plateau", patience=1).resolved()
+    state = SimpleNamespace(config=config, best_mpe_mm=9.0, waited=0, cuts=0, epoch=0, step=0)
+    state.processes = SimpleNamespace(print=lambda _: None)
+    cuts = []
+    for error in (8.0, 8.5, 8.2, 8.1, 7.0, 7.5, 7.6):
+        finish_epoch(state, error)
+        cuts.append(state.cuts)
+    assert cuts == [0, 0, 1, 1, 1, 1, 2]
 
 
 def test_frames_held_out_are_not_trained_on(nyu):

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from config import Config
+from dataloader import dataset_info
 from dataloader.dataset import HandDataset, build_dataset
 from dataloader.index import fingerprint
 from util import UserError
@@ -32,6 +33,8 @@ def train(config: Config, processes: Processes) -> TrainingState:
         processes.print(f"{config.precision} is not faster on this {processes.device}: using {precision}.")
     config = replace(config, split="train", precision=precision)
     training = build_dataset(config, augment=True)
+    if dataset_info(config.dataset).val_split == "test":
+        config = replace(config, val_split="test")  # there is no other
     validation = build_dataset(replace(config, split=config.val_split))
     folder = Path(config.output_dir)
     with locked_folder(folder) if processes.is_main else nullcontext(), _naming(folder):
