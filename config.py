@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from util import UserError
 
@@ -51,6 +51,7 @@ class ScoringSettings:
     predictions: str = ""  # score this file of predictions instead of running a network
     predictions_format: str = "uvd"  # of it and of those compared, as centers_format
     compare: tuple[str, ...] = ()  # NAME=FILE of further predictions, drawn into the same curves
+    per_joint: bool = False  # also print every joint's error
     figures: Literal["png", "svg", "pdf"] = "png"  # format of the curves and pictures
 
 
@@ -59,21 +60,28 @@ class TrainingSettings:
     """How train.py trains."""
 
     augment_para: tuple[float, float, float] = (10.0, 0.1, 180.0)  # translation mm, scale, rotation degrees
+    recipe: Literal["default", "released_phase1", "released_phase2", "ipnet", "ours"] = "default"
     # linear mixes neighbouring depths, as the released code does; nearest does not; both: half of the crops
     rotation: Literal["linear", "nearest", "both"] = "linear"
     cache: bool = False  # keep what crops are made from on disk: only the first epoch decodes frames
     max_epoch: int | None = None  # None: the data set's
-    lr: float = 1e-3  # Adam's usual rate; also the released recipe's
-    weight_decay: float = 0.0  # the networks are small for the data: none in the released recipe
-    scheduler: Literal["step", "cosine"] = "step"  # lr × 0.1 every `step` epochs, or down to 0 at max_epoch
+    # Those with None that follow are the recipe's: see RECIPES.
+    optimizer: Literal["adam", "adamw"] | None = None
+    lr: float | None = None
+    weight_decay: float | None = None
+    # lr × 0.1 every `step` epochs, down to 0 at max_epoch, or × 0.1 where validation stagnates
+    scheduler: Literal["step", "cosine", "plateau"] | None = None
+    warmup_epochs: float | None = None  # epochs over which lr rises from 0; steadies a large lr or batch
+    dense_weight: float | None = None  # of the dense maps' Huber loss
+    coord_weight: float | None = None  # of the joints' Huber loss
+    clip_grad: float | None = None  # largest norm of all gradients together; 0: no limit
+    # decay a step of the averaged weights that are scored and saved, say 0.999; 0: none
+    ema: float | None = None
     step: int | None = None  # epochs; None: the data set's
-    warmup_epochs: float = 0.0  # epochs over which lr rises from 0; steadies a large lr or batch
-    dense_weight: float = 1.0  # of the dense maps' Huber loss
-    coord_weight: float = 1.0  # of the joints' Huber loss
+    patience: int = 3  # epochs without a new best after which a plateau cuts lr
+    val_split: Literal["val", "test"] = "val"  # best.pth is picked by it; test: as many papers do
     freeze: tuple[str, ...] = ()  # parts whose weights stay as loaded, say layer1 layer4: a cheaper step
-    dense_epochs: int = 0  # epochs with the dense term alone, then both: the released recipe's two phases
-    clip_grad: float = 0.0  # largest norm of all gradients together; 0: no limit
-    ema: float = 0.0  # decay a step of the averaged weights that are scored and saved, say 0.999; 0: none
+    dense_epochs: int = 0  # epochs with the dense term alone, then both
     bn_batches: int = 50  # batches that measure the averaged weights' batch-norm statistics; 0: averaged too
     compile: bool = False  # torch.compile: up to minutes at the start; faster steps on a GPU, not on a CPU
     resume: bool = False  # go on from <output_dir>/last.pth, from the start where there is none yet
@@ -81,10 +89,26 @@ class TrainingSettings:
     log_every: int = 50  # steps a line of log.jsonl and a point of the curves
 
 
+# What `--recipe` sets where no flag says otherwise; sources in docs/training.md.
+RECIPES: dict[str, dict[str, Any]] = {
+    "default": {
+        **{"optimizer": "adam", "lr": 1e-3, "weight_decay": 0.0, "scheduler": "step", "warmup_epochs": 0.0},
+        **{"dense_weight": 1.0, "coord_weight": 1.0, "clip_grad": 0.0, "ema": 0.0},
+    },
+    # The released config, its dense term at a weight that Adam's epsilon does not swallow.
+    "released_phase1": {"dense_weight": 1000.0, "coord_weight": 0.0},
+    # The author's words: then both terms, lr lowered where validation stagnates; from phase 1's weights.
+    "released_phase2": {"dense_weight": 1000.0, "coord_weight": 1000.0, "lr": 1e-4, "scheduler": "plateau"},
+    "ipnet": {"coord_weight": 100.0, "optimizer": "adamw", "weight_decay": 0.01, "scheduler": "cosine"},
+    "ours": {
+        **{"lr": 4e-4, "scheduler": "cosine", "warmup_epochs": 0.5, "clip_grad": 3.0, "ema": 0.999},
+        **{"dense_weight": 1000.0, "coord_weight": 400.0},
+    },
+}
 MAX_IMG_SIZE = 1024  # pixels; a larger crop is a mistyped one, and would fill the memory
 
 # What a number must be; None, which the tables fill, is always allowed.
-AT_LEAST_ONE = ("batch_size", "max_epoch", "step", "log_every")
+AT_LEAST_ONE = ("batch_size", "max_epoch", "step", "log_every", "patience")
 POSITIVE = ("kernel_size", "lr", "cube")
 NOT_NEGATIVE = (
     *("num_workers", "seed", "augment_para", "weight_decay", "warmup_epochs", "dense_weight"),
@@ -108,7 +132,7 @@ class Config(TrainingSettings, ScoringSettings, NetworkSettings, DataSettings):
         check_numbers(self, NOT_NEGATIVE, lambda value: 0 <= value < inf, "0 or more, and finite")
         if not 0 <= self.sensor <= 1:
             raise UserError(f"sensor is {self.sensor}: the strength of a camera's faults lies from 0 to 1.")
-        if self.ema >= 1:
+        if self.ema is not None and self.ema >= 1:
             raise UserError(f"ema is {self.ema}: a decay lies in [0, 1).")
         if not 1 <= self.img_size <= MAX_IMG_SIZE or self.img_size % 32:
             raise UserError(
@@ -120,8 +144,10 @@ class Config(TrainingSettings, ScoringSettings, NetworkSettings, DataSettings):
         if self.test_subject != "all" and not 0 <= self.test_subject <= 8:
             raise UserError(f"test_subject is {self.test_subject}: use 0 to 8, or all.")
         row = DATASETS[self.dataset]
+        recipe = RECIPES["default"] | RECIPES[self.recipe]
         return replace(
             self,
+            **{name: value for name, value in recipe.items() if getattr(self, name) is None},
             kernel_size=self.kernel_size or find_network(self.net).kernel_size,
             max_epoch=self.max_epoch or row.max_epoch,
             step=self.step or row.step,

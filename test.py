@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from config import Config, DataSettings, NetworkSettings, ScoringSettings
+from config import VERSION, Config, DataSettings, NetworkSettings, ScoringSettings
 from dataloader import dataset_info
 from dataloader.index import find_frames, folds
 from util import UserError
 from util.cli import run
 from util.files import atomic_write, read_json, require_file, require_writable, sha256, write_table
-from util.metrics import as_json, as_markdown, as_table, joint_errors, score, score_kinds
+from util.metrics import as_json, as_markdown, as_table, score, score_kinds
 from util.points import doubt_format, parse_format, read_predictions
 
 # What imports PyTorch is imported inside the functions: --help and a missing file are answered without it.
@@ -56,30 +56,37 @@ def main(config: Config) -> None:
             print(f"The labels are withheld: nothing to score. Written to {folder}/submission.txt")
             return
     joints |= {run: read_joints(file, true_xyz, config) for run, file in files.items()}
-    errors = {run: joint_errors(info.camera.uvd_to_xyz(uvd), true_xyz) for run, uvd in joints.items()}
-    rows = {run: score(error) for run, error in errors.items()}
-    print(as_table(rows, info.joint_names))
-    by_kind = score_kinds(errors[name], frames.kinds)
-    for kind, metrics in by_kind.items():
+    xyz = {run: info.camera.uvd_to_xyz(uvd) for run, uvd in joints.items()}
+    rows = {run: score(found, true_xyz) for run, found in xyz.items()}
+    by_kind = {run: score_kinds(found, true_xyz, frames.kinds) for run, found in xyz.items()}
+    print(as_table(rows, info.joint_names if config.per_joint else ()))
+    for kind, metrics in by_kind[name].items():
         print(f"{kind:<12}{metrics.frames:6} frames  MPE {metrics.mpe_mm:7.3f} mm")
     try:  # predictions are scored against labels alone: their frames may be missing
         if config.predictions:
             dataset = join([build_dataset(fold) for fold in parts])
-        tiles = pick_tiles(dataset, joints[name], errors[name].mean(axis=1))
+        tiles = pick_tiles(dataset, joints[name], rows[name].frame_mm)
     except (FileNotFoundError, UserError) as error:
         print(f"No gallery: {error}")
         tiles = None
 
     # Everything that can fail is done: now write.
     record = as_json(rows[name], info.joint_names) | scored | {"missing": list(frames.missing)}
+    record |= {"dataset": config.dataset, "centers": config.centers or "the data set's", "version": VERSION}
+    if not config.predictions:
+        record |= {"backend": config.backend, "precision": config.precision, "sensor": config.sensor}
     if Path(source).is_file():  # not the pattern of several
         record["sha256"] = sha256(Path(source))
-    if by_kind:
-        record["by_kind"] = {kind: {"frames": m.frames, "mpe_mm": m.mpe_mm} for kind, m in by_kind.items()}
+    if by_kind[name]:
+        kinds = by_kind[name].items()
+        record["by_kind"] = {kind: {"frames": m.frames, "mpe_mm": m.mpe_mm} for kind, m in kinds}
     with atomic_write(folder / "metrics.json") as temporary:
         temporary.write_text(json.dumps(record, indent=1) + "\n")
     write_table(folder / "predictions.txt", joints[name].reshape(len(true_xyz), -1))
     write_figures(config, folder, rows, tiles)
+    if config.compare:
+        with atomic_write(folder / "comparison.md") as temporary:
+            temporary.write_text(as_markdown(rows, by_kind))
     print(f"Written to {folder}/")
     if frames.missing:
         print(f"Only a part of the split was scored: {', '.join(frames.missing)} missing.")
@@ -162,9 +169,6 @@ def write_figures(config: Config, folder: Path, rows: dict[str, Any], tiles: dic
             stale.unlink()
         if name != "gallery" and (name != "comparison" or config.compare):
             plots.save_scores(folder / f"{name}.{ending}", name, rows, info.joint_names)
-    if config.compare:
-        with atomic_write(folder / "comparison.md") as temporary:
-            temporary.write_text(as_markdown(rows))
     if tiles is not None:
         plots.save_figure(plots.draw_gallery(tiles, info.chains), folder / f"gallery.{ending}")
 

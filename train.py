@@ -14,8 +14,10 @@ def main(config: Config) -> None:
     from util.training.trainer import train
 
     with init_distributed(pick_device(config.device)) as processes:
-        train(config, processes)
-        processes.print(f"Written to {config.output_dir}/")
+        state = train(config, processes)
+        best = f"{config.output_dir}/best.pth"
+        processes.print(f"{best} has {state.best_mpe_mm:.3f} mm on {state.config.val_split}.")
+        processes.print(f"`python test.py --load_model {best}` scores it on test.")
 
 
 if __name__ == "__main__":

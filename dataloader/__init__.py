@@ -21,6 +21,7 @@ class DatasetInfo:
     cube: tuple[float, float, float]  # mm
     source: str  # where it comes from, or {root}, {split} and {frames} in the command that makes it
     val_split: str = "val"  # scored after every epoch; best.pth is picked by it
+    held_out: int = 0  # one of so many training frames is val and not trained on; 0: none
     smaller_hand_from: int | None = None  # first test frame of a subject whose cube is × 5/6
     subject_scales: tuple[float, ...] = ()  # of the cube by subject, where subjects are left out in turn
 

@@ -94,10 +94,18 @@ def build_index(config: Config) -> FrameIndex:
 
 
 def find_frames(config: Config) -> FrameIndex:
-    """Find the frames and labels of `config.split` of `config.dataset`, without their centres."""
+    """Find the frames and labels of `config.split` of `config.dataset`, without their centres.
+
+    Some of NYU's training frames are val, and not in train then.
+    """
     info = dataset_info(config.dataset)
     info = replace(info, cube=config.cube or info.cube)
-    return layout_of(config.dataset).find_frames(data_root(config), config.split, info, **_fold(config))
+    found = layout_of(config.dataset).find_frames(data_root(config), _folder(config), info, **_fold(config))
+    if not info.held_out or config.split not in ("train", "val") or config.val_split == "test":
+        return found
+    used = (np.arange(len(found.names)) % info.held_out == 0) == (config.split == "val")
+    arrays = {name: getattr(found, name)[used] for name in ("joint_xyz", "cube", "names")}
+    return found._replace(labels_used=used, **arrays)
 
 
 def data_root(config: Config) -> Path:
@@ -105,17 +113,24 @@ def data_root(config: Config) -> Path:
     split_folder, fold = layout_of(config.dataset).split_folder, _fold(config)
     usual, itself = Path(config.data_dir, config.dataset), Path(config.data_dir)
     for root in (usual, itself):
-        if split_folder(root, config.split, **fold).is_dir():
+        if split_folder(root, _folder(config), **fold).is_dir():
             return root
     frames = {"train": 20000, "val_hard": 600}.get(config.split, 2000)
     source = dataset_info(config.dataset).source.format(root=usual, split=config.split, frames=frames)
-    what = f"{split_folder(usual, config.split, **fold)} is missing: split {config.split} of {config.dataset}"
+    what = (
+        f"{split_folder(usual, _folder(config), **fold)} is missing: split {config.split} of {config.dataset}"
+    )
     raise FileNotFoundError(f"{what}; {source}, data/README.md draws the folders.")
 
 
 def layout_of(dataset: str) -> ModuleType:
     """The module that reads the data set's files: `split_folder` and `find_frames`."""
     return import_module(f"{__package__}.{DATASETS[dataset].module}")
+
+
+def _folder(config: Config) -> str:
+    """The split in whose folder the frames lie."""
+    return "train" if config.split == "val" and dataset_info(config.dataset).held_out else config.split
 
 
 def _fold(config: Config) -> dict[str, int | str]:

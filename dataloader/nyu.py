@@ -29,7 +29,7 @@ INFO = DatasetInfo(
     camera=CAMERAS["nyu"].camera,
     frame_size=CAMERAS["nyu"].frame_size,
     cube=(300, 300, 300),
-    val_split="test",  # there is no other
+    held_out=50,
     smaller_hand_from=2440,
     source="the NYU Hand Pose Dataset is at https://jonathantompson.github.io/NYU_Hand_Pose_Dataset.htm",
 )
@@ -38,7 +38,7 @@ INFOS = {
     "synth": replace(
         INFO,
         source="`python -m dataloader.synthetic --out {root} --split {split} --frames {frames}` makes it",
-        val_split="val",
+        held_out=0,
         smaller_hand_from=None,
     ),
 }
@@ -62,9 +62,12 @@ def find_frames(root: Path, split: str, info: DatasetInfo) -> FrameIndex:
     if (folder / "generator.json").is_file() and recorded_camera(folder) != info.camera:
         raise UserError(f"{folder} was rendered with {recorded_camera(folder)}, another camera: do it again.")
     joint_xyz = _read_joints(folder / "joint_data.mat")
+    kinds = read_kinds(folder)
     cube = np.tile(np.asarray(info.cube, np.float64), (len(joint_xyz), 1))
     if split == "test" and info.smaller_hand_from is not None:
         cube[info.smaller_hand_from :] *= 5 / 6
+        second = np.arange(len(joint_xyz)) >= info.smaller_hand_from
+        kinds = [(f"subject {1 + int(later)}",) for later in second]
     return FrameIndex(
         joint_xyz=joint_xyz,
         center_xyz=None,
@@ -74,7 +77,7 @@ def find_frames(root: Path, split: str, info: DatasetInfo) -> FrameIndex:
         read_depth=read_depth,
         pattern=FRAME_PATTERN,
         center_split=split,
-        kinds=read_kinds(folder),
+        kinds=kinds,
     )
 
 

@@ -254,7 +254,8 @@ def test_checkpoint_is_plain_and_whole(undisturbed):
     content = torch.load(undisturbed / "last.pth", weights_only=True)
     assert set(content) == {
         *("model", "training_model", "averaged_steps", "optimizer", "scaler", "epoch", "frames", "step"),
-        *("best_mpe_mm", "running", "log_size", "random", "config", "data", "revision", "spec", "versions"),
+        *("best_mpe_mm", "waited", "cuts", "running", "log_size", "random", "config", "data", "revision"),
+        *("spec", "versions"),
     }
     assert content["config"]["seed"] == 0
     assert {path.name for path in undisturbed.iterdir()} >= {"best.pth", "curves.png", "tensorboard"}

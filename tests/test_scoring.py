@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from config import Config
+from config import VERSION, Config
 from dataloader.index import build_index
 from tests.helpers.bundled import write_bundled
 from tests.helpers.nyu_folder import write_nyu_folder, write_scored_hands
@@ -71,7 +71,7 @@ def test_a_comparison_of_published_predictions_has_the_published_means(
     ran = run_script("test.py", "--dataset", dataset, "--data_dir", tmp_path, *arguments)
     assert ran.code == 0, ran.err
     rows = [line.split("|") for line in (tmp_path / "out" / "comparison.md").read_text().splitlines()[2:]]
-    found = {row[1].strip(): float(row[2]) for row in rows}
+    found = {row[1].strip(): float(row[2].split()[0]) for row in rows}
     assert found == pytest.approx(published, abs=1e-4)  # both have three digits
     assert list(found.values()) == sorted(found.values())
     assert cv2.imread(str(tmp_path / "out" / "comparison.png")).shape[0] > 500
@@ -115,8 +115,8 @@ def scores(hands, run_script):
 
 def test_every_output_is_written_and_reproducible(hands, tmp_path, scores):
     model = ("--load_model", hands[0] / "small.pth")
-    first = scores(*model, "--batch_size", "2", "--output_dir", tmp_path / "a")
-    assert "MPE (mm)" in first.out
+    first = scores(*model, "--batch_size", "2", "--output_dir", tmp_path / "a", "--per_joint")
+    assert "95 % interval" in first.out
     assert "wrist radial" in first.out
     assert "frames: " in first.err  # the progress bar
     for picture in PICTURES:
@@ -132,6 +132,10 @@ def test_every_output_is_written_and_reproducible(hands, tmp_path, scores):
     figures = [json.loads((tmp_path / folder / "metrics.json").read_text()) for folder in "ab"]
     assert figures[1]["mpe_mm"] == pytest.approx(figures[0]["mpe_mm"], abs=1e-3)
     assert "same" in again.out
+    assert "wrist radial" not in again.out
+    told = {"dataset": "nyu", "split": "test", "backend": "torch", "precision": "fp32", "version": VERSION}
+    assert figures[0].items() >= told.items()
+    assert {"mpe_interval_mm", "aligned_mm", "rigid_mm", "centers", "data_dir"} < figures[0].keys()
     assert "| same |" in (tmp_path / "b" / "comparison.md").read_text()
     assert cv2.imread(str(tmp_path / "b" / "comparison.png")).shape[0] > 100
 

@@ -19,7 +19,7 @@ from model.awr import dense_to_joints
 from util import UserError
 from util.camera import Camera, crop_to_uvd
 from util.device import autocast
-from util.metrics import Metrics, joint_errors, score
+from util.metrics import Metrics, score
 from util.training.sampler import ShuffledBatches
 from util.training.state import TrainingState
 
@@ -52,14 +52,17 @@ def _options(workers: int, device: torch.device) -> dict[str, Any]:
     return {"num_workers": workers, "pin_memory": device.type == "cuda", "worker_init_fn": init_worker}
 
 
-def learning_rate(config: Config, epoch: float) -> float:
+def learning_rate(config: Config, epoch: float, cuts: int = 0) -> float:
     """The rate after `epoch` epochs, fractions included (docs/spec.md §9): rises linearly over
-    `warmup_epochs`; falls to a tenth every `step` epochs, or along half a cosine to 0 at `max_epoch`."""
+    `warmup_epochs`; falls to a tenth every `step` epochs, along half a cosine to 0 at `max_epoch`, or at
+    each of `cuts`."""
     if epoch < config.warmup_epochs:
         # The first step is at fraction 0: a rate of 0 would waste it.
         return config.lr * max(epoch / config.warmup_epochs, 1e-2)
     if config.scheduler == "step":
         return config.lr * 0.1 ** (int(epoch) // config.step)
+    if config.scheduler == "plateau":
+        return config.lr * 0.1**cuts
     share = (epoch - config.warmup_epochs) / max(config.max_epoch - config.warmup_epochs, 1e-9)
     return config.lr * (1 + math.cos(math.pi * min(share, 1.0))) / 2
 
@@ -84,7 +87,7 @@ def train_one_epoch(
     loader.dataset.set_epoch(state.epoch)
     state.network.train()
     for step, batch in enumerate(loader, first):
-        rate = learning_rate(state.config, state.epoch + step / batches.num_steps)
+        rate = learning_rate(state.config, state.epoch + step / batches.num_steps, state.cuts)
         means = train_step(state, to_device(batch, state.processes.device), loader.dataset, rate)
         if means is None:
             raise UserError(_describe_failure(state, loader.dataset, batches.batch(step), rate))
@@ -162,10 +165,9 @@ def recalibrate_batch_norm(state: TrainingState, loader: DataLoader) -> None:
 
 
 class Evaluation(NamedTuple):
-    """`joint_uvd` (N, J, 3) full-frame uvd, pixels and mm; `errors` (N, J) mm; and their scores."""
+    """`joint_uvd` (N, J, 3) full-frame uvd, pixels and mm; and their scores."""
 
     joint_uvd: np.ndarray
-    errors: np.ndarray
     metrics: Metrics
 
 
@@ -187,8 +189,7 @@ def evaluate(state: TrainingState, dataset: HandDataset) -> Evaluation:
         shard = predict_frames(predict, loader, processes.device, config.precision, processes.is_main)
     for rank, part in enumerate(processes.gather(shard)):
         joint_uvd[rank :: processes.world_size] = part
-    errors = joint_errors(dataset.camera.uvd_to_xyz(joint_uvd), dataset.index.joint_xyz)
-    return Evaluation(joint_uvd, errors, score(errors))
+    return Evaluation(joint_uvd, score(dataset.camera.uvd_to_xyz(joint_uvd), dataset.index.joint_xyz))
 
 
 @torch.inference_mode()

@@ -101,7 +101,7 @@ class RunLog:
         state, metrics = self.state, evaluation.metrics
         names = ("mpe_mm", "median_mm", "auc", "frames")
         self._write(state.epoch + 1, {f"val_{name}": getattr(metrics, name) for name in names})
-        tiles = pick_tiles(dataset, evaluation.joint_uvd, evaluation.errors.mean(axis=1))
+        tiles = pick_tiles(dataset, evaluation.joint_uvd, evaluation.metrics.frame_mm)
         figure = draw_gallery(tiles, dataset_info(state.config.dataset).chains)
         self.board.add_figure("validation frames", figure, state.step)
         self.board.flush()

@@ -21,16 +21,17 @@ from util.checkpoint import ModelSpec, read_checkpoint, save_checkpoint
 from util.device import autocast
 from util.training.distributed import Processes
 
-POSITION = ("epoch", "frames", "step", "best_mpe_mm")
+POSITION = ("epoch", "frames", "step", "best_mpe_mm", "waited", "cuts")
 
 
 class TrainingState:
     """Network, optimizer, scaler, averaged weights, and where the run stands.
 
     `epoch`: epochs completed; `frames`: frames of the current one that all processes have taken;
-    `step`: optimizer steps in all; `best_mpe_mm`: lowest validation error; `running`: sums of the steps'
-    numbers since the last line of the log; `data`: a fingerprint of each split's frames. `forward` is the
-    network and its loss, (image, joint_uvd) -> Loss: compiled, and shared between processes.
+    `step`: optimizer steps in all; `best_mpe_mm`: lowest validation error; `waited`: epochs since then, and
+    `cuts`: how often a plateau cut lr; `running`: sums of the steps' numbers since the last line of the log;
+    `data`: a fingerprint of each split's frames. `forward` is the network and its loss, (image, joint_uvd) ->
+    Loss: compiled, and shared between processes.
     """
 
     def __init__(self, network: nn.Module, spec: ModelSpec, config: Config, processes: Processes):
@@ -40,10 +41,11 @@ class TrainingState:
         _freeze(self.network, config.freeze)
         self.forward = self._forward()
         trained = [weight for weight in self.network.parameters() if weight.requires_grad]
-        self.optimizer = torch.optim.Adam(trained, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
+        self.optimizer = kind(trained, lr=config.lr, weight_decay=config.weight_decay, fused=True)
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=config.precision == "fp16")
         self.averaged = _averaged(self.network, config.ema) if config.ema else None
-        self.epoch = self.frames = self.step = 0
+        self.epoch = self.frames = self.step = self.waited = self.cuts = 0
         self.best_mpe_mm = float("inf")
         self.running: Counter[str] = Counter()
         self.data: dict[str, str] = {}
@@ -98,7 +100,7 @@ class TrainingState:
         if content["scaler"]:  # empty where the run was not in fp16
             self.scaler.load_state_dict(content["scaler"])
         for name in POSITION:
-            setattr(self, name, content[name])
+            setattr(self, name, content.get(name, 0))  # older checkpoints lack the last two
         self.running = Counter(content["running"])
         torch.set_rng_state(content["random"]["torch"])
         if len(content["random"]["cuda"]) == torch.cuda.device_count():

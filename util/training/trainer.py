@@ -32,11 +32,10 @@ def train(config: Config, processes: Processes) -> TrainingState:
     if precision != config.precision:
         processes.print(f"{config.precision} is not faster on this {processes.device}: using {precision}.")
     config = replace(config, split="train", precision=precision)
-    val_split = dataset_info(config.dataset).val_split
     training = build_dataset(config, augment=True)
-    validation = build_dataset(replace(config, split=val_split))
-    if val_split == "test":
-        processes.print(f"{config.dataset} has no val split: best.pth is picked by the error on test.")
+    if dataset_info(config.dataset).val_split == "test":
+        config = replace(config, val_split="test")  # there is no other
+    validation = build_dataset(replace(config, split=config.val_split))
     folder = Path(config.output_dir)
     with locked_folder(folder) if processes.is_main else nullcontext(), _naming(folder):
         return run_epochs(config, processes, training, validation)
@@ -85,6 +84,9 @@ def finish_epoch(state: TrainingState, mpe_mm: float) -> bool:
     """Count an epoch and its validation error; whether that is the lowest so far."""
     is_best = mpe_mm < state.best_mpe_mm
     state.best_mpe_mm = min(mpe_mm, state.best_mpe_mm)
+    state.waited = 0 if is_best else state.waited + 1
+    if state.config.scheduler == "plateau" and state.waited > state.config.patience:
+        state.waited, state.cuts = 0, state.cuts + 1
     state.epoch, state.frames = state.epoch + 1, 0
     state.processes.print(
         f"epoch {state.epoch}/{state.config.max_epoch}, step {state.step}: "
