@@ -99,6 +99,7 @@ class CacheSettings:
     data_dir: str = "data"  # folder that holds the data sets, or the data set's own
     split: Literal["train", "val", "test", "val_hard"] = "train"
     test_subject: int = 0  # msra: the fold
+    val_split: Literal["val", "test"] = "val"  # test: of nyu, no training frame is held out
     img_size: int = 128  # edge of the crop, pixels
     cube: tuple[float, float, float] | None = None  # mm; None: the data set's
     centers_format: str = "xyz"  # of the file of centres

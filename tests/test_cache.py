@@ -41,7 +41,9 @@ def written(tmp_path_factory):
 @pytest.fixture
 def config(written, tmp_path):
     shutil.copytree(written / "nyu", tmp_path / "nyu")
-    return Config(dataset="nyu", data_dir=str(tmp_path), split="train", cache=True, seed=5).resolved()
+    return Config(
+        dataset="nyu", data_dir=str(tmp_path), split="train", val_split="test", cache=True, seed=5
+    ).resolved()
 
 
 def samples(dataset, epoch=0):

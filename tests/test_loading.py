@@ -107,7 +107,7 @@ def hands(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     centers = np.random.default_rng(0).uniform((-100, -80, 600), (100, 80, 900), (6, 3))
     write_hands(root, centers, "train", "test")
-    return Config(dataset="nyu", data_dir=str(root), split="train", seed=5).resolved()
+    return Config(dataset="nyu", data_dir=str(root), split="train", val_split="test", seed=5).resolved()
 
 
 def images(dataset, epoch, num_workers=0):
