@@ -221,7 +221,7 @@ def test_a_read_only_data_set_has_its_cache_with_the_user(config, monkeypatch, t
 
 
 def command(config, *more):
-    names = ("dataset", "data_dir", "split")
+    names = ("dataset", "data_dir", "split", "val_split")
     return [*(part for name in names for part in (f"--{name}", str(getattr(config, name)))), *more]
 
 
