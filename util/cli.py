@@ -111,7 +111,7 @@ def parse_settings(
         below_title = re.sub(r"[│╰╯]|\[/?[a-z ]+\]", "", complaint.getvalue().partition("\n")[2])
         sentence, *advice = (part for part in re.split("[─-]{4,}", below_title) if part.strip())
         flags = re.findall(r"^ {5,7}(--\w+)", "\n".join(advice), re.MULTILINE)
-        perhaps = f". Perhaps you meant {' or '.join(flags)}" if flags and "ecognized" in sentence else ""
+        perhaps = f". Perhaps you meant {' or '.join(flags)}" if flags and "nrecognized" in sentence else ""
         sentence = " ".join(sentence.split()).rstrip(". ")
         raise UserError(f"{sentence}{perhaps}; --help lists the settings.") from None
     parts = vars(parsed).values() if groups else (parsed,)
