@@ -109,7 +109,7 @@ def test_what_a_cluster_says_of_its_own_jobs_starts_no_processes(monkeypatch):
 def test_every_validation_frame_counts_once(config, together):
     (line,) = (line for line in read_log(together) if "val_mpe_mm" in line)
     assert line["val_frames"] == VALIDATION_FRAMES
-    network, spec = load_network(together / "last.pth", None)
+    network, spec = load_network(together / "last.pth", spec_from_config(config))
     alone = evaluate(TrainingState(network, spec, config, CPU), build_dataset(replace(config, split="val")))
     assert line["val_mpe_mm"] == pytest.approx(alone.metrics.mpe_mm, rel=1e-5)
     assert line["val_auc"] == pytest.approx(alone.metrics.auc, rel=1e-4)

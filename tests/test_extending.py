@@ -80,7 +80,7 @@ def test_a_network_a_data_set_and_a_loss_are_added_as_the_page_says(project):
     loss = project / "model" / "loss.py"
     add_after(loss, "HUBER_DELTA =", BONE_LOSS)
     add_after(loss, '"coord": sum(', f"     {term}\n")
-    add_after(project / "config.py", "coord_weight: float = 1.0", "    bones_weight: float = 2.0\n")
+    add_after(project / "config.py", "coord_weight: float | None", "    bones_weight: float = 2.0\n")
     engine = project / "util" / "training" / "engine.py"
     engine.write_text(engine.read_text().replace('return {"dense"', f'return {{{weight} "dense"'))
 

@@ -116,7 +116,7 @@ def score_curve(curve: str, data: HandDataset, run: Config) -> Records:
     A frame that the predictor takes for no hand is left out of its error; `answered` is the others' share.
     """
     records, (unit, levels) = [], CURVES[curve]
-    alone = HandPosePredictor(run.load_model, run.device, min_confidence=0.0)
+    alone = HandPosePredictor(run.load_model, run.device, min_confidence=0.0, denoise=False)
     predictors = {run.net: alone, f"{run.net}, predictor": HandPosePredictor(run.load_model, run.device)}
     for level, (column, predictor) in product(levels, predictors.items()):
         errors = []
