@@ -16,7 +16,7 @@ from dataloader.dataset import build_dataset
 from model.loss import awr_loss
 from tests.helpers.processes import read_log
 from tests.helpers.sphere_hands import write_sphere_hands
-from util.checkpoint import init_network, load_network
+from util.checkpoint import init_network, load_network, spec_from_config
 from util.training.distributed import Processes, init_distributed
 from util.training.engine import evaluate
 from util.training.sampler import ShuffledBatches
