@@ -1,6 +1,6 @@
 """Small files that everyone may use, and a room for each thing that a person does: training, inference,
-deployment, demo, benchmark, experiments. Rooms import downwards only; `demo` imports inference, experiments
-imports training, benchmark any, and no other room another.
+deployment, demo, benchmark, experiments. Rooms import downwards only; `demo` imports inference, inference
+deployment, experiments training and inference, benchmark any, and no other room another.
 
 Any call in this project may raise a UserError: one sentence for the user. So "Raises:" in a docstring names
 only other exceptions, and what a caller handles.

@@ -1,7 +1,5 @@
 """The demo as a whole: its sources, its network, and the stream or the page that shows them."""
 
-from pathlib import Path
-
 from config import Config
 from util import UserError
 from util.camera import parse_camera
@@ -10,7 +8,7 @@ from util.demo.live_page import serve
 from util.demo.settings import DemoSettings
 from util.demo.sources import Source, SourceOptions, open_source
 from util.demo.stream import frames_to_come, run_stream
-from util.inference.predictor import DEFAULT_CHECKPOINT, HandPosePredictor
+from util.inference.predictor import HandPosePredictor
 
 SHORT = 100  # frames
 
@@ -52,10 +50,8 @@ def load_predictor(settings: DemoSettings, source: Source) -> HandPosePredictor:
     return predictor
 
 
-def weights_of(config: Config) -> str | Path:
+def weights_of(config: Config) -> str:
     """The weights that come with the project for a network and a data set."""
-    if (config.net, config.dataset) == (DemoSettings.net, DemoSettings.dataset):
-        return DEFAULT_CHECKPOINT  # not always that network's: an installed package holds one file
     path = shipped_weights(config)
     if not path:
         names = f"{config.net} for {config.dataset}"
