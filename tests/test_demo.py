@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import re
 from pathlib import Path
 
@@ -14,10 +15,8 @@ from config import Config
 from dataloader import dataset_info
 from tests.helpers.blob_network import CAMERA, blob_predictor, stand_in
 from tests.helpers.nyu_folder import ball_hand, open_hand
-from tests.helpers.project import PROJECT
 from util import UserError
 from util.camera import NYU_CAMERA, Camera
-from util.demo import recording
 from util.demo.overlay import MAX_POINTS, cube_points, draw_panel, skeleton, weight_sheet
 from util.demo.run import weights_of
 from util.demo.settings import DemoSettings
@@ -27,6 +26,7 @@ from util.inference.predictor import HandPosePredictor
 from util.inference.tracker import HandTracker
 
 FRAMES = 8
+UNEVEN = np.random.default_rng(0).integers(0, 255, (240, 320, 3)).astype(np.uint8)
 
 
 @pytest.fixture
@@ -62,7 +62,9 @@ def test_poses_as_json(demo, tmp_path, stack):
     assert ran.code == 0, ran.err
     assert re.search("A hand in 6 of 8 frames; .* frames a second from end to end", ran.out)
     assert "8/8" in ran.err  # the progress bar knows the length
-    header, *lines = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+    text = (tmp_path / "out.jsonl").read_text()
+    assert not re.search(r"\.\d{4}", text[text.index("\n") :])  # three digits are enough
+    header, *lines = map(json.loads, text.splitlines())
     assert header["format"] == "awr-poses"
     assert header["joint_names"] == list(dataset_info("synth").joint_names)
     assert Camera(**header["camera"]) == CAMERA
@@ -206,21 +208,84 @@ def test_a_bug_in_a_source_keeps_its_trace(tmp_path):
             run_stream(source, blob_predictor(tmp_path), DemoSettings())
 
 
-@pytest.mark.parametrize("name", ["film.mp4", "film.gif", "pictures"])
-def test_a_frame_that_breaks_costs_the_others_nothing(demo, tmp_path, stack, name):
-    source = tmp_path / "frames"
-    source.mkdir()
-    for i, frame in enumerate(np.load(stack)[:3]):
-        cv2.imwrite(str(source / f"{i}.png"), frame)
-    (source / "3.png").write_bytes(b"no picture")
+@pytest.fixture
+def frames(tmp_path, stack):
+    """A folder of four frames with a hand."""
+    (tmp_path / "frames").mkdir()
+    for i, frame in enumerate(np.load(stack)[:4]):
+        cv2.imwrite(str(tmp_path / "frames" / f"{i}.png"), frame)
+    return tmp_path / "frames"
+
+
+@pytest.fixture
+def poses(demo, tmp_path):
+    """Run the demo, and give how it ended and its lines of poses."""
+
+    def run(source, *flags):
+        ran = demo("--json", tmp_path / "poses.jsonl", *flags, source=source)
+        return ran, [json.loads(line) for line in (tmp_path / "poses.jsonl").read_text().splitlines()[1:]]
+
+    return run
+
+
+@pytest.mark.parametrize("name", ["深度".encode("gbk"), b"\xff\xfe", b"pos\xe9"])
+def test_names_that_are_no_text_are_drawn_with_replacements(poses, frames, tmp_path, name):
+    os.rename(frames / "0.png", os.path.join(os.fsencode(frames), name + b".png"))
+    assert poses(frames, "--save", tmp_path / "pictures")[0].code == 0
+    assert len(list((tmp_path / "pictures").iterdir())) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "damage", "complaint"),
+    [
+        ("film.mp4", 3, lambda path: os.truncate(path, 900), "is damaged: it cannot be decoded as an image."),
+        ("film.gif", 0, lambda path: os.truncate(path, 900), "is damaged"),
+        ("pictures", 1, lambda path: cv2.imwrite(str(path), UNEVEN), "has lost it"),
+        (
+            "pictures",
+            3,
+            lambda path: cv2.imwrite(str(path), UNEVEN[:9, :9, 0] * np.uint16(9)),
+            "the first frame",
+        ),
+    ],
+)
+def test_a_bad_frame_is_named_and_the_others_kept(poses, frames, tmp_path, name, number, damage, complaint):
+    damage(frames / f"{number}.png")
     out = tmp_path / "out"
-    ran = demo("--save", out / name, "--json", out / "poses.jsonl", source=source)
+    ran, lines = poses(frames, "--save", out / name)
     assert ran.code == 2
-    assert f"error: {source / '3.png'} is damaged: it cannot be decoded as an image." in ran.err
+    assert re.search(f"error: {frames}/{number}.png.*{complaint}", ran.err)
     assert "Traceback" not in ran.err
-    assert sorted(path.name for path in out.iterdir()) == sorted([name, "poses.jsonl"])  # and nothing hidden
+    assert ["error" in line and line["pose"] is None for line in lines] == [i == number for i in range(4)]
+    assert complaint in lines[number]["error"]
+    assert [path.name for path in out.iterdir()] == [name]  # and nothing hidden
     if name == "film.mp4":
         assert cv2.VideoCapture(str(out / name)).get(cv2.CAP_PROP_FRAME_COUNT) == 3
+    elif name == "pictures":
+        assert len(list((out / name).iterdir())) == 3
+
+
+def test_bad_frames_are_counted_and_strict_stops_at_the_first(poses, frames):
+    for number in (1, 2):
+        os.truncate(frames / f"{number}.png", 900)
+    ran, _ = poses(frames)
+    assert (ran.code, "2 of 4 frames could not be used; the first:" in ran.err) == (2, True)
+    ran, lines = poses(frames, "--strict")
+    assert (ran.code, len(lines)) == (2, 2)  # the one before it, and its error
+
+
+@pytest.mark.parametrize(
+    ("scale", "dtype", "reason"),
+    [
+        (0.001, np.float32, "--depth_scale 1000"),
+        (8, np.uint16, "--depth_scale 0.1"),
+        (65535 / 600, np.uint16, "lost their unit"),
+        (0, np.uint16, "No frame has a depth reading"),
+    ],
+)
+def test_no_hand_comes_with_a_reason(poses, stack, tmp_path, scale, dtype, reason):
+    np.save(tmp_path / "a.npy", (np.load(stack)[:2] * np.float64(scale)).clip(0, 65535).astype(dtype))
+    assert reason in poses(tmp_path / "a.npy")[0].out.splitlines()[-1]
 
 
 ERRORS = {
@@ -328,24 +393,3 @@ def test_points_of_the_cube_are_the_frames(tmp_path):
     # In the crop's pixels they lie on what the network saw.
     u, v = np.clip(uv.astype(int), 0, 63).T
     assert np.mean(pose.crop.image[v, u] > 0) > 0.8  # its pixels are coarse
-
-
-def test_pose_lines_hold_three_digits(tmp_path):
-    pose = blob_predictor(tmp_path).predict(ball_hand(open_hand([0.0, 0, 600])), NYU_CAMERA)
-    text = recording.pose_line("x", [pose], None, None, False)
-    assert not re.search(r"\.\d{4}", text)
-    line = json.loads(text)
-    assert sorted(line) == ["frame", "pose"]
-    np.testing.assert_array_equal(line["pose"]["joints_xyz"], pose.joints_xyz.round(3))
-    empty = json.loads(recording.pose_line("x", [], 1.23456, None, False))
-    assert empty == {"frame": "x", "seconds": 1.235, "pose": None}
-
-
-def test_the_five_lines_of_the_readme(blob_weights, capsys):
-    text = (PROJECT / "README.md").read_text()
-    section = text[text.index("## Start") :]
-    code = section.split("```python\n")[1].split("```")[0]
-    lines = [line for line in code.splitlines() if line]
-    assert len(lines) == 5
-    exec(code, {"depth": ball_hand(open_hand([0.0, 0, 600]))})
-    assert capsys.readouterr().out.count("[") == 15  # 14 joints
