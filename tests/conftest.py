@@ -63,8 +63,8 @@ def fails(run_script):
     def run(*command):
         ran = run_script(*command)
         assert ran.code == 2, ran
-        assert "Traceback" not in ran.err
-        sentence = ran.err.strip().splitlines()[-1]
+        *bars, sentence = ran.err.strip().splitlines()
+        assert all("%|" in bar for bar in bars), ran.err  # of progress
         assert sentence.startswith("error: ")
         assert sentence.endswith(".")
         return sentence

@@ -197,7 +197,7 @@ def test_without_viser_it_says_what_to_install(monkeypatch, sources, tmp_path):
         LivePage(sources, blob_predictor(tmp_path), RIGHT)
 
 
-def test_demo_serves_it_until_ctrl_c(run_script, monkeypatch, tmp_path):
+def test_demo_serves_it_until_ctrl_c(succeeds, monkeypatch, tmp_path):
     stand_in(monkeypatch)
     for name in ("a.npy", "b.npy"):
         np.save(tmp_path / name, ball_hand(open_hand([0.0, 0, 600]))[::2, ::2])
@@ -209,8 +209,7 @@ def test_demo_serves_it_until_ctrl_c(run_script, monkeypatch, tmp_path):
 
     monkeypatch.setattr(LivePage, "step", interrupted)
     sources = ("--source", tmp_path / "a.npy", tmp_path / "b.npy")
-    ran = run_script("demo.py", *sources, "--camera", "294,293.5,159.5,119.5", "--serve", "--port", PORT)
-    assert ran.code == 0, ran.err
+    ran = succeeds("demo.py", *sources, "--camera", "294,293.5,159.5,119.5", "--serve", "--port", PORT)
     assert f"Open http://127.0.0.1:{PORT}" in ran.out
     assert seen == [str(tmp_path / "a.npy"), str(tmp_path / "b.npy")]
 

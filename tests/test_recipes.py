@@ -53,13 +53,12 @@ def test_a_plateau_cuts_the_rate():
 
 
 @pytest.mark.slow
-def test_the_four_recipes_train_and_phase_2_follows_phase_1(nyu, tmp_path, run_script):
+def test_the_four_recipes_train_and_phase_2_follows_phase_1(nyu, tmp_path, succeeds):
     start = ()
     for recipe in ("released_phase1", "released_phase2", "ipnet", "ours"):
         folder = tmp_path / recipe
         flags = ("--recipe", recipe, "--data_dir", nyu, "--max_epoch", "2", "--output_dir", folder, *start)
-        ran = run_script("train.py", *SMALL, *flags, "--log_every", "1", "--bn_batches", "1")
-        assert ran.code == 0, ran.err
+        ran = succeeds("train.py", *SMALL, *flags, "--log_every", "1", "--bn_batches", "1")
         lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
         losses = [line["loss"] for line in lines if "loss" in line]
         assert np.isfinite(losses).all()

@@ -210,11 +210,10 @@ def test_near_hands_are_seen_by_sensors_that_can():
     assert all(style.coarse > 1 or style.noise_mm for style in styles)
 
 
-def test_val_hard_is_scored_by_kind(tmp_path, run_script):
+def test_val_hard_is_scored_by_kind(tmp_path, succeeds):
     frames = 2 * len(KINDS)
     common = ("--out", tmp_path / "synth", "--split", "val_hard", "--frames", frames, "--num_workers", "1")
-    ran = run_script("dataloader.synthetic", *common, "--sheet", tmp_path / "sheet.png")
-    assert ran.code == 0, ran.err
+    ran = succeeds("dataloader.synthetic", *common, "--sheet", tmp_path / "sheet.png")
     folder = tmp_path / "synth" / "val_hard"
     assert read_kinds(folder) == [(kind,) for kind in KINDS] * 2
     for kind in KINDS:
@@ -225,19 +224,16 @@ def test_val_hard_is_scored_by_kind(tmp_path, run_script):
     true_uvd[3, :, 2] += 10  # an object
     np.savetxt(tmp_path / "predictions.txt", true_uvd.reshape(frames, -1), fmt="%.3f")
     arguments = ("--data_dir", tmp_path, "--split", "val_hard", "--predictions", tmp_path / "predictions.txt")
-    ran = run_script("test.py", *arguments, "--output_dir", tmp_path / "out")
-    assert ran.code == 0, ran.err
+    ran = succeeds("test.py", *arguments, "--output_dir", tmp_path / "out")
     by_kind = json.loads((tmp_path / "out" / "metrics.json").read_text())["by_kind"]
     assert {kind: score["frames"] for kind, score in by_kind.items()} == dict.fromkeys(KINDS, 2)
     wrong = max(by_kind, key=lambda kind: by_kind[kind]["mpe_mm"])
     assert wrong == KINDS[3]
     assert f"{wrong:<12}     2 frames" in ran.out
     (folder / KINDS_FILE).write_text("objects\n")
-    assert run_script("test.py", *arguments, "--output_dir", tmp_path / "again").code == 0
+    succeeds("test.py", *arguments, "--output_dir", tmp_path / "again")
     assert "by_kind" not in json.loads((tmp_path / "again" / "metrics.json").read_text())
 
 
-def test_val_hard_is_for_rendered_hands(run_script):
-    ran = run_script("test.py", "--dataset", "nyu", "--split", "val_hard")
-    assert ran.code == 2
-    assert "nyu has no split val_hard" in ran.err
+def test_val_hard_is_for_rendered_hands(fails):
+    assert "nyu has no split val_hard" in fails("test.py", "--dataset", "nyu", "--split", "val_hard")
