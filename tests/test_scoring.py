@@ -76,22 +76,6 @@ def test_a_comparison_of_published_predictions_has_the_published_means(
     assert cv2.imread(str(tmp_path / "out" / "comparison.png")).shape[0] > 500
 
 
-@needs_nyu
-def test_the_real_frame_runs_and_its_published_line_has_its_error(nyu_labels, tmp_path, succeeds):
-    joint_xyz, center_xyz = (array[:1] for array in nyu_labels)
-    write_nyu_folder(tmp_path / "nyu", "test", [], joint_xyz, center_xyz)
-    shutil.copy(NYU_FOLDER / "depth_1_0000001.png", tmp_path / "nyu" / "test")
-    common = ("test.py", "--dataset", "nyu", "--data_dir", tmp_path, "--output_dir", tmp_path / "out")
-    succeeds(*common, "--load_model", "random")
-
-    line = (NYU_FOLDER / "resnet_18.txt").read_text().splitlines()[0]
-    (tmp_path / "line.txt").write_text(line + "\n")
-    succeeds(*common, "--predictions", tmp_path / "line.txt")
-    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    predicted = NYU_CAMERA.uvd_to_xyz(np.array(line.split(), float).reshape(14, 3))
-    assert found["mpe_mm"] == pytest.approx(np.linalg.norm(predicted - joint_xyz[0], axis=1).mean(), abs=1e-6)
-
-
 @pytest.fixture(scope="module")
 def hands(tmp_path_factory):
     """Folder of five hands in NYU's layout, true.txt and small.pth; and the joints."""
