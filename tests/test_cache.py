@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.io import loadmat, savemat
 from torch.utils.data import DataLoader
 
 from config import Config
@@ -132,12 +133,19 @@ def change_center(root):
     path.write_text("\n".join([*lines[:3], "1 2 700", *lines[4:]]) + "\n")
 
 
+def change_label(root):
+    path = root / "train" / "joint_data.mat"
+    labels = loadmat(path)
+    labels["joint_xyz"][0, 3] += 1
+    savemat(path, {name: labels[name] for name in ("joint_xyz", "joint_uvd")})
+
+
 def lose_frames(root):
     shutil.rmtree(root / "train")
     write_hands(root.parent, [[0, 0, 700], [0, 0, 701]], "train")
 
 
-@pytest.mark.parametrize("change", [change_frame, touch_frame, change_center, lose_frames])
+@pytest.mark.parametrize("change", [change_frame, touch_frame, change_label, change_center, lose_frames])
 def test_a_change_begins_another_file(config, change):
     samples(build_dataset(config))
     before = the_cache(config)
@@ -245,9 +253,3 @@ def test_a_disk_that_fills_while_writing_is_one_sentence(config, fails, monkeypa
     for workers in ("0", "2"):
         complaint = fails(*command(config, "--num_workers", workers))
         assert re.search("nyu/crops_train_128-.*No space left on device", complaint)
-
-
-@pytest.mark.slow
-def test_settings_that_cannot_work(config, fails):
-    assert "num_workers is -1" in fails(*command(config, "--num_workers", "-1"))
-    assert "is missing" in fails("dataloader.cache", "--data_dir", config.data_dir, "--split", "test")

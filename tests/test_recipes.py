@@ -12,18 +12,10 @@ from tests.helpers.sphere_hands import write_sphere_hands
 from util.training.engine import learning_rate
 from util.training.trainer import finish_epoch
 
-SMALL = [
-    "--dataset",
-    "nyu",
-    "--net",
-    "hourglass_1",
-    "--img_size",
-    "32",
-    "--batch_size",
-    "4",
-    "--num_workers",
-    "0",
-]
+SMALL = (
+    *("--dataset", "nyu", "--net", "hourglass_1", "--img_size", "32"),
+    *("--batch_size", "4", "--num_workers", "0"),
+)
 
 
 @pytest.fixture(scope="module")
