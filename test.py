@@ -170,7 +170,7 @@ def write_figures(config: Config, folder: Path, rows: dict[str, Any], tiles: dic
         if name != "gallery" and (name != "comparison" or config.compare):
             plots.save_scores(folder / f"{name}.{ending}", name, rows, info.joint_names)
     if tiles is not None:
-        plots.save_figure(plots.draw_gallery(tiles, info.chains), folder / f"gallery.{ending}")
+        plots.save_figure(plots.draw_gallery(tiles, info), folder / f"gallery.{ending}")
 
 
 if __name__ == "__main__":

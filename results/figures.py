@@ -14,51 +14,62 @@ from matplotlib.figure import Figure
 from config import Config, DataSettings, NetworkSettings
 from dataloader import dataset_info
 from dataloader.dataset import build_dataset
-from model.awr import SOFTMAX_TEMPERATURE, dense_to_joints, joints_to_dense
+from model.awr import dense_to_joints, read_votes
+from util.checkpoint import load_network, shipped_weights, spec_from_config
 from util.cli import run
-from util.plots import DARK, chain_colors, crop_pixels, draw_crop, draw_skeleton, save_figure
+from util.plots import DARK, chain_colors, crop_pixels, draw_crop, draw_legend, draw_skeleton, save_figure
 
 FRAME = 181  # of the bundled split: an open hand
 JOINT = "index tip"
 
 
-def draw_method(image: np.ndarray, joint_uvd: np.ndarray, config: Config) -> Figure:
-    """The paper's idea on one sample: what is learned for one joint, the weights, and the joints.
-
-    The dense maps are the true ones: the picture shows the representation and no network.
+def draw_method(image: np.ndarray, config: Config) -> Figure:
+    """The method on one sample, step by step, as the network that comes with the project sees it.
 
     Args:
         image: (1, S, S) normalised crop.
-        joint_uvd: (J, 3) normalised joints.
-        config: names the data set and K of docs/spec.md §5.
+        config: names the network and the data set.
     """
-    size, joint = image.shape[-1] // 2, dataset_info(config.dataset).joint_names.index(JOINT)
-    crops = torch.from_numpy(image)[None]
-    dense = joints_to_dense(torch.from_numpy(joint_uvd)[None], crops, config.kernel_size, size)
+    network, spec = load_network(Path(shipped_weights(config)), spec_from_config(config))
+    info, crops = dataset_info(config.dataset), torch.from_numpy(image)[None]
+    with torch.inference_mode():
+        dense = network.eval()(crops)[-1]
+        votes = read_votes(dense, crops, spec.kernel_size)
+        joint_uvd = dense_to_joints(dense, crops, spec.kernel_size)[0].numpy()
+    joint = info.joint_names.index(JOINT)
     direction = dense[0, 3 * joint : 3 * joint + 2].numpy()
-    closeness = dense[0, 3 * len(joint_uvd) + joint]
-    weight = torch.softmax(SOFTMAX_TEMPERATURE * closeness.flatten(), 0).view(size, size)
-    decoded = dense_to_joints(dense, crops, config.kernel_size)[0].numpy()
+    closeness, weight = votes.closeness[0, joint].numpy(), votes.weight[0, joint].sqrt().numpy()
 
-    figure = Figure(figsize=(13, 3.5), layout="constrained")
-    panels = figure.subplots(1, 4)
+    figure = Figure(figsize=(9, 6.2), layout="constrained")
+    panels = figure.subplots(2, 3).flatten()
     titles = (
-        *(f"depth crop, {JOINT}", f"direction and closeness to the {JOINT}"),
-        *("adaptive weights", "decoded joints"),
+        *("1. depth crop", "2. the network", f"3. closeness to the {JOINT}"),
+        *("4. direction to it", "5. adaptive weights: softmax", "6. joints: weighted means"),
     )
     for axes, title in zip(panels, titles, strict=True):
-        axes.set_title(title, fontsize=10)
-        draw_crop(axes, image[0])
-    ring = {"markersize": 9, "markerfacecolor": "none", "markeredgecolor": "#d55e00", "markeredgewidth": 2}
-    panels[0].plot(*crop_pixels(joint_uvd, 2 * size)[joint], "o", **ring)
-    _overlay(panels[1], closeness.numpy(), "viridis")
-    rows, columns = np.mgrid[1:size:3, 1:size:3]
-    votes = closeness.numpy()[rows, columns] > 0
-    u, v = (direction[axis][rows, columns][votes] for axis in (0, 1))
-    places = (2 * grid[votes] + 0.5 for grid in (columns, rows))
-    panels[1].quiver(*places, u, v, color="white", angles="xy", scale=26, width=0.004)
-    _overlay(panels[2], weight.sqrt().numpy(), "inferno")
-    draw_skeleton(panels[3], crop_pixels(decoded, 2 * size), dataset_info(config.dataset).chains)
+        axes.set_title(title, fontsize=13)
+        if axes is not panels[1]:
+            draw_crop(axes, image[0])
+    panels[1].set_axis_off()
+    box = {"boxstyle": "round,pad=0.8", "facecolor": "#e8eef5", "edgecolor": "#0072b2", "linewidth": 2}
+    count = len(info.joint_names)
+    words = f"ResNet or hourglass\n\n4 maps for each of\n{count} joints:\ncloseness, and\ndirection (u, v, d)"
+    panels[1].text(0.5, 0.5, words, ha="center", va="center", fontsize=13, bbox=box)
+    for start in (0.0, 0.87):
+        arrow = {"arrowstyle": "-|>", "color": "#0072b2", "linewidth": 2}
+        panels[1].annotate("", (start + 0.13, 0.5), (start, 0.5), arrowprops=arrow)
+    size = len(closeness)
+    _overlay(panels[2], closeness.clip(0), "viridis")
+    rows, columns = np.mgrid[1:size:2, 1:size:2]
+    voters = closeness[rows, columns] > 0.05
+    u, v = (direction[axis][rows, columns][voters] for axis in (0, 1))
+    places = (2 * grid[voters] + 0.5 for grid in (columns, rows))
+    panels[3].quiver(*places, u, v, color="#d55e00", angles="xy", scale=16, width=0.008)
+    _overlay(panels[4], weight, "inferno")
+    ring = {"markersize": 12, "markerfacecolor": "none", "markeredgecolor": "#56b4e9", "markeredgewidth": 2}
+    panels[4].plot(*crop_pixels(joint_uvd, 2 * size)[joint], "o", **ring)
+    draw_skeleton(panels[5], crop_pixels(joint_uvd, 2 * size), info.chains)
+    draw_legend(panels[5], info)
     return figure
 
 
@@ -100,7 +111,7 @@ def draw_faults(config: Config) -> Figure:
 def main(config: Config) -> None:
     """Draw the pictures."""
     sample, folder = build_dataset(config)[FRAME], Path(config.output_dir)
-    save_figure(draw_method(sample.image, sample.joint_uvd, config), folder / "method.png")
+    save_figure(draw_method(sample.image, config), folder / "method.png")
     save_figure(draw_joint_names(sample.image, sample.joint_uvd, config), folder / "joint_names.png")
     save_figure(draw_faults(config), folder / "faults.png")
     print(f"Written to {folder}/")

@@ -8,6 +8,7 @@ import re
 import cv2
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from dataloader import dataset_info
@@ -16,12 +17,13 @@ from tests.helpers.layout_folders import write_png
 from tests.helpers.nyu_folder import ball_hand, open_hand
 from util import UserError
 from util.camera import NYU_CAMERA, Camera
-from util.demo.overlay import MAX_POINTS, cube_points, draw_panel, skeleton, weight_sheet
+from util.demo.overlay import MAX_POINTS, STRIP, cube_points, draw_panel, skeleton, weight_sheet
 from util.demo.settings import DemoSettings
 from util.demo.sources import Source
 from util.demo.stream import run_stream, stayed
 from util.inference.predictor import HandPosePredictor
 from util.inference.tracker import HandTracker
+from util.plots import chain_colors
 
 FRAMES = 8
 UNEVEN = np.random.default_rng(0).integers(0, 255, (240, 320, 3)).astype(np.uint8)
@@ -102,9 +104,9 @@ def test_a_film_a_gif_a_folder_and_a_picture(demo, tmp_path):
     assert film.read()[1].shape[:2] == tuple(edge // 2 * 2 for edge in first.shape[:2])
     with Image.open(tmp_path / "film.gif") as gif:
         assert gif.n_frames >= 3
-        assert gif.size == (first.shape[1] // 2, first.shape[0] // 2)
+        assert gif.size == (first.shape[1], first.shape[0])
     demo("--save", tmp_path / "one.png", "--frames", 1)
-    assert cv2.imread(str(tmp_path / "one.png")).shape == (480, 880, 3)
+    assert cv2.imread(str(tmp_path / "one.png")).shape == (480 + 2 * STRIP, 880, 3)
 
 
 def test_pictures_keep_the_names_of_their_frames(demo, tmp_path, stack):
@@ -344,17 +346,27 @@ def test_the_panel_shows_the_joints_where_they_are(tmp_path):
     info = dataset_info("nyu")
     pose = blob_predictor(tmp_path).predict(depth, NYU_CAMERA, weights=True)
     pose = pose._replace(confidence=np.ones(14, np.float32))
-    plain = draw_panel(depth, [], info, NYU_CAMERA, "", weights=False)
+    plain = draw_panel(depth, [], info, NYU_CAMERA, "")
     panel = draw_panel(depth, [pose], info, NYU_CAMERA, "headline", weights=True)
-    assert plain.shape == (480, 880, 3)
-    assert panel.shape[0] == 480 + 2 * (880 // 7)
+    assert plain.shape == (480 + 2 * STRIP, 880, 3)
+    assert panel.shape[0] == plain.shape[0] + 2 * (880 // 7)
     # The first joint is drawn first and so may be covered; the last is on top.
-    u, v = np.rint(pose.joints_uvd[-1, :2]).astype(int)
+    u, v = np.rint(pose.joints_uvd[-1, :2] + np.array([0, STRIP])).astype(int)
     np.testing.assert_array_equal(panel[v, u], skeleton(info)[2][-1][::-1])
-    changed = (panel[:480, :640] != plain[:, :640]).any(2)
+    changed = (panel[: len(plain)] != plain).any(2)
     assert changed[max(v - 60, 0) : v + 60, max(u - 60, 0) : u + 60].sum() > 100
-    assert changed[:20].any()  # the headline
-    assert panel[480:].std() > 10
+    assert changed[:STRIP, :100].any()  # the headline
+    assert changed[:STRIP, 700:].any()  # side and confidence
+    assert not changed[len(plain) - STRIP :].any()  # the legend
+    for color in chain_colors(info.chains):
+        assert (plain[-STRIP:] == np.rint(255 * np.array(to_rgb(color)))[::-1]).all(2).any()
+    assert panel[len(plain) :].std() > 10
+    # Of two hands each keeps its place where the other is out of sight.
+    left = [hand._replace(identity=i) for i, hand in enumerate([pose, pose])]
+    both, second = (draw_panel(depth, hands, info, NYU_CAMERA, "", most=2) for hands in (left, left[1:]))
+    lower = slice(STRIP + 240, STRIP + 480)
+    np.testing.assert_array_equal(second[lower, 640:], both[lower, 640:])
+    assert np.ptp(second[STRIP : STRIP + 240, 640:]) == 0
     assert weight_sheet(pose, info, 700).shape == (200, 700, 3)
 
 

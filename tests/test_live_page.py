@@ -16,7 +16,7 @@ from tests.helpers.browser import CHROMIUM, Browser, wait_until
 from tests.helpers.nyu_folder import ball_hand, open_hand
 from tests.helpers.project import need_synthetic_hand
 from util import UserError
-from util.demo.live_page import DEPTH, LOOP, LivePage, serve
+from util.demo.live_page import DEPTH, LOOP, SURROUNDINGS, LivePage, serve
 from util.demo.settings import DemoSettings
 from util.demo.sources import Source, SourceOptions, open_source
 
@@ -90,6 +90,7 @@ def test_the_controls_do_what_they_say(page):
     page.step()
     np.testing.assert_array_equal(page.nodes[0].cloud.colors, depth)
 
+    assert not page.surroundings.visible
     with_hand = page.weights_picture.image
     page.frame_slider.value = 3
     page.step()
@@ -126,6 +127,18 @@ def test_a_camera_is_tracked_without_end(open_page, monkeypatch):
     monkeypatch.setattr(page.poser.tracker, "reset", lambda: pytest.fail("it forgets the hand"))
     for _ in range(4):
         page.step()
+
+
+def test_without_a_hand_the_page_shows_what_the_camera_sees(open_page):
+    wall = np.full((240, 320), 1000.0, np.float32)
+    page = open_page(Source("wall", lambda i: wall, 3, CAMERA))
+    page.step()
+    assert "no hand" in page.status.content
+    assert page.surroundings.visible
+    places = page.surroundings.points
+    assert 10000 < len(places) == len(page.surroundings.colors) <= SURROUNDINGS
+    np.testing.assert_array_equal(places[:, 2], 0)  # around its middle
+    assert np.ptp(places[:, 0]) == pytest.approx(319 / CAMERA.fx * 1000 / 400, rel=0.02)  # a quarter as large
 
 
 def test_a_damaged_frame_does_not_end_the_page(open_page):

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from config import VERSION
+from dataloader.nyu import read_depth
 from tests.helpers.bundled import write_bundled
 from tests.helpers.project import PROJECT
-from util.camera import Camera
+from util.camera import NYU_CAMERA, Camera
 from util.inference.predictor import HandPosePredictor
 
 FRAME = PROJECT / "data" / "synth" / "test" / "depth_1_0000001.png"
@@ -77,3 +78,19 @@ def test_a_package_of_the_source_distribution_gives_the_same_joints(tmp_path):
     write_bundled(mine / "data" / "synth", 2)
     scored = run(python, "-m", "awr.test", cwd=mine)
     assert "awr/results/hourglass_1_synth.pth, which came with the project" in scored
+
+
+def test_torch_hub_gives_a_predictor(tmp_path):
+    found = run(
+        sys.executable,
+        "-c",
+        f"import torch; p = torch.hub.load({str(PROJECT)!r}, 'hand_pose', source='local', net='hourglass_1')\n"
+        "from util.camera import NYU_CAMERA\n"
+        "from dataloader.nyu import read_depth\n"
+        "from pathlib import Path\n"
+        f"print(*p.predict(read_depth(Path({str(FRAME)!r})), NYU_CAMERA).joints_xyz.round(2).flatten())",
+        cwd=tmp_path,
+    )
+    predictor = HandPosePredictor(PROJECT / "results" / "hourglass_1_synth.pth")
+    pose = predictor.predict(read_depth(FRAME), NYU_CAMERA)
+    np.testing.assert_allclose(np.array(found.split(), float).reshape(-1, 3), pose.joints_xyz, atol=0.02)

@@ -2,6 +2,8 @@
 
 import pytest
 
+from config import DATASETS
+from dataloader import dataset_info
 from util import plots
 
 
@@ -36,3 +38,11 @@ def test_every_term_of_the_log_is_a_curve(panels):
 
 def test_a_log_without_steps_is_drawn(panels):
     assert panels([])["weighted loss"] == {"loss": ([], [])}
+
+
+def test_every_chain_has_the_name_of_its_finger():
+    for dataset in DATASETS:
+        info = dataset_info(dataset)
+        names = plots.chain_names(info.joint_names, info.chains)
+        assert names[:5] == ["pinky", "ring", "middle", "index", "thumb"]
+        assert names[5:] in (["wrist"], ["palm"])

@@ -1,13 +1,15 @@
 """Figures for files: error curves, galleries, training curves. Matplotlib without a screen."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from matplotlib import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from util.camera import uvd_to_crop
@@ -15,6 +17,7 @@ from util.files import atomic_write, printable
 from util.metrics import PCK_THRESHOLDS_MM, SUCCESS_THRESHOLDS_MM, Metrics
 
 if TYPE_CHECKING:
+    from dataloader import DatasetInfo
     from dataloader.dataset import HandDataset
 
 # One colour a finger, pinky to thumb, then the wrist; told apart on grey depth and by colour-blind eyes.
@@ -54,6 +57,15 @@ def plain(name: str) -> str:
 def chain_colors(chains: Chains) -> list[str]:
     """A colour for each chain; they repeat where there are many."""
     return [CHAIN_COLORS[i % len(CHAIN_COLORS)] for i in range(len(chains))]
+
+
+def chain_names(joint_names: Sequence[str], chains: Chains) -> list[str]:
+    """The finger of each chain, by the word that most of its joints' names begin with; else the palm."""
+    names = []
+    for chain in chains:
+        word, count = Counter(joint_names[j].split()[0] for j in chain).most_common(1)[0]
+        names.append(word if count > 1 else "palm")
+    return names
 
 
 def crop_pixels(joint_uvd: np.ndarray, size: int) -> np.ndarray:
@@ -113,7 +125,7 @@ def _draw_joints(axes: Axes, rows: dict[str, Metrics], joint_names: tuple[str, .
     axes.set(xlim=(-0.5, place[-1] + 0.5), ylim=(0, None), ylabel="mean error (mm)")
 
 
-def draw_gallery(rows: dict[str, list[Tile]], chains: Chains) -> Figure:
+def draw_gallery(rows: dict[str, list[Tile]], info: "DatasetInfo") -> Figure:
     """Depth crops with predicted (coloured) and true (white) skeletons, one row of tiles per entry."""
     columns = max(map(len, rows.values()))
     figure = Figure(figsize=(2.5 * columns, 2.85 * len(rows)), layout="constrained", facecolor=DARK)
@@ -121,10 +133,11 @@ def draw_gallery(rows: dict[str, list[Tile]], chains: Chains) -> Figure:
     for row_axes, (name, tiles) in zip(grid, rows.items(), strict=True):
         for axes, tile in zip(row_axes, tiles, strict=True):
             draw_crop(axes, tile.image)
-            draw_skeleton(axes, tile.true_uv, chains, color="white", linewidth=1.0)
-            draw_skeleton(axes, tile.predicted_uv, chains)
+            draw_skeleton(axes, tile.true_uv, info.chains, color="white", linewidth=1.0)
+            draw_skeleton(axes, tile.predicted_uv, info.chains)
             axes.set_title(f"{name}: {tile.title}", fontsize=8, color="white")
     figure.suptitle("coloured: predicted, white: true", fontsize=9, color="white")
+    draw_legend(figure, info, loc="outside lower center", ncols=len(info.chains))
     return figure
 
 
@@ -167,6 +180,13 @@ def draw_skeleton(
     for chain, chain_color in zip(chains, chain_colors(chains), strict=True):
         u, v = joint_uv[list(chain)].T
         axes.plot(u, v, "-o", color=color or chain_color, linewidth=linewidth, markersize=2 * linewidth**0.5)
+
+
+def draw_legend(place: Axes | Figure, info: "DatasetInfo", **style: Any) -> None:
+    """Say which colour is which finger, in a panel or outside all panels of a figure."""
+    names, colors = chain_names(info.joint_names, info.chains), chain_colors(info.chains)
+    lines = [Line2D([], [], color=c, marker="o", label=n) for n, c in zip(names, colors, strict=True)]
+    place.legend(handles=lines, **{"fontsize": 9, "labelcolor": "linecolor", "facecolor": DARK} | style)
 
 
 def save_figure(figure: Figure, path: Path) -> None:

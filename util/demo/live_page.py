@@ -7,7 +7,6 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
-import cv2
 import numpy as np
 
 from dataloader import DatasetInfo
@@ -27,6 +26,11 @@ UNIT = 100.0  # mm a unit of the scene: a hand is a few units large, as viser's 
 POINT_SIZE, LINE_WIDTH, JOINT_RADIUS = 0.01, 0.05, 0.065  # units
 DEPTH = "depth"  # what colours the points, if not one joint's weights
 SHEET_WIDTH, SHEET_COLUMNS = 600, 5
+SURROUNDINGS = 20000  # points of a whole frame
+CONFIDENCE = (
+    "The number beside a hand is its **confidence**, 0 to 1: how near a joint the pixels are that vote for "
+    "it, and how near each other, the mean over the joints. A larger disc on a joint: more confidence."
+)
 IDLE = 0.02  # seconds between looks at the controls while nothing plays
 
 
@@ -97,6 +101,7 @@ class LivePage:
         scene.set_up_direction("+y")
         scene.set_background_image(np.full((1, 1, 3), overlay.BACKGROUND, np.uint8))
         self.nodes = [HandNodes(scene, predictor.info, number) for number in range(settings.hands)]
+        self.surroundings = _add_cloud(scene, "/surroundings")  # all that the camera sees, without a hand
         # From a little to the side, so that depth is seen at once; two hands from further away.
         view = self.server.initial_camera
         view.position = np.array([1.0, 0.5, 2.6]) * (1.0 if settings.hands == 1 else 1.7)
@@ -127,15 +132,16 @@ class LivePage:
         gui.configure_theme(control_width="large", dark_mode=True, show_logo=False, show_share_button=False)
         gui.set_panel_label("AWR hand pose")
         gui.main_panel.dock_right()
+        empty = np.full((60, SHEET_WIDTH, 3), overlay.BACKGROUND, np.uint8)
         self.status = gui.add_markdown("")
+        self.frame_picture = gui.add_image(empty, format="jpeg")
         self.source_choice = gui.add_dropdown("Source", list(self.sources))
         self.frame_slider = gui.add_slider("Frame", 0, 1, 1, 0)
         self.play = gui.add_checkbox("Play", False)
         joints = [DEPTH, *self.predictor.info.joint_names]
         self.joint_choice = gui.add_dropdown("Colour by", joints, hint="Depth, or the weights of a joint.")
-        empty = np.full((60, SHEET_WIDTH, 3), overlay.BACKGROUND, np.uint8)
         self.weights_picture = gui.add_image(empty, label="Adaptive weights over the crop", format="jpeg")
-        self.frame_picture = gui.add_image(empty, label="Depth frame", format="jpeg")
+        gui.add_markdown(CONFIDENCE)
 
     def _choose(self, name: str) -> None:
         """Start a source."""
@@ -161,25 +167,36 @@ class LivePage:
         info, camera, hands = self.predictor.info, self.source.camera, self.hands
         frames = without_others(self.depth, camera, [hand.joints_xyz for hand in hands], self.predictor.cube)
         middle = np.mean([hand.center_xyz for hand in hands], axis=0) if hands else np.zeros(3)
-
-        def to_scene(xyz: np.ndarray) -> np.ndarray:
-            """Camera space (n, 3) mm: the hands' middle becomes 0, y is up, the camera on the side of +z."""
-            return ((xyz - middle) * (1, -camera.flip, -1) / UNIT).astype(np.float32)
-
         for nodes, hand, frame in zip(self.nodes, hands, frames, strict=False):
             xyz, colors = self._cloud(hand, frame)
-            nodes.show(to_scene(hand.joints_xyz), to_scene(xyz), colors)
+            nodes.show(self._to_scene(hand.joints_xyz - middle), self._to_scene(xyz - middle), colors)
         for nodes in self.nodes[len(hands) :]:
             nodes.root.visible = False
+        self._show_surroundings()
         sheet = overlay.weight_sheet(hands[0] if hands else None, info, SHEET_WIDTH, SHEET_COLUMNS)
         self.weights_picture.image = sheet[..., ::-1]
-        picture = cv2.resize(overlay.draw_frame(self.depth, hands, info), None, fx=0.75, fy=0.75)
-        self.frame_picture.image = picture[..., ::-1]
+        frame = overlay.draw_frame(self.depth, hands, info)
+        self.frame_picture.image = np.vstack([frame, overlay.draw_legend(info, frame.shape[1])])[..., ::-1]
         parts = [f"frame {self.source.label(self._predicted)}", f"**{self.rate:.1f} frames/s**"]
         parts += [f"{hand.handedness} hand {hand.mean_confidence:.2f}" for hand in hands]
         parts += [] if hands else [f"**no hand**: {self._reason}"]
         paused = not (self.play.value or self.source.live)
         self.status.content = " · ".join(parts + paused * ["paused: check Play, or move Frame"])
+
+    def _to_scene(self, xyz: np.ndarray) -> np.ndarray:
+        """Camera space (n, 3) mm from the scene's middle: y becomes up, the camera is on the side of +z."""
+        return (xyz * (1, -self.source.camera.flip, -1) / UNIT).astype(np.float32)
+
+    def _show_surroundings(self) -> None:
+        """All that the camera sees where there is no hand, a quarter as large."""
+        v, u = np.nonzero(self.depth)
+        self.surroundings.visible = not self.hands and len(u) > 0
+        if self.surroundings.visible:
+            v, u = (places[:: len(u) // SURROUNDINGS + 1] for places in (v, u))
+            xyz = self.source.camera.uvd_to_xyz(np.column_stack([u, v, self.depth[v, u]]).astype(np.float64))
+            shade = overlay.shade(self.depth, overlay.DARKEST, overlay.BRIGHTEST)[v, u]
+            self.surroundings.points = self._to_scene((xyz - np.median(xyz, axis=0)) / 4)
+            self.surroundings.colors = shade
 
     def _cloud(self, hand: HandPose, depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """A hand's points (n, 3) mm and their colours, from a frame (H, W) mm without the other hands."""
@@ -194,6 +211,11 @@ class LivePage:
         return xyz, np.ascontiguousarray(colors[:, ::-1], np.uint8)
 
 
+def _add_cloud(scene: Any, name: str) -> Any:
+    nothing, style = np.zeros((1, 3), np.float32), {"point_shape": "circle", "point_shading": "flat"}
+    return scene.add_point_cloud(name, nothing, nothing, point_size=POINT_SIZE, **style)
+
+
 class HandNodes:
     """What stands for one hand, the `number`-th, in viser's scene: its points, bones and joints."""
 
@@ -201,8 +223,7 @@ class HandNodes:
         name = f"/hand{number}"
         self.root = scene.add_frame(name, show_axes=False)  # what it hides, hides all below
         self.segments, bone_colors, joint_colors = overlay.skeleton(info)
-        nothing, style = np.zeros((1, 3), np.float32), {"point_shape": "circle", "point_shading": "flat"}
-        self.cloud = scene.add_point_cloud(f"{name}/points", nothing, nothing, point_size=POINT_SIZE, **style)
+        self.cloud = _add_cloud(scene, f"{name}/points")
         # viser takes the colours of lines for linear light, and would show them too bright.
         colors = np.rint(255 * (bone_colors[:, None] / 255) ** 2.2).astype(np.uint8).repeat(2, axis=1)
         bones = np.zeros((*self.segments.shape, 3), np.float32)

@@ -11,10 +11,11 @@ from dataloader import DatasetInfo
 from dataloader.crop import Crop
 from util.camera import Camera
 from util.inference.hands import HandPose
-from util.plots import chain_colors
+from util.plots import chain_colors, chain_names
 
 HEIGHT = 480  # px, of the frame in a panel
 TILE = HEIGHT // 2  # px, edge of the crop and of the view from the side
+STRIP = 28  # px, height of the headline and of the legend
 DARKEST, BRIGHTEST = 1500.0, 300.0  # mm
 BACKGROUND = 18
 HAND_COLORS = ((255, 220, 160), (120, 200, 255))  # light blue and light orange, blue first
@@ -22,37 +23,65 @@ MAX_POINTS = 3000  # more would hide the skeleton, which lies behind the skin
 
 
 def draw_panel(
-    depth: np.ndarray, hands: list[HandPose], info: DatasetInfo, camera: Camera, headline: str, weights: bool
+    depth: np.ndarray,
+    hands: Sequence[HandPose],
+    info: DatasetInfo,
+    camera: Camera,
+    headline: str,
+    most: int = 1,
+    weights: bool = False,
 ) -> np.ndarray:
-    """The frame (H, W) mm with the skeletons and a headline; beside it the crop and the hand seen from its
-    right, or both crops; with `weights`, below, every joint's adaptive weight map of the first hand.
+    """The frame (H, W) mm with the skeletons under a headline, and a legend below. Beside it where at `most`
+    one hand is looked for its crop and the hand seen from its right, else two hands' crops; with `weights`
+    every joint's adaptive weight map of the first hand. All panels of a film have one size and layout.
     """
-    picture = draw_frame(depth, hands, info)
-    _write(picture, headline, (10, 22))
-    tiles = [_crop_tile(hand, info) for hand in hands[:2]]
-    if len(hands) == 1:
-        tiles.append(_side_tile(depth, hands[0], info, camera))
+    frame = draw_frame(depth, hands, info)
     column = np.full((HEIGHT, TILE, 3), BACKGROUND, np.uint8)
-    for tile, top in zip(tiles, (0, TILE), strict=False):
-        column[top : top + TILE] = tile
-    panel = np.hstack([picture, column])
-    if not weights:
-        return panel
-    # A film has one size, whether there is a hand or not.
-    return np.vstack([panel, weight_sheet(hands[0] if hands else None, info, panel.shape[1])])
+    for hand in hands[:2]:
+        top = TILE * (hand.identity % 2) if most > 1 else 0
+        column[top : top + TILE] = _crop_tile(hand, info)
+        if most == 1:
+            column[TILE:] = _side_tile(depth, hand, info, camera)
+    width = frame.shape[1] + TILE
+    parts = [_headline(headline, hands, width), np.hstack([frame, column]), draw_legend(info, width)]
+    if weights:
+        parts.append(weight_sheet(hands[0] if hands else None, info, width))
+    return np.vstack(parts)
 
 
 def draw_frame(depth: np.ndarray, hands: Sequence[HandPose], info: DatasetInfo) -> np.ndarray:
-    """The frame (H, W) mm with the skeletons, sides and confidences, HEIGHT pixels high."""
+    """The frame (H, W) mm with the skeletons, HEIGHT pixels high."""
     scale = HEIGHT / depth.shape[0]
-    width = round(depth.shape[1] * scale)
-    picture = cv2.resize(shade(depth, DARKEST, BRIGHTEST), (width, HEIGHT), interpolation=cv2.INTER_AREA)
+    size = (round(depth.shape[1] * scale), HEIGHT)
+    picture = cv2.resize(shade(depth, DARKEST, BRIGHTEST), size, interpolation=cv2.INTER_AREA)
     for hand in hands:
-        uv = (hand.joints_uvd[:, :2] + 0.5) * scale - 0.5
-        _draw_skeleton(picture, uv, info, hand)
-        below = np.clip([uv[:, 0].min(), uv[:, 1].max() + 22], (5, 40), (width - 110, HEIGHT - 10))
-        _write(picture, f"{hand.handedness} {hand.mean_confidence:.2f}", below.astype(int), hand_color(hand))
+        _draw_skeleton(picture, (hand.joints_uvd[:, :2] + 0.5) * scale - 0.5, info, hand)
     return picture
+
+
+def _headline(text: str, hands: Sequence[HandPose], width: int) -> np.ndarray:
+    """A text, and on the right each hand's side and mean confidence in its colour."""
+    strip = np.full((STRIP, width, 3), BACKGROUND, np.uint8)
+    _write(strip, text, (8, 19))
+    for place, hand in enumerate(reversed(hands)):
+        label = f"{hand.handedness} hand {hand.mean_confidence:.2f}"
+        _write(strip, label, (width - 140 * (place + 1), 19), hand_color(hand))
+    return strip
+
+
+def draw_legend(info: DatasetInfo, width: int) -> np.ndarray:
+    """Whose each colour is, and what a joint's disc means: (STRIP, width, 3)."""
+    strip = np.full((STRIP, width, 3), BACKGROUND, np.uint8)
+    names = chain_names(info.joint_names, info.chains)
+    place = 14
+    for name, color in zip(names, chain_colors(info.chains), strict=True):
+        cv2.circle(
+            strip, (place, STRIP // 2), 5, [round(255 * c) for c in to_rgb(color)[::-1]], -1, cv2.LINE_AA
+        )
+        _write(strip, name, (place + 10, 19))
+        place += 26 + 8 * len(name)
+    _write(strip, "larger disc: more confidence", (place + 10, 19))
+    return strip
 
 
 def hand_color(hand: HandPose) -> tuple[int, int, int]:

@@ -20,7 +20,6 @@ from util.inference.hands import HandPose
 from util.inference.predictor import HandPosePredictor
 
 GIF_STEP = 8  # hundredths of a second a picture at least: more would enlarge the file, and look no smoother
-GIF_SCALE = 0.5
 
 # Takes a picture, when it was taken in seconds of any clock, and a name for it in a folder.
 Add = Callable[[np.ndarray, float, str], None]
@@ -92,9 +91,8 @@ def _gif(temporary: Path, step: int) -> Iterator[Write]:
     pictures: list[Image.Image] = []
 
     def write(picture: np.ndarray) -> None:
-        small = cv2.resize(picture, None, fx=GIF_SCALE, fy=GIF_SCALE, interpolation=cv2.INTER_AREA)
         # One byte a pixel: a minute of pictures must fit into memory. Dithering would double the file.
-        rgb = Image.fromarray(np.ascontiguousarray(small[..., ::-1]))
+        rgb = Image.fromarray(np.ascontiguousarray(picture[..., ::-1]))
         pictures.append(rgb.quantize(128, dither=Image.Dither.NONE))
 
     yield write

@@ -138,8 +138,8 @@ def run_stream(source: Source, predictor: HandPosePredictor, settings: DemoSetti
             if add or show:
                 rate = f"{done / (time.perf_counter() - started):.1f} frames/s" if show else ""
                 headline = "   ".join(filter(None, (label, rate, reason)))
-                info, weights = predictor.info, settings.weights
-                picture = draw_panel(frame.depth, hands, info, source.camera, headline, weights)
+                shown = (predictor.info, source.camera, headline, settings.hands, settings.weights)
+                picture = draw_panel(frame.depth, hands, *shown)
             if add:
                 add(picture, seconds, Path(label).stem if source.labels else f"{frame.i:06d}")
             if show and show(picture):

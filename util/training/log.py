@@ -102,7 +102,7 @@ class RunLog:
         names = ("mpe_mm", "median_mm", "auc", "frames")
         self._write(state.epoch + 1, {f"val_{name}": getattr(metrics, name) for name in names})
         tiles = pick_tiles(dataset, evaluation.joint_uvd, evaluation.metrics.frame_mm)
-        figure = draw_gallery(tiles, dataset_info(state.config.dataset).chains)
+        figure = draw_gallery(tiles, dataset_info(state.config.dataset))
         self.board.add_figure("validation frames", figure, state.step)
         self.board.flush()
 
