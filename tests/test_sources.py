@@ -99,7 +99,7 @@ READABLE = {
     "GREY.PNG": lambda path: write_png(path, np.dstack([ONE] * 3)),
     "grey.tiff": lambda path: write_png(path, np.dstack([ONE] * 3)),
     "one.pgm": lambda path: write_png(path, ONE),
-    "z.exr": lambda path: write_exr(path, Z=Z),
+    "z.exr": lambda path: write_exr(path, A=0 * Z, Z=Z),
     "grey.exr": lambda path: write_exr(path, RGB=np.dstack([Z] * 3)),
     "one.npy": saved(48, 64),
     "one_last.npy": saved(48, 64, 1),
