@@ -247,6 +247,7 @@ def test_a_bad_frame_is_named_and_the_others_kept(poses, frames, tmp_path, name,
     assert ["error" in line and line["pose"] is None for line in lines] == [i == number for i in range(4)]
     assert complaint in lines[number]["error"]
     assert [path.name for path in out.iterdir()] == [name]  # and nothing hidden
+    assert not list(tmp_path.glob(".*"))
     if name == "film.mp4":
         assert cv2.VideoCapture(str(out / name)).get(cv2.CAP_PROP_FRAME_COUNT) == 3
     elif name == "pictures":

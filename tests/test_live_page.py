@@ -1,7 +1,6 @@
 """The live page: its controls, and what a real browser shows of it."""
 
 import socket
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -190,12 +189,6 @@ def test_the_page_ends_with_an_error(sources, tmp_path, monkeypatch):
         serve(sources, blob_predictor(tmp_path), RIGHT)
     with pytest.raises(urllib.error.URLError):  # nobody answers any more
         urllib.request.urlopen(f"http://127.0.0.1:{PORT}", timeout=2)
-
-
-def test_without_viser_it_says_what_to_install(monkeypatch, sources, open_page):
-    monkeypatch.setitem(sys.modules, "viser", None)
-    with pytest.raises(ValueError, match=r"pip install -r requirements-demo.txt"):
-        open_page(*sources)
 
 
 def test_demo_serves_it_until_ctrl_c(succeeds, monkeypatch, tmp_path):

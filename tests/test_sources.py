@@ -223,14 +223,6 @@ def test_a_realsense_brings_its_own_intrinsics(pipeline, monkeypatch):
         open_source("realsense", SourceOptions())
 
 
-@pytest.mark.parametrize("source", ["realsense", "synthetic"])
-def test_what_is_not_installed_is_said(monkeypatch, source):
-    for module in ("pyrealsense2", "dataloader.synthetic.motion"):
-        monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ValueError, match=r"pip install (pyrealsense2|-r requirements-synth.txt)\."):
-        open_source(source, SourceOptions())
-
-
 def write_folder(*writers):
     """A folder of files 0.<ending>, 1.<ending>, …, each by its own (ending, writer)."""
 

@@ -1,7 +1,6 @@
 """The synthetic hands: anatomy, labels against rendered surface, and the files they are written to."""
 
 import shutil
-import sys
 
 import cv2
 import numpy as np
@@ -225,15 +224,6 @@ def test_errors_are_a_sentence_and_exit_code_2(written, arguments, sentence, tmp
     monkeypatch.chdir(tmp_path)
     assert sentence in fails("dataloader.synthetic", *FLAGS, written, *arguments)
     assert [file.name for file in tmp_path.rglob("*")] == ["mine", "test", "mine.txt"]
-
-
-def test_a_missing_package_is_named(tmp_path, monkeypatch, fails):
-    monkeypatch.setitem(sys.modules, "anny", None)
-    for wanted in (["--out", tmp_path, "--frames", "8"], ["--out", tmp_path / "a.npz", "--people", "20"]):
-        assert "pip install -r requirements-anny.txt" in fails("results/make_bank.py", *wanted)
-    monkeypatch.setitem(sys.modules, "dataloader.synthetic.writer", None)
-    wanted = ("--out", tmp_path / "out", "--frames", "8")
-    assert "pip install -r requirements-synth.txt" in fails("dataloader.synthetic", *wanted)
 
 
 def test_the_contact_sheet_shows_the_split(written, tmp_path, succeeds):

@@ -1,4 +1,6 @@
-"""Settings that cannot work end in one sentence and exit code 2, before anything is written."""
+"""What cannot work, by its settings or without a package, ends in one sentence before anything is written."""
+
+import sys
 
 import pytest
 
@@ -42,4 +44,24 @@ def test_wrong_settings_are_one_sentence_and_leave_no_file(command, fails, tmp_p
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").symlink_to(PROJECT / "data")
     assert WRONG[command] in fails(*command.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+MISSING = {
+    "demo.py --source data/synth/test --serve": ("viser", "pip install -r requirements-demo.txt"),
+    "demo.py --source realsense --json a.jsonl": ("pyrealsense2", "pip install pyrealsense2."),
+    "demo.py --source synthetic --json a.jsonl": ("dataloader.synthetic.motion", "-r requirements-synth.txt"),
+    "dataloader.synthetic --out a --frames 8": ("dataloader.synthetic.writer", "-r requirements-synth.txt"),
+    "results/make_bank.py --out a --frames 8": ("anny", "pip install -r requirements-anny.txt"),
+    "results/make_bank.py --out a.npz --people 20": ("anny", "pip install -r requirements-anny.txt"),
+}
+
+
+@pytest.mark.parametrize("command", MISSING)
+def test_a_missing_package_is_named(command, fails, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").symlink_to(PROJECT / "data")
+    package, advice = MISSING[command]
+    monkeypatch.setitem(sys.modules, package, None)
+    assert advice in fails(*command.split())
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
