@@ -42,3 +42,31 @@ def run_script(monkeypatch, capfd):
         return Ran(code, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture
+def succeeds(run_script):
+    """Run a script that must end well: how it ended."""
+
+    def run(*command):
+        ran = run_script(*command)
+        assert ran.code == 0, ran.err
+        return ran
+
+    return run
+
+
+@pytest.fixture
+def fails(run_script):
+    """Run a script that must end with exit code 2 and one sentence, which is returned."""
+
+    def run(*command):
+        ran = run_script(*command)
+        assert ran.code == 2, ran
+        *bars, sentence = ran.err.strip().splitlines()
+        assert all("%|" in bar for bar in bars), ran.err  # of progress
+        assert sentence.startswith("error: ")
+        assert sentence.endswith(".")
+        return sentence
+
+    return run

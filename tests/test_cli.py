@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from config import Config
-from tests.helpers.nyu_folder import write_scored_hands
 from tests.helpers.project import PROJECT
 from util import UserError
 from util.cli import _sentence, parse_settings, run
@@ -133,16 +132,3 @@ def test_a_killed_worker_ends_in_one_sentence(tmp_path):
     assert process.returncode == 2
     assert "--num_workers 0" in complaint.splitlines()[-1]
     assert "Traceback" not in complaint
-
-
-@pytest.mark.slow
-def test_an_error_in_a_worker_process_ends_in_one_sentence(tmp_path):
-    write_scored_hands(tmp_path, 5)
-    broken = tmp_path / "nyu" / "test" / "depth_1_0000003.png"
-    broken.write_bytes(b"no picture")
-    arguments = ("--data_dir", tmp_path, "--output_dir", tmp_path / "bad", "--num_workers", "2")
-    failed = python("test.py", "--dataset", "nyu", "--load_model", tmp_path / "small.pth", *arguments)
-    assert failed.returncode == 2
-    assert failed.stderr.splitlines()[-1] == f"error: {broken} is damaged: it cannot be decoded as an image."
-    assert "Traceback" not in failed.stderr
-    assert not (tmp_path / "bad").exists()

@@ -20,12 +20,7 @@ from util.deployment.backends import load_backend
 from util.device import usable_precision
 from util.inference.predictor import HandPosePredictor
 from util.training.distributed import Processes
-from util.training.engine import (
-    make_loader,
-    predict_frames,
-    to_device,
-    train_step,
-)
+from util.training.engine import make_loader, predict_frames, to_device, train_step
 
 if not torch.cuda.is_available():
     pytest.skip("there is no GPU", allow_module_level=True)

@@ -2,8 +2,8 @@
 
 import itertools
 import json
+import os
 import re
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,16 +11,13 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from config import Config
 from dataloader import dataset_info
 from tests.helpers.blob_network import CAMERA, blob_predictor, stand_in
+from tests.helpers.layout_folders import write_png
 from tests.helpers.nyu_folder import ball_hand, open_hand
-from tests.helpers.project import PROJECT
 from util import UserError
 from util.camera import NYU_CAMERA, Camera
-from util.demo import recording
 from util.demo.overlay import MAX_POINTS, STRIP, cube_points, draw_panel, skeleton, weight_sheet
-from util.demo.run import weights_of
 from util.demo.settings import DemoSettings
 from util.demo.sources import Source
 from util.demo.stream import run_stream, stayed
@@ -29,6 +26,7 @@ from util.inference.tracker import HandTracker
 from util.plots import chain_colors
 
 FRAMES = 8
+UNEVEN = np.random.default_rng(0).integers(0, 255, (240, 320, 3)).astype(np.uint8)
 
 
 @pytest.fixture
@@ -51,24 +49,27 @@ CAMERA_FLAG = ("--camera", ",".join(map(str, CAMERA[:4])))
 
 @pytest.fixture
 def demo(blob_weights, run_script, stack):
-    def run(*arguments, source=stack, camera=CAMERA_FLAG):
+    def run(*arguments, source=stack, camera=CAMERA_FLAG, code=0):
         defaults = {"--handedness": "right", "--backend": "torch"}
         flags = [part for flag, value in defaults.items() if flag not in arguments for part in (flag, value)]
-        return run_script("demo.py", "--source", source, *camera, *flags, *arguments)
+        ran = run_script("demo.py", "--source", source, *camera, *flags, *arguments)
+        assert ran.code == code, ran.err
+        return ran
 
     return run
 
 
 def test_poses_as_json(demo, tmp_path, stack):
     ran = demo("--json", tmp_path / "out.jsonl")
-    assert ran.code == 0, ran.err
     assert re.search("A hand in 6 of 8 frames; .* frames a second from end to end", ran.out)
     assert "8/8" in ran.err  # the progress bar knows the length
-    header, *lines = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+    text = (tmp_path / "out.jsonl").read_text()
+    assert not re.search(r"\.\d{4}", text[text.index("\n") :])  # three digits are enough
+    header, *lines = map(json.loads, text.splitlines())
     assert header["format"] == "awr-poses"
     assert header["joint_names"] == list(dataset_info("synth").joint_names)
     assert Camera(**header["camera"]) == CAMERA
-    assert (header["handedness"], header["net"]) == ("right", "resnet_18")
+    assert (header["handedness"], header["net"], header["hands"]) == ("right", "resnet_18", 1)
     assert [line["frame"] for line in lines] == [str(i) for i in range(FRAMES)]
     assert [line["pose"] is None for line in lines] == [False] * 6 + [True] * 2
     tracker = HandTracker(blob_predictor(tmp_path), CAMERA, "right")
@@ -78,14 +79,11 @@ def test_poses_as_json(demo, tmp_path, stack):
             np.testing.assert_allclose(line["pose"][name], getattr(pose, name), atol=6e-4)
 
 
-def test_poses_of_two_hands_as_json(demo, tmp_path, stack):
+def test_poses_of_two_hands_as_json(poses, tmp_path, stack):
     both = np.load(stack)[0].copy()
     both[:, 200:] = np.load(stack)[0][:, 100:220]  # the hand once more, to the right
     np.save(tmp_path / "both.npy", np.stack([both] * 2))
-    ran = demo("--hands", 2, "--json", tmp_path / "a.jsonl", source=tmp_path / "both.npy")
-    assert ran.code == 0, ran.err
-    header, *lines = map(json.loads, (tmp_path / "a.jsonl").read_text().splitlines())
-    assert header["hands"] == 2
+    _, lines = poses(tmp_path / "both.npy", "--hands", 2)
     for line in lines:
         hands = [(hand["identity"], hand["handedness"]) for hand in line["poses"]]
         assert hands == [(0, "right"), (1, "right")]
@@ -93,10 +91,9 @@ def test_poses_of_two_hands_as_json(demo, tmp_path, stack):
         assert abs(places[0] - places[1]) > 50
 
 
-def test_a_film_a_gif_and_a_folder(demo, tmp_path):
+def test_a_film_a_gif_a_folder_and_a_picture(demo, tmp_path):
     for name in ("film.mp4", "film.gif", "pictures"):
-        ran = demo("--save", tmp_path / name, "--weights")
-        assert ran.code == 0, ran.err
+        demo("--save", tmp_path / name, "--weights")
     film = cv2.VideoCapture(str(tmp_path / "film.mp4"))
     assert film.get(cv2.CAP_PROP_FRAME_COUNT) == FRAMES
     names = sorted(path.name for path in (tmp_path / "pictures").iterdir())
@@ -108,38 +105,33 @@ def test_a_film_a_gif_and_a_folder(demo, tmp_path):
     with Image.open(tmp_path / "film.gif") as gif:
         assert gif.n_frames >= 3
         assert gif.size == (first.shape[1], first.shape[0])
-
-
-def test_a_png_holds_one_frame(demo, tmp_path):
-    ran = demo("--save", tmp_path / "one.png", "--frames", 1)
-    assert ran.code == 0, ran.err
+    demo("--save", tmp_path / "one.png", "--frames", 1)
     assert cv2.imread(str(tmp_path / "one.png")).shape == (480 + 2 * STRIP, 880, 3)
 
 
 def test_pictures_keep_the_names_of_their_frames(demo, tmp_path, stack):
     for i, frame in enumerate(np.load(stack)[:2]):
-        (tmp_path / f"take{i}").mkdir()
-        cv2.imwrite(str(tmp_path / f"take{i}" / "same.png"), frame)
-    cv2.imwrite(str(tmp_path / "take0" / "other.tiff"), frame)
-    ran = demo("--save", tmp_path / "out", source=tmp_path / "take*" / "*")
-    assert ran.code == 0, ran.err
+        write_png(tmp_path / f"take{i}" / "same.png", frame)
+    write_png(tmp_path / "take0" / "other.tiff", frame)
+    demo("--save", tmp_path / "out", source=tmp_path / "take*" / "*")
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["other.png", "same.png", "same_2.png"]
 
 
-def test_frames_ends_early_and_a_folder_is_tracked_where_frames_are_alike(demo, tmp_path, stack, monkeypatch):
+def test_frames_ends_early_and_a_folder_is_tracked_where_frames_are_alike(
+    poses, tmp_path, stack, monkeypatch
+):
     frames = np.load(stack)
     for i, frame in enumerate((frames[0], frames[0], np.roll(frames[0], 120, axis=1), frames[2])):
-        cv2.imwrite(str(tmp_path / f"{i}.png"), frame)
+        write_png(tmp_path / "alike" / f"{i}.png", frame)
     searched, search = [], HandPosePredictor.search
     monkeypatch.setattr(HandPosePredictor, "search", lambda *given: searched.append(1) or search(*given))
-    ran = demo("--json", tmp_path / "a.jsonl", "--frames", 3, source=tmp_path)
-    assert ran.code == 0, ran.err
+    ran, lines = poses(tmp_path / "alike", "--frames", 3)
     assert "A hand in 3 of 3 frames" in ran.out
-    assert json.loads((tmp_path / "a.jsonl").read_text().splitlines()[3])["frame"] == "2.png"
+    assert lines[2]["frame"] == "2.png"
     assert len(searched) == 2  # the second follows from the first, the third does not
     searched.clear()
-    assert demo("--json", tmp_path / "a.jsonl", "--track", "False", source=tmp_path).code == 0
+    poses(tmp_path / "alike", "--track", "False")
     assert len(searched) == 4
 
 
@@ -162,8 +154,7 @@ def test_ctrl_c_keeps_what_was_saved(demo, tmp_path, monkeypatch):
         return update(*given)
 
     monkeypatch.setattr(HandTracker, "update_hands", interrupted)
-    ran = demo("--save", tmp_path / "film.mp4", "--json", tmp_path / "out.jsonl")
-    assert ran.code == 0, ran.err
+    demo("--save", tmp_path / "film.mp4", "--json", tmp_path / "out.jsonl")
     assert cv2.VideoCapture(str(tmp_path / "film.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 4
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1 + 4
 
@@ -181,8 +172,7 @@ def test_a_camera_that_stops_keeps_what_was_saved(demo, tmp_path, stack, monkeyp
     monkeypatch.setattr(HandTracker, "update_hands", lambda *given: used.append(1) or update(*given))
     camera = Source("camera", read, None, CAMERA, live=True)
     monkeypatch.setattr("util.demo.run.open_source", lambda *_: camera)
-    ran = demo("--save", tmp_path / "pictures", "--json", tmp_path / "out.jsonl")
-    assert ran.code == 2
+    demo("--save", tmp_path / "pictures", "--json", tmp_path / "out.jsonl", code=2)
     assert len(list((tmp_path / "pictures").iterdir())) == 5
     _, *lines, last = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
     assert ["seconds" in line for line in lines] == [True] * 5
@@ -208,21 +198,81 @@ def test_a_bug_in_a_source_keeps_its_trace(tmp_path):
             run_stream(source, blob_predictor(tmp_path), DemoSettings())
 
 
-@pytest.mark.parametrize("name", ["film.mp4", "film.gif", "pictures"])
-def test_a_frame_that_breaks_costs_the_others_nothing(demo, tmp_path, stack, name):
-    source = tmp_path / "frames"
-    source.mkdir()
-    for i, frame in enumerate(np.load(stack)[:3]):
-        cv2.imwrite(str(source / f"{i}.png"), frame)
-    (source / "3.png").write_bytes(b"no picture")
+@pytest.fixture
+def frames(tmp_path, stack):
+    """A folder of four frames with a hand."""
+    for i, frame in enumerate(np.load(stack)[:4]):
+        write_png(tmp_path / "frames" / f"{i}.png", frame)
+    return tmp_path / "frames"
+
+
+@pytest.fixture
+def poses(demo, tmp_path):
+    """Run the demo, and give how it ended and its lines of poses."""
+
+    def run(source, *flags, code=0):
+        ran = demo("--json", tmp_path / "poses.jsonl", *flags, source=source, code=code)
+        return ran, [json.loads(line) for line in (tmp_path / "poses.jsonl").read_text().splitlines()[1:]]
+
+    return run
+
+
+@pytest.mark.parametrize("name", ["深度".encode("gbk"), b"\xff\xfe", b"pos\xe9"])
+def test_names_that_are_no_text_are_drawn_with_replacements(poses, frames, tmp_path, name):
+    os.rename(frames / "0.png", os.path.join(os.fsencode(frames), name + b".png"))
+    poses(frames, "--save", tmp_path / "pictures")
+    assert len(list((tmp_path / "pictures").iterdir())) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "damage", "complaint"),
+    [
+        ("film.mp4", 3, lambda path: os.truncate(path, 900), "is damaged: it cannot be decoded as an image."),
+        ("film.gif", 0, lambda path: os.truncate(path, 900), "is damaged"),
+        ("pictures", 1, lambda path: cv2.imwrite(str(path), UNEVEN), "has lost it"),
+        (
+            "pictures",
+            3,
+            lambda path: cv2.imwrite(str(path), UNEVEN[:9, :9, 0] * np.uint16(9)),
+            "the first frame",
+        ),
+    ],
+)
+def test_a_bad_frame_is_named_and_the_others_kept(poses, frames, tmp_path, name, number, damage, complaint):
+    damage(frames / f"{number}.png")
     out = tmp_path / "out"
-    ran = demo("--save", out / name, "--json", out / "poses.jsonl", source=source)
-    assert ran.code == 2
-    assert f"error: {source / '3.png'} is damaged: it cannot be decoded as an image." in ran.err
+    ran, lines = poses(frames, "--save", out / name, code=2)
+    assert re.search(f"error: {frames}/{number}.png.*{complaint}", ran.err)
     assert "Traceback" not in ran.err
-    assert sorted(path.name for path in out.iterdir()) == sorted([name, "poses.jsonl"])  # and nothing hidden
+    assert ["error" in line and line["pose"] is None for line in lines] == [i == number for i in range(4)]
+    assert complaint in lines[number]["error"]
+    assert [path.name for path in out.iterdir()] == [name]  # and nothing hidden
+    assert not list(tmp_path.glob(".*"))
     if name == "film.mp4":
         assert cv2.VideoCapture(str(out / name)).get(cv2.CAP_PROP_FRAME_COUNT) == 3
+    elif name == "pictures":
+        assert len(list((out / name).iterdir())) == 3
+
+
+def test_bad_frames_are_counted_and_strict_stops_at_the_first(poses, frames):
+    for number in (1, 2):
+        os.truncate(frames / f"{number}.png", 900)
+    assert "2 of 4 frames could not be used; the first:" in poses(frames, code=2)[0].err
+    assert len(poses(frames, "--strict", code=2)[1]) == 2  # the one before it, and its error
+
+
+@pytest.mark.parametrize(
+    ("scale", "dtype", "reason"),
+    [
+        (0.001, np.float32, "--depth_scale 1000"),
+        (8, np.uint16, "--depth_scale 0.1"),
+        (65535 / 600, np.uint16, "lost their unit"),
+        (0, np.uint16, "No frame has a depth reading"),
+    ],
+)
+def test_no_hand_comes_with_a_reason(poses, stack, tmp_path, scale, dtype, reason):
+    np.save(tmp_path / "a.npy", (np.load(stack)[:2] * np.float64(scale)).clip(0, 65535).astype(dtype))
+    assert reason in poses(tmp_path / "a.npy")[0].out.splitlines()[-1]
 
 
 ERRORS = {
@@ -262,8 +312,7 @@ def test_errors_are_a_sentence(demo, flags, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    ran = demo(*flags.split())
-    assert ran.code == 2
+    ran = demo(*flags.split(), code=2)
     last = ran.err.strip().splitlines()[-1]
     assert last.startswith("error: ")
     assert ERRORS[flags] in last
@@ -272,15 +321,9 @@ def test_errors_are_a_sentence(demo, flags, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("net", ["resnet_18", "hourglass_1"])
-def test_a_network_brings_its_weights(net):
-    assert Path(weights_of(Config(net=net).resolved())).name == f"{net}_synth.pth"
-
-
 def test_a_folder_that_is_not_empty_is_left_alone(demo, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
-    ran = demo("--save", tmp_path)
-    assert ran.code == 2
+    ran = demo("--save", tmp_path, code=2)
     assert "name a new folder" in ran.err
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
@@ -294,7 +337,6 @@ def test_a_window_ends_at_q(demo, tmp_path, monkeypatch):
     monkeypatch.setattr(cv2, "getWindowProperty", lambda *_: 1.0)
     monkeypatch.setattr(cv2, "destroyAllWindows", lambda: shown.append("closed"))
     ran = demo("--show")
-    assert ran.code == 0, ran.err
     assert len(shown) == 4
     assert shown[-1] == "closed"
     assert re.search(r"of [34] frames", ran.out)  # one more was under way
@@ -340,24 +382,3 @@ def test_points_of_the_cube_are_the_frames(tmp_path):
     # In the crop's pixels they lie on what the network saw.
     u, v = np.clip(uv.astype(int), 0, 63).T
     assert np.mean(pose.crop.image[v, u] > 0) > 0.8  # its pixels are coarse
-
-
-def test_pose_lines_hold_three_digits(tmp_path):
-    pose = blob_predictor(tmp_path).predict(ball_hand(open_hand([0.0, 0, 600])), NYU_CAMERA)
-    text = recording.pose_line("x", [pose], None, None, False)
-    assert not re.search(r"\.\d{4}", text)
-    line = json.loads(text)
-    assert sorted(line) == ["frame", "pose"]
-    np.testing.assert_array_equal(line["pose"]["joints_xyz"], pose.joints_xyz.round(3))
-    empty = json.loads(recording.pose_line("x", [], 1.23456, None, False))
-    assert empty == {"frame": "x", "seconds": 1.235, "pose": None}
-
-
-def test_the_five_lines_of_the_readme(blob_weights, capsys):
-    text = (PROJECT / "README.md").read_text()
-    section = text[text.index("## Start") :]
-    code = section.split("```python\n")[1].split("```")[0]
-    lines = [line for line in code.splitlines() if line]
-    assert len(lines) == 5
-    exec(code, {"depth": ball_hand(open_hand([0.0, 0, 600]))})
-    assert capsys.readouterr().out.count("[") == 15  # 14 joints

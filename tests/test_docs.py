@@ -232,12 +232,11 @@ def test_the_notebook_runs():
 
 
 @pytest.mark.slow
-def test_the_graph_runs_without_this_project(folder, run_script, tmp_path):
+def test_the_graph_runs_without_this_project(folder, succeeds, tmp_path):
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
     weights = PROJECT / "results" / "hourglass_1_synth.pth"
-    ran = run_script("util.deployment.export", "--load_model", weights, "--out", tmp_path / "model.onnx")
-    assert ran.code == 0, ran.err
+    ran = succeeds("util.deployment.export", "--load_model", weights, "--out", tmp_path / "model.onnx")
     shutil.copytree(folder / "data" / "synth" / "test", tmp_path / "data" / "synth" / "test")
     (code,) = blocks(PROJECT / "docs" / "deployment.md", "python")
     code += "\nimport sys\nassert not {'torch', 'util', 'config'} & set(sys.modules)\nnp.save('xyz.npy', xyz)"

@@ -26,18 +26,12 @@ def test_joints_survive_encoding_where_foreground_surrounds_them(uv, surface, be
     assert (decoded - joint).norm().item() < 0.02  # 1 % of the cube, whose edge is 2
 
 
-def one_pixel(image):
-    image[:, :, 40, 40] = 0.1
-    return image
-
-
-@pytest.mark.parametrize(
-    "image",
-    [torch.ones(2, 1, 128, 128), torch.zeros(2, 1, 128, 128), one_pixel(torch.ones(2, 1, 128, 128))],
-    ids=["empty", "full", "one pixel"],
-)
+@pytest.mark.parametrize("mask", ["empty", "full", "one pixel"])
 @pytest.mark.parametrize("kernel_size", [0.4, 1.0])
-def test_gradients_are_finite_on_every_mask(image, kernel_size):
+def test_gradients_are_finite_on_every_mask(mask, kernel_size):
+    image = torch.zeros(2, 1, 128, 128) if mask == "full" else torch.ones(2, 1, 128, 128)
+    if mask == "one pixel":
+        image[:, :, 40, 40] = 0.1
     dense = torch.randn(2, 56, 64, 64, requires_grad=True)
     joint_uvd = torch.rand(2, 14, 3) * 2 - 1
     awr_loss([dense], image, joint_uvd, kernel_size).total({"dense": 1, "coord": 1}).backward()
@@ -132,15 +126,15 @@ def test_loss_compiles_in_one_piece(kernel_size):
     torch.testing.assert_close(results[1], results[0])
 
 
-SIZES = [
-    ("resnet_18", 15.38, 7.55),
-    ("resnet_50", 34, 14.3),
-    ("hourglass_1", 4.58, 11.44),
-    ("hourglass_2", 8.66, 17.97),
-]
-
-
-@pytest.mark.parametrize(("name", "millions", "gflops"), SIZES)
+@pytest.mark.parametrize(
+    ("name", "millions", "gflops"),
+    [
+        ("resnet_18", 15.38, 7.55),
+        ("resnet_50", 34, 14.3),
+        ("hourglass_1", 4.58, 11.44),
+        ("hourglass_2", 8.66, 17.97),
+    ],
+)
 def test_size_and_cost_are_those_of_the_specification(name, millions, gflops):
     with torch.device("meta"):
         network, image = build_network(name, 14).eval(), torch.zeros(1, 1, 128, 128)
@@ -153,7 +147,7 @@ def test_size_and_cost_are_those_of_the_specification(name, millions, gflops):
 
 @pytest.mark.parametrize(
     ("name", "downsample", "stages"),
-    [("resnet_18", 1, 1), ("resnet_18", 4, 1), ("resnet_101", 2, 1), ("hourglass_3", 2, 3)],
+    [("resnet_101", 2, 1), ("hourglass_3", 2, 3)],  # others: test_parity.py
 )
 def test_every_network_gives_a_list_with_one_dense_map_per_stage(name, downsample, stages):
     network = build_network(name, 16, downsample).eval()

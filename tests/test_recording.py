@@ -1,8 +1,6 @@
 """Files that appear whole or not at all, also where the disk is full or the place takes none."""
 
 import os
-import resource
-from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -10,23 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
+from tests.helpers.full_disk import file_limit
 from util.demo import recording
 from util.files import atomic_write
 
 NOISE = np.random.default_rng(0).integers(0, 256, (20, 240, 321, 3)).astype(np.uint8)
 RATE = 30.0
 SYSTEM = Path("/sys")  # takes no files, root's neither
-
-
-@contextmanager
-def file_limit(size):
-    """No file grows beyond so many bytes: what a full disk does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def save(path, rate=RATE, seconds=None):

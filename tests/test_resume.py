@@ -2,7 +2,6 @@
 
 import os
 import re
-import resource
 import shutil
 import signal
 import time
@@ -13,6 +12,7 @@ import pytest
 import torch
 
 import train
+from tests.helpers.full_disk import file_limit
 from tests.helpers.processes import read_log, start_training, wait_for_step
 from tests.helpers.sphere_hands import write_sphere_hands
 from util.cli import run
@@ -140,12 +140,8 @@ def copied(undisturbed, tmp_path) -> Path:
 
 def test_disk_that_fills_while_writing(settings, copied, fails):
     before = (copied / "last.pth").read_bytes()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
-    try:
+    with file_limit(len(before) // 2):
         complaint = fails(*settings, "--resume", "--max_epoch", "3", "--output_dir", copied)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "last.pth: File too large" in complaint
     assert (copied / "last.pth").read_bytes() == before
     assert [file.name for file in copied.glob(".*")] == [".lock"]

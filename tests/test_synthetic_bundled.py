@@ -45,33 +45,13 @@ def test_it_is_drawn_by_its_recorded_way():
         assert path.read_bytes() == encode_depth(sample_frame(settings, frame, person).depth)
 
 
-def test_labels_fill_the_evaluated_slots(labels):
-    for joints in labels:
-        assert joints.shape == (FRAMES, 36, 3)
-        assert (np.isfinite(joints).all((0, 2)) == np.isin(np.arange(36), SLOTS)).all()
-    skeleton = np.load(FOLDER / "test" / "joints21.npz")["xyz"]
-    assert skeleton.shape == (FRAMES, 21, 3)
-    # The two skeletons share the tips of all fingers.
-    assert np.allclose(skeleton[:, [20, 16, 12, 8, 4]], labels[1][:, [0, 6, 12, 18, 24]], atol=1e-3)
-
-
 def test_centers_are_near_their_hands(labels):
     centers = np.loadtxt(FOLDER / "center_test_refined.txt")
     joints = labels[1][:, SLOTS]
+    assert np.isfinite(joints).all()
     error = centers - (joints.min(1) + joints.max(1)) / 2
     assert np.abs(error.mean(0)).max() < 1.5
     assert 6 < error.std() < 10
-
-
-def test_all_hands_are_right_hands(labels):
-    xyz = labels[1]
-    wrist = (xyz[:, 30] + xyz[:, 31]) / 2
-    up, radial = xyz[:, 32] - wrist, xyz[:, 31] - xyz[:, 30]
-    # In NYU's left-handed frame radial × distal points out of the back of a right hand; its fingers bend to
-    # the other side, and so does its thumb, which is on the radial side.
-    for tip in (0, 6, 12, 18, 24):
-        assert (((xyz[:, tip] - wrist) * np.cross(radial, up)).sum(1) < 0).mean() > 0.75
-    assert (((xyz[:, 27] - wrist) * radial).sum(1) > 0).mean() > 0.98
 
 
 @pytest.fixture

@@ -6,9 +6,7 @@ import cv2
 import numpy as np
 
 from dataloader import dataset_info
-
-SHAPES = {"icvl": (240, 320), "msra": (240, 320), "hands17": (480, 640)}
-RADIUS_MM = 11.0
+from tests.helpers.balls import along_bones, render_balls
 
 
 def spread_hand(dataset, center_xyz, scale=1.0):
@@ -36,19 +34,10 @@ def spread_hands(dataset, count, seed, scale=1.0):
 
 def render_hand(dataset, joint_xyz):
     """A depth frame (H, W) float32 mm with balls at the joints and along the fingers, 0 behind them."""
-    info, depth = dataset_info(dataset), np.full(SHAPES[dataset], np.inf, np.float32)
-    rows, columns = np.indices(depth.shape)
-    points = [joint_xyz]
-    for chain in info.chains:
-        ends = joint_xyz[list(chain)]
-        points += [ends[:-1] + t * (ends[1:] - ends[:-1]) for t in (0.25, 0.5, 0.75)]
-    for u, v, d in info.camera.xyz_to_uvd(np.concatenate(points)):
-        radius = RADIUS_MM * info.camera.fx / d
-        box = tuple(slice(max(int(p - radius), 0), int(p + radius) + 2) for p in (v, u))
-        inside = 1 - ((columns[box] - u) ** 2 + (rows[box] - v) ** 2) / radius**2
-        front = d - RADIUS_MM * np.sqrt(np.clip(inside, 0, None))
-        depth[box] = np.where(inside > 0, np.minimum(depth[box], front), depth[box])
-    return np.where(np.isfinite(depth), depth, 0).astype(np.float32)
+    info = dataset_info(dataset)
+    return render_balls(along_bones(joint_xyz, info.chains), info.camera, info.frame_size, 11.0).astype(
+        np.float32
+    )
 
 
 def write_icvl_folder(root, train, test):

@@ -8,6 +8,7 @@ import torch
 from scipy.io import savemat
 
 from dataloader.nyu import EVALUATED_JOINTS, FRAME_NAME
+from tests.helpers.balls import render_balls
 from util.camera import NYU_CAMERA
 from util.checkpoint import ModelSpec, save_checkpoint
 
@@ -29,15 +30,7 @@ def open_hand(center_xyz):
 
 def ball_hand(joint_xyz, radius_mm=18.0):
     """A depth frame (480, 640) uint16 mm with a ball in front of every joint, nothing behind."""
-    uvd = NYU_CAMERA.xyz_to_uvd(np.asarray(joint_xyz, np.float64))
-    rows, columns = np.mgrid[:480, :640]
-    depth = np.full((480, 640), np.inf)
-    for u, v, d in uvd:
-        radius = radius_mm * NYU_CAMERA.fx / d
-        inside = 1 - ((columns - u) ** 2 + (rows - v) ** 2) / radius**2
-        front = d - radius_mm * np.sqrt(np.clip(inside, 0, None))
-        depth = np.where(inside > 0, np.minimum(depth, front), depth)
-    return np.where(np.isfinite(depth), depth, 0).round().astype(np.uint16)
+    return render_balls(joint_xyz, NYU_CAMERA, (480, 640), radius_mm).round().astype(np.uint16)
 
 
 def encode_depth(depth):
