@@ -81,16 +81,15 @@ def test_a_package_of_the_source_distribution_gives_the_same_joints(tmp_path):
 
 
 def test_torch_hub_gives_a_predictor(tmp_path):
-    found = run(
-        sys.executable,
-        "-c",
-        f"import torch; p = torch.hub.load({str(PROJECT)!r}, 'hand_pose', source='local', net='hourglass_1')\n"
-        "from util.camera import NYU_CAMERA\n"
-        "from dataloader.nyu import read_depth\n"
-        "from pathlib import Path\n"
-        f"print(*p.predict(read_depth(Path({str(FRAME)!r})), NYU_CAMERA).joints_xyz.round(2).flatten())",
-        cwd=tmp_path,
-    )
+    code = f"""
+import torch
+from pathlib import Path
+predictor = torch.hub.load({str(PROJECT)!r}, "hand_pose", source="local", net="hourglass_1")
+from util.camera import NYU_CAMERA
+from dataloader.nyu import read_depth
+print(*predictor.predict(read_depth(Path({str(FRAME)!r})), NYU_CAMERA).joints_xyz.round(2).flatten())
+"""
+    found = run(sys.executable, "-c", code, cwd=tmp_path)
     predictor = HandPosePredictor(PROJECT / "results" / "hourglass_1_synth.pth")
     pose = predictor.predict(read_depth(FRAME), NYU_CAMERA)
     np.testing.assert_allclose(np.array(found.split(), float).reshape(-1, 3), pose.joints_xyz, atol=0.02)
