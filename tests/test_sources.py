@@ -469,6 +469,8 @@ def test_a_folder_of_several_kinds_names_the_patterns(tmp_path, names):
         (8, np.uint16, "--depth_scale 0.1"),
         (65535, np.uint16, "lost their unit"),
         (0, np.uint16, "No frame has a depth reading"),
+        (-0.001, np.float32, "below 0, as OpenGL's z is: change their sign"),
+        (-1, np.int16, "below 0, as OpenGL's z is: change their sign"),
     ],
 )
 def test_no_hand_comes_with_a_reason(shows, frames, tmp_path, scale, dtype, reason):
