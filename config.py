@@ -1,8 +1,7 @@
 """The settings of train.py and test.py, each once: edit this file, or pass a flag of the same name."""
 
-from collections.abc import Callable
+import sys
 from dataclasses import dataclass, replace
-from math import inf
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -107,13 +106,24 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 MAX_IMG_SIZE = 1024  # pixels; a larger crop is a mistyped one, and would fill the memory
 
-# What a number must be; None, which the tables fill, is always allowed.
-AT_LEAST_ONE = ("batch_size", "max_epoch", "step", "log_every", "patience")
-POSITIVE = ("kernel_size", "lr", "cube")
-NOT_NEGATIVE = (
-    *("num_workers", "seed", "augment_para", "weight_decay", "warmup_epochs", "dense_weight"),
-    *("coord_weight", "dense_epochs", "clip_grad", "ema", "bn_batches", "save_minutes"),
-)
+MANY = 2**32 - 1  # more than anything is counted to; the largest seed
+MAX_WORKERS = 1000
+FINITE = (0, sys.float_info.max)
+# What a number must be, at least and at most; None, which the tables fill, is always allowed.
+RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("batch_size", "max_epoch", "step", "log_every", "patience"), (1, MANY)),
+    **dict.fromkeys(("seed", "dense_epochs", "bn_batches"), (0, MANY)),
+    **dict.fromkeys(("weight_decay", "warmup_epochs", "dense_weight", "coord_weight", "clip_grad"), FINITE),
+    "save_minutes": FINITE,
+    "lr": (1e-12, FINITE[1]),
+    "num_workers": (0, MAX_WORKERS),
+    "kernel_size": (0.01, 4),  # half cubes; nothing in a cube is farther from anything
+    "cube": (1, 10_000),  # mm
+    "augment_para": (0, 1000),
+    "sensor": (0, 1),
+    "ema": (0, 0.99999),
+    "test_subject": (0, 8),
+}
 
 
 @dataclass
@@ -127,13 +137,7 @@ class Config(TrainingSettings, ScoringSettings, NetworkSettings, DataSettings):
             UserError: in one sentence, for a setting that cannot work.
         """
         find_dataset(self.dataset)
-        check_numbers(self, AT_LEAST_ONE, lambda value: 1 <= value < inf, "at least 1")
-        check_numbers(self, POSITIVE, lambda value: 0 < value < inf, "positive and finite")
-        check_numbers(self, NOT_NEGATIVE, lambda value: 0 <= value < inf, "0 or more, and finite")
-        if not 0 <= self.sensor <= 1:
-            raise UserError(f"sensor is {self.sensor}: the strength of a camera's faults lies from 0 to 1.")
-        if self.ema is not None and self.ema >= 1:
-            raise UserError(f"ema is {self.ema}: a decay lies in [0, 1).")
+        check_numbers(self, RANGES)
         if not 1 <= self.img_size <= MAX_IMG_SIZE or self.img_size % 32:
             raise UserError(
                 f"img_size is {self.img_size}: the networks halve it 5 times, use a multiple of 32 "
@@ -141,18 +145,26 @@ class Config(TrainingSettings, ScoringSettings, NetworkSettings, DataSettings):
             )
         if self.split == "val_hard" and self.dataset != "synth":
             raise UserError(f"{self.dataset} has no split val_hard: it is one of synth.")
-        if self.test_subject != "all" and not 0 <= self.test_subject <= 8:
-            raise UserError(f"test_subject is {self.test_subject}: use 0 to 8, or all.")
         row = DATASETS[self.dataset]
-        recipe = RECIPES["default"] | RECIPES[self.recipe]
+        max_epoch = self.max_epoch or row.max_epoch
+        if self.dense_epochs >= max_epoch:
+            both = f"of {max_epoch} epochs the last must train by both terms"
+            raise UserError(f"dense_epochs is {self.dense_epochs}: {both}; for none, set coord_weight to 0.")
+        if self.test_subject == "all" and not row.folds:
+            raise UserError(f"--test_subject all is for msra: {self.dataset} has no subjects to leave out.")
         return replace(
             self,
-            **{name: value for name, value in recipe.items() if getattr(self, name) is None},
+            **{name: value for name, value in self.recipe_row.items() if getattr(self, name) is None},
             kernel_size=self.kernel_size or find_network(self.net).kernel_size,
-            max_epoch=self.max_epoch or row.max_epoch,
+            max_epoch=max_epoch,
             step=self.step or row.step,
             output_dir=self.output_dir or self.default_output_dir,
         )
+
+    @property
+    def recipe_row(self) -> dict[str, Any]:
+        """What the recipe sets."""
+        return RECIPES["default"] | RECIPES[self.recipe]
 
     @property
     def default_output_dir(self) -> str:
@@ -163,22 +175,17 @@ class Config(TrainingSettings, ScoringSettings, NetworkSettings, DataSettings):
         return str(Path("output", self.dataset, folder, *fold))
 
 
-def check_numbers(
-    settings: object, names: tuple[str, ...], allowed: Callable[[float], bool], wanted: str
-) -> None:
-    """Raise UserError where a named setting, or one of its numbers, is not allowed.
+def check_numbers(settings: object, ranges: dict[str, tuple[float, float]]) -> None:
+    """Raise UserError where a setting, or one of its numbers, lies outside its range, the ends included.
 
-    Args:
-        settings: a dataclass; what is None counts as allowed.
-        names: of its fields: numbers, or tuples of them.
-        allowed: number -> bool.
-        wanted: what the sentence says that it must be.
+    `settings`: a dataclass; what is None, or all, is allowed. `ranges`: by the fields' names.
     """
-    for name in names:
+    for name, (least, most) in ranges.items():
         value = getattr(settings, name)
         numbers = value if isinstance(value, tuple) else (value,)
-        if not all(number is None or allowed(number) for number in numbers):
-            raise UserError(f"{name} is {value}: it must be {wanted}.")
+        if not all(least <= number <= most for number in numbers if number not in (None, "all")):
+            end = f"at most {most:,}" if most < FINITE[1] else "finite"
+            raise UserError(f"{name} is {value}: it must be at least {least:,} and {end}.")
 
 
 class DatasetRow(NamedTuple):

@@ -19,7 +19,7 @@ EXTRAS = ("deploy", "synth", "anny", "demo", "dev")  # of requirements-<extra>.t
 # config.py cannot be imported before the requirements are installed.
 VERSION = re.search(r'^VERSION = "(.+?)"', (ROOT / "config.py").read_text(), re.MULTILINE)[1]
 IMPORT = re.compile(rf"^(\s*)(from|import) ({'|'.join(MODULES)})\b(?=[. ])", re.MULTILINE)
-COMMAND = re.compile(r"python -m (dataloader|util)\b")
+COMMAND = re.compile(r"python (?:-m (?=dataloader|util)|(?=(?:test|train|demo)\.py))(\w+)(?:\.py\b)?")
 PACKAGE = '''"""AWR: adaptive weighting regression for 3D hand pose from a depth frame.
 
     from awr import Camera, HandPosePredictor

@@ -23,8 +23,14 @@ from util.points import doubt_format, parse_format, read_predictions
 
 def main(config: Config) -> None:
     """Predict or read joints, compare them with the labels, and write figures and pictures."""
-    parse_format(config.predictions_format), parse_format(config.centers_format)
+    if not config.predictions and config.load_model.endswith(
+        ".xml"
+    ):  # an int8 file, which is run by OpenVINO on the CPU alone
+        config = replace(config, backend="openvino", precision="int8", device="cpu")
     files, info = find_predictions(config), dataset_info(config.dataset)
+    parse_format(config.centers_format)
+    if files:
+        parse_format(config.predictions_format)
     frames, parts = find_frames(config), folds(config)
     if config.predictions and not frames.labelled:
         raise UserError(f"The labels of these {config.dataset} frames are withheld: run a network instead.")
@@ -64,7 +70,7 @@ def main(config: Config) -> None:
         print(f"{kind:<12}{metrics.frames:6} frames  MPE {metrics.mpe_mm:7.3f} mm")
     try:  # predictions are scored against labels alone: their frames may be missing
         if config.predictions:
-            dataset = join([build_dataset(fold) for fold in parts])
+            dataset = join([build_dataset(replace(fold, centers="")) for fold in parts])
         tiles = pick_tiles(dataset, joints[name], rows[name].frame_mm)
     except (FileNotFoundError, UserError) as error:
         print(f"No gallery: {error}")
@@ -72,9 +78,10 @@ def main(config: Config) -> None:
 
     # Everything that can fail is done: now write.
     record = as_json(rows[name], info.joint_names) | scored | {"missing": list(frames.missing)}
-    record |= {"dataset": config.dataset, "centers": config.centers or "the data set's", "version": VERSION}
+    record |= {"dataset": config.dataset, "version": VERSION}
     if not config.predictions:
-        record |= {"backend": config.backend, "precision": config.precision, "sensor": config.sensor}
+        record |= {"centers": config.centers or "the data set's", "sensor": config.sensor}
+        record |= {"backend": config.backend, "precision": config.precision}
     if Path(source).is_file():  # not the pattern of several
         record["sha256"] = sha256(Path(source))
     if by_kind[name]:
@@ -116,14 +123,16 @@ def run_name(file: Path) -> str:
 
 
 def results_folder(config: Config, name: str, scored: dict[str, str]) -> Path:
-    """--output_dir, else output/<dataset>/<name of the run>[/P<subject>][/<split>], unless that has results
-    of something else than is `scored`."""
+    """--output_dir, else output/<dataset>/<name of the run>[/P<subject>][/<split>][/<file of centres>]
+    [/sensor_<strength>], unless that has results of something else than is `scored`."""
     if config.output_dir != config.default_output_dir:
         return Path(config.output_dir)
     folder = Path("output", config.dataset, f"scored_{name}" if config.predictions else name)
     if dataset_info(config.dataset).subject_scales and config.test_subject != "all":
         folder /= f"P{config.test_subject}"
     folder = folder if config.split == "test" else folder / config.split
+    if not config.predictions:
+        folder = folder / Path(config.centers).stem / (f"sensor_{config.sensor:g}" if config.sensor else "")
     found = read_json(folder / "metrics.json") if (folder / "metrics.json").exists() else {}
     for key in sorted(found.keys() & {"checkpoint", "predictions", "data_dir", "split"}):
         if os.path.abspath(found[key]) != os.path.abspath(scored.get(key, "")):

@@ -75,7 +75,7 @@ def build_index(config: Config) -> FrameIndex:
     A frame whose centre is `invalid` is left out of training. In testing it stays, so that its error
     counts, and takes the centre of the valid frame nearest to it in the file.
     """
-    if config.test_subject == "all":
+    if "all" in _fold(config).values():
         raise UserError("--test_subject all is nine folds for test.py: choose one of 0 to 8 here.")
     frames, info = find_frames(config), dataset_info(config.dataset)
     for part in frames.missing:
@@ -143,11 +143,9 @@ def folds(config: Config) -> list[Config]:
 
     In `load_model` a fold's subject stands for `{subject}`.
     """
-    model = config.load_model
-    if config.test_subject != "all":
+    if "all" not in _fold(config).values():
         return [config]
-    if not DATASETS[config.dataset].folds:
-        raise UserError(f"--test_subject all is for msra: {config.dataset} has no subjects to leave out.")
+    model = config.load_model
     if model and "{subject}" not in model:
         advice = "name nine, with {subject} in place of the number"
         raise UserError(f"--load_model {model} would be tested on subjects it was trained on: {advice}.")

@@ -115,7 +115,12 @@ def read_kinds(folder: Path) -> list[tuple[str, ...]]:
     """The kinds of each frame of a synthetic split, as `dataloader.synthetic.kinds` names them; empty where
     the split has none."""
     file = folder / KINDS_FILE
-    return [tuple(line.split()) for line in file.read_text().splitlines()] if file.is_file() else []
+    try:
+        return [tuple(line.split()) for line in file.read_text("utf-8-sig").splitlines()]
+    except FileNotFoundError:
+        return []
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not UTF-8 text: save it as that, or delete it.") from error
 
 
 def recorded_camera(folder: Path) -> Camera:

@@ -25,6 +25,7 @@ from util.files import locked_folder
 
 FRAMES = 3
 LABELS, CENTERS = "nyu/test/joint_data.mat", "nyu/center_test_refined.txt"
+KINDS = "nyu/test/kinds.txt"
 FRAME, MODEL, JOINTS = "nyu/test/depth_1_0000002.png", "small.pth", "true.txt"
 
 
@@ -113,6 +114,9 @@ FILES = {
     "a label too many": (LABELS, labels(7.0, shape=(3, 4, 36, 3)), "3 depth frames, 4 labels and 3 centres"),
     "label is NaN": (LABELS, labels(np.nan, 0, 1, 3), "depth_1_0000002.png"),
     "label behind the camera": (LABELS, labels(-1, 0, 2, 32, 2), "0000003.png"),
+    "kinds in Latin-1": (KINDS, lambda path: path.write_bytes(b"caf\xe9"), "kinds.txt is not UTF-8 text"),
+    "kinds in UTF-16": (KINDS, lambda path: path.write_bytes("plain".encode("utf-16")), "is not UTF-8 text"),
+    "kinds of bytes": (KINDS, lambda path: path.write_bytes(b"\0\x01\x80"), "is not UTF-8 text"),
     "no centres": (CENTERS, Path.unlink, "center_test_refined.txt is missing"),
     "centres empty": (CENTERS, text(""), "center_test_refined.txt: the file is empty"),
     "centre of two numbers": (CENTERS, second_line("1 2"), "line 2 has 2 numbers, expected 3"),
@@ -160,8 +164,13 @@ SETTINGS = {
     "negative workers": ("--num_workers -1", "num_workers is -1"),
     "kernel of nothing": ("--kernel_size -1", "kernel_size is -1"),
     "endless kernel": ("--kernel_size inf", "kernel_size is inf"),
+    "kernel in pixels": ("--kernel_size 40", "kernel_size is 40.0: it must be at least 0.01 and at most 4."),
+    "endless batch": (f"--batch_size {10**20}", "batch_size is 1"),
+    "endless seed": (f"--seed {2**32}", "it must be at least 0 and at most 4,294,967,295."),
+    "too many workers": ("--num_workers 100000", "at most 1,000."),
+    "no number": ("--sensor nan", "sensor is nan: it must be at least 0 and at most 1."),
     "flat cube": ("--cube 300 300 0", "cube is (300.0, 300.0, 0.0)"),
-    "endless cube": ("--cube inf 300 300", "must be positive and finite"),
+    "endless cube": ("--cube inf 300 300", "must be at least 1 and at most 10,000"),
     "half a cube": ("--cube 300", "--cube"),
     "negative seed": ("--seed -1", "seed is -1"),
     "negative augmentation": ("--augment_para -1 0 0", "augment_para"),

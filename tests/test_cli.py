@@ -78,6 +78,7 @@ NO_COMPILER = type("InductorError", (RuntimeError,), {"__module__": "torch._dyna
         (UserError(WORKER.format("UserError", "util.UserError")), "^a.png is damaged.$"),
         (NO_COMPILER("no g++ found.\nMore"), "^torch.compile does not work here: no g.. found;"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."), "use smaller batches"),
+        (ValueError("Expected more than 1 value per channel when training, got …"), "larger --batch_size"),
         (MemoryError(), "^the memory, or the GPU's, is full: use smaller batches"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried …"), "memory.* is full"),
         (FileNotFoundError(2, "No such file or directory", "a.txt"), "^a.txt: No such file or directory.$"),

@@ -268,10 +268,12 @@ def test_bad_frames_are_counted_and_strict_stops_at_the_first(poses, frames):
         (8, np.uint16, "--depth_scale 0.1"),
         (65535 / 600, np.uint16, "lost their unit"),
         (0, np.uint16, "No frame has a depth reading"),
+        (-0.001, np.float32, "below 0, as OpenGL's z is: change their sign"),
+        (-1, np.int16, "below 0, as OpenGL's z is: change their sign"),
     ],
 )
 def test_no_hand_comes_with_a_reason(poses, stack, tmp_path, scale, dtype, reason):
-    np.save(tmp_path / "a.npy", (np.load(stack)[:2] * np.float64(scale)).clip(0, 65535).astype(dtype))
+    np.save(tmp_path / "a.npy", (np.load(stack)[:2] * np.float64(scale)).clip(-65535, 65535).astype(dtype))
     assert reason in poses(tmp_path / "a.npy")[0].out.splitlines()[-1]
 
 
@@ -286,14 +288,14 @@ ERRORS = {
     "--save out --json out/p.jsonl": "name a place of its own",
     "--save a.gif --json a.gif": "name a place of its own",
     "--save a.mp4 --weights --backend openvino": "--backend has no effect with --weights or --serve",
-    "--json a --port 9000": "--port has no effect without --serve",
     "--json a --source a.png b.png": "2 sources",
     "--json a --source absent.png": "absent.png is missing",
-    "--json a --source realsense": "--camera has no effect with a RealSense, which knows it",
     "--json a --source synthetic --seed -1": "seed is -1",
-    "--json a --source synthetic --depth_scale 1000": "--depth_scale has no effect with --source synthetic",
-    "--json a --seed 3 --body": "--seed, --body has no effect without --source synthetic",
     "--json a --frames -1": "frames is -1",
+    "--json a --min_confidence 75": "min_confidence is 75.0: it must be at least 0 and at most 1.",
+    "--json a --min_confidence nan": "min_confidence is nan",
+    "--json a --hands 99999999999999999999": "hands is 9",
+    "--json a --fps inf": "fps is inf",
     "--json a --depth_scale 0": "depth_scale is 0.0",
     "--json a --depth_range 900 300": "the nearest depth comes first",
     "--json a --fps 0": "fps is 0.0",

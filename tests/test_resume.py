@@ -240,7 +240,7 @@ def test_machines_that_share_no_disk_cannot_resume(settings, copied, fails, monk
 @pytest.mark.slow
 def test_fine_tuning_takes_the_loaded_network_and_resumes(settings, undisturbed, tmp_path):
     arguments = [*settings, "--load_model", str(undisturbed / "best.pth"), "--net", "resnet_18"]
-    arguments += ["--max_epoch", "1", "--output_dir", str(tmp_path)]
+    arguments += ["--max_epoch", "1", "--dense_epochs", "0", "--output_dir", str(tmp_path)]
     for more in ([], ["--resume"]):
         run_to_the_end([*arguments, *more], tmp_path)
     assert torch.load(tmp_path / "last.pth", weights_only=True)["spec"]["net"] == "hourglass_1"
@@ -272,4 +272,4 @@ def test_a_folder_that_a_run_writes_into_is_refused(settings, tmp_path, fails):
         process.kill()
         process.join()
     (tmp_path / "last.pth").unlink(missing_ok=True)
-    run_to_the_end([*arguments, "--max_epoch", "1"], tmp_path)  # the lock went with it
+    run_to_the_end([*arguments, "--max_epoch", "1", "--dense_epochs", "0"], tmp_path)  # the lock went with it

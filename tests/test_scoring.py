@@ -165,6 +165,8 @@ def test_a_missing_file_is_found_before_pytorch_is_imported(flags):
         ({"load_model": "output/nyu/mine/best.pth"}, "output/nyu/mine"),
         ({"load_model": "output/synth/mine/last.pth", "split": "val"}, "output/nyu/mine/val"),
         ({"load_model": "ft/best.pth"}, "output/nyu/ft"),
+        ({"load_model": "ft/best.pth", "centers": "my/refined.txt"}, "output/nyu/ft/refined"),
+        ({"load_model": "ft/best.pth", "sensor": 0.5}, "output/nyu/ft/sensor_0.5"),
         ({"load_model": "results/hourglass_1.pth"}, "output/nyu/hourglass_1"),
         ({"load_model": "output/msra/mine/P3/best.pth", "test_subject": 3}, "output/msra/mine/P3"),
         ({"load_model": "output/msra/mine/P{subject}/best.pth", "test_subject": "all"}, "output/msra/mine"),

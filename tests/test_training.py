@@ -2,6 +2,7 @@
 
 from copy import copy
 from dataclasses import replace
+from functools import partialmethod
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from util import UserError
 from util.device import pick_device, usable_precision
 from util.training.distributed import Processes
 from util.training.engine import (
+    evaluate,
     learning_rate,
     loss_weights,
     make_training_loader,
@@ -242,3 +244,35 @@ def test_the_best_error_is_the_least_of_all_epochs(config):
     assert (state.best_mpe_mm, state.epoch) == (6.5, 5)
     finish_epoch(state, 20.0)
     assert state.best_mpe_mm == 6.5
+
+
+def test_a_resumed_run_averages_weights_as_if_it_had_not_stopped(config, step, tmp_path):
+    state, resumed = start(config, ema=0.9), start(config, ema=0.9, seed=1)
+    for _ in range(3):
+        step(state)
+    state.save(tmp_path / "last.pth", log_size=7)
+    assert resumed.restore(tmp_path / "last.pth") == 7
+    for each in (state, resumed):
+        step(each)
+    for one, other in zip(state.scored.parameters(), resumed.scored.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_float64_is_made_on_the_cpu_alone(config, dataset, batch, monkeypatch):
+    """A Mac's GPU has none; here the CPU plays it, and what `cpu` gives is the true CPU's."""
+    state, was = start(config), {name: getattr(torch.Tensor, name) for name in ("cpu", "double", "to")}
+
+    class OnCpu(torch.Tensor):
+        pass
+
+    def no_float64(tensor, *arguments, to="to", **more):
+        made = was[to](tensor, *arguments, **more)
+        if made.dtype == torch.float64 and not isinstance(tensor, OnCpu):
+            raise TypeError("float64 on a device that has none")  # PyTorch's own words are longer
+        return made
+
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: was["cpu"](tensor).as_subclass(OnCpu))
+    monkeypatch.setattr(torch.Tensor, "to", no_float64)
+    monkeypatch.setattr(torch.Tensor, "double", partialmethod(no_float64, to="double"))
+    assert train_step(state, batch, dataset, 1e-3) is not None
+    assert evaluate(state, dataset).joint_uvd.dtype == np.float64

@@ -32,9 +32,6 @@ WRONG = {
     "util.deployment.export --out model.onnx --precision int8": "int8, and only int8, is a .xml",
     "util.deployment.export --out model.pth --precision int8": "int8, and only int8, is a .xml",
     "util.deployment.export --out model.xml --precision fp32": "int8, and only int8, is a .xml",
-    "util.deployment.export --out a.pth --opset 17": "has no effect on a.pth: it is for a .onnx alone",
-    "util.deployment.export --out a.xml --precision int8 --opset 18": "--opset has no effect on a.xml",
-    "util.deployment.export --data_dir d": "--data_dir has no effect on model.onnx: it is for a .xml alone",
     "util.deployment.export --net resnet_50": "resnet_50_synth.pth is missing: checkpoints in",
 }
 

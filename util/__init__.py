@@ -12,3 +12,9 @@ class UserError(ValueError):
 
     Scripts print it and end with exit code 2. Any other ValueError is a bug of ours and keeps its trace.
     """
+
+
+def pip_install(extra: str) -> str:
+    """The command that installs requirements-<extra>.txt, which setup.py's package `awr` has as an extra."""
+    source = f"awr[{extra}]" if __name__.startswith("awr.") else f"-r requirements-{extra}.txt"
+    return f"pip install {source}"

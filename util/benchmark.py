@@ -10,12 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from math import inf
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal, NamedTuple
 
-from config import Config, check_numbers
+from config import MANY, Config, check_numbers
 from dataloader import dataset_info
 from util import UserError
 from util.cli import run
@@ -47,7 +46,7 @@ class BenchmarkConfig:
 
     def resolved(self) -> "BenchmarkConfig":
         """The settings, checked."""
-        check_numbers(self, ("repeats",), lambda value: 1 <= value < inf, "at least 1")
+        check_numbers(self, {"repeats": (1, MANY)})
         return self
 
 
@@ -90,7 +89,7 @@ class Benchmark:
         from util.device import cpu_info, pick_device
 
         shared = {field.name for field in fields(Config)} & vars(config).keys()
-        settings = Config(net=net, **{name: getattr(config, name) for name in shared}).resolved()
+        settings = Config(net=net, **{name: vars(config)[name] for name in shared}).resolved()
         self.chosen, self.repeats, self.device = config.rows, config.repeats, pick_device(config.device)
         self.checkpoint = settings.load_model or shipped_weights(settings)
         network, self.spec = load_or_init_network(settings)

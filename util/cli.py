@@ -10,19 +10,23 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import field, make_dataclass
 from functools import partial
 from typing import Any, TextIO, TypeVar
 
 import tyro
 
+from config import Config
 from util import UserError
 
 FAILED = 2
 INTERRUPTED = 130  # as a shell reports a process that Ctrl-C ended
 # PyTorch's words where a loader's worker was killed, or found /dev/shm full.
 LOST_WORKER = re.compile(r"DataLoader worker \(pid|shared memory|(write to|mmap|resize) file </torch_")
+# Functions that read settings to copy, to fill or to check them, and make no use of them.
+NO_USE = re.compile(r"^dataclasses\.|\bresolved\b|\bcheck_numbers\b")
 
 Settings = TypeVar("Settings")  # a dataclass whose resolved() gives it checked
 
@@ -45,7 +49,9 @@ def run(
     sys.stdout, sys.stderr = map(_PatientStream, streams)
     try:
         try:
-            script(parse_settings(sys.argv[1:], description, kind, groups))
+            settings = parse_settings(sys.argv[1:], description, kind, groups)
+            with unread_settings_named(settings, sys.argv[1:]):
+                script(settings.resolved())
         finally:
             sys.stdout.flush()
     except KeyboardInterrupt as stop:
@@ -91,7 +97,7 @@ class _PatientStream:
 def parse_settings(
     arguments: list[str], description: str, kind: type[Settings], groups: tuple[type, ...] = ()
 ) -> Settings:
-    """The settings of the command line, checked; arguments as for `run`."""
+    """The settings of the command line, not yet `resolved`; arguments as for `run`."""
     names = [group.__name__.removesuffix("Settings").lower() for group in groups]  # DataSettings: data
     fields = [(name, group, field(default_factory=group)) for name, group in zip(names, groups, strict=True)]
     module, complaint = sys.modules["__main__"].__spec__, io.StringIO()  # a spec where run by `python -m`
@@ -115,7 +121,38 @@ def parse_settings(
         sentence = " ".join(sentence.split()).rstrip(". ")
         raise UserError(f"{sentence}{perhaps}; --help lists the settings.") from None
     parts = vars(parsed).values() if groups else (parsed,)
-    return kind(**{name: value for part in parts for name, value in vars(part).items()}).resolved()
+    return kind(**{name: value for part in parts for name, value in vars(part).items()})
+
+
+@contextmanager
+def unread_settings_named(settings: object, arguments: list[str]) -> Iterator[None]:
+    """Once the block is done, say on stderr which settings of the command line had no effect in it.
+
+    One had an effect if anything but NO_USE read the value that was passed, from `settings`, or from a Config
+    that was made of them: a setting has the same name in both.
+    """
+    flags = (argument[2:].replace("-", "_") for argument in arguments if argument.startswith("--"))
+    passed = {re.split(r"[=.]", flag)[0].removeprefix("no_") for flag in flags}
+    unread = {name: value for name, value in vars(settings).items() if name in passed and value is not None}
+
+    def read(holder: object, name: str) -> Any:
+        value = object.__getattribute__(holder, name)
+        if name in unread and value == unread[name]:
+            reader = sys._getframe(1)
+            if not NO_USE.search(f"{reader.f_globals['__name__']}.{reader.f_code.co_qualname}"):
+                unread.pop(name, None)
+        return value
+
+    kinds = {type(settings), Config}
+    for kind in kinds:
+        kind.__getattribute__ = read
+    try:
+        yield
+    finally:
+        for kind in kinds:
+            del kind.__getattribute__
+    for name in unread if os.environ.get("LOCAL_RANK", "0") == "0" else ():
+        print(f"warning: --{name} has no effect here.", file=sys.stderr)
 
 
 def _sentence(error: Exception) -> str | None:
@@ -123,6 +160,8 @@ def _sentence(error: Exception) -> str | None:
     name, words = type(error).__name__, str(error).strip()
     if name in ("OutOfMemoryError", "MemoryError") or (name == "RuntimeError" and "allocate memory" in words):
         return "the memory, or the GPU's, is full: use smaller batches (--batch_size), or --precision bf16."
+    if name == "ValueError" and words.startswith("Expected more than 1 value per channel"):
+        return "a step of one frame that shrinks to one pixel has no variance: use a larger --batch_size."
     if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
         first = words.partition("\n")[0].rstrip(".")
         return f"torch.compile does not work here: {first}; do without it."

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from config import check_numbers
+from config import MANY, MAX_WORKERS, check_numbers
 from dataloader.synthetic.kinds import KINDS
-from util import UserError
+from util import UserError, pip_install
 from util.camera import NYU_CAMERA, Camera
 
-SMALLEST_EDGE = 64  # pixels
+SMALLEST_EDGE, LARGEST_EDGE = 64, 10_000  # pixels; no hand fits in less
 
 
 @dataclass
@@ -34,10 +34,9 @@ class SyntheticSettings:
 
     def resolved(self) -> "SyntheticSettings":
         """Check the settings."""
-        check_numbers(self, ("frames", "num_workers"), lambda value: value >= 1, "at least 1")
-        check_numbers(self, ("seed",), lambda value: value >= 0, "0 or more")
-        smallest = f"at least {SMALLEST_EDGE}: no hand fits in less"
-        check_numbers(self, ("width", "height"), lambda value: value >= SMALLEST_EDGE, smallest)
+        edge = (SMALLEST_EDGE, LARGEST_EDGE)
+        check_numbers(self, {"frames": (1, MANY), "num_workers": (1, MAX_WORKERS), "seed": (0, MANY)})
+        check_numbers(self, {"width": edge, "height": edge})
         self.camera.check()
         if self.sheet and self.sheet.suffix.lower() != ".png":
             raise UserError(f"--sheet {self.sheet}: the name of a contact sheet ends with .png.")
@@ -59,9 +58,7 @@ def write_frames(settings: SyntheticSettings, load_shapes: Callable[[], Any] | N
         from dataloader.synthetic.hand.bank import BUNDLED
         from dataloader.synthetic.writer import SplitSettings, write_split
     except ModuleNotFoundError as error:
-        raise UserError(
-            f"The synthetic hand needs {error.name}: pip install -r requirements-synth.txt."
-        ) from error
+        raise UserError(f"The synthetic hand needs {error.name}: {pip_install('synth')}.") from error
 
     size = settings.height, settings.width
     bank = None if load_shapes else settings.bank or BUNDLED

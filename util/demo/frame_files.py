@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from dataloader import dataset_info, msra
-from util import UserError
+from util import UserError, pip_install
 from util.camera import CAMERAS, DepthCamera
 from util.files import read_image, require_file
 
@@ -79,7 +79,7 @@ def _read_exr(path: Path) -> np.ndarray:
             channels = {name: channel.pixels for name, channel in file.channels().items()}
         depth = channels.get("Z", next(iter(channels.values())))
     except ImportError as error:
-        raise UserError(f"{path} needs the package OpenEXR: pip install -r requirements-demo.txt.") from error
+        raise UserError(f"{path} needs the package OpenEXR: {pip_install('demo')}.") from error
     except Exception as error:  # a damaged file can fail in many ways
         raise UserError(f"{path} is damaged, or no depth frame: it cannot be decoded as an image.") from error
     if "Z" not in channels and not all(np.array_equal(depth, other) for other in channels.values()):

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from dataloader import DatasetInfo
-from util import UserError
+from util import UserError, pip_install
 from util.demo import overlay
 from util.demo.settings import DemoSettings
 from util.demo.sources import Source
@@ -85,7 +85,7 @@ class LivePage:
             import viser
             from websockets.asyncio import server
         except ImportError as error:
-            raise UserError("--serve needs viser: pip install -r requirements-demo.txt.") from error
+            raise UserError(f"--serve needs viser: {pip_install('demo')}.") from error
         self.sources = {source.name: source for source in sources}
         self.predictor, self.settings = predictor, settings
         serve, server.serve = server.serve, for_this_machine(server.serve)

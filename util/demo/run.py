@@ -1,5 +1,7 @@
 """The demo as a whole: its sources, its network, and the stream or the page that shows them."""
 
+from dataclasses import replace
+
 from config import Config
 from util import UserError
 from util.camera import parse_camera
@@ -15,15 +17,25 @@ SHORT = 100  # frames
 
 def run_demo(settings: DemoSettings) -> None:
     """Predict the frames of every source, and show or save the poses."""
-    camera = parse_camera(settings.camera) if settings.camera else None
-    rendered = (settings.seed, settings.leaves, settings.body, settings.hands)
-    options = SourceOptions(camera, settings.depth_scale, settings.fps, *rendered)
-    sources = [open_source(name, options) for name in settings.source]
+    sources = [open_source(name, options_of(name, settings)) for name in settings.source]
+    if not (settings.show or settings.save or settings.serve):
+        settings = replace(settings, weights=False)  # nobody would see them
     predictor = load_predictor(settings, sources[0])
     if settings.serve:
         serve(sources, predictor, settings)
     else:
         run_stream(sources[0], predictor, settings)
+
+
+def options_of(source: str, settings: DemoSettings) -> SourceOptions:
+    """What the settings say about a source, as far as it needs it."""
+    if source == "realsense":  # which knows it
+        return SourceOptions()
+    camera = parse_camera(settings.camera) if settings.camera else None
+    if source != "synthetic":
+        return SourceOptions(camera, settings.depth_scale, settings.fps)
+    drawn = {name: getattr(settings, name) for name in ("seed", "leaves", "body", "hands")}
+    return SourceOptions(camera, **drawn)
 
 
 def load_predictor(settings: DemoSettings, source: Source) -> HandPosePredictor:

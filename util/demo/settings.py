@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from config import MANY, check_numbers
 from util import UserError
 from util.inference.find_hand import DEPTH_RANGE
 
@@ -66,36 +67,25 @@ class DemoSettings(OutputSettings, PoseSettings, InputSettings):
         """Check the settings."""
         if not (self.show or self.serve or self.save or self.json):
             raise UserError("No output selected: pass --show, --serve, --save or --json.")
-        self._refuse_without_effect()
+        # What would be said too late, when the page ends, or not at all.
+        maps = (self.weights and bool(self.show or self.save)) or self.serve
+        unread = (
+            (maps and self.backend != "torch", "with --weights or --serve, which need PyTorch", ("backend",)),
+            (self.serve, "with --serve", ("show", "save", "json", "smooth", "track", "frames", "strict")),
+        )
+        for applies, where, names in unread:
+            passed = [f"--{name}" for name in names if getattr(self, name) != getattr(DemoSettings, name)]
+            if applies and passed:
+                raise UserError(f"{', '.join(passed)} has no effect {where}: leave it out.")
         if len(self.source) != 1 and not (self.serve and self.source):
             raise UserError(f"{len(self.source)} sources: without --serve it must be exactly one.")
         if Path(self.save).suffix not in ("", ".mp4", ".gif", ".png"):
             raise UserError(f"--save {self.save}: use a name that ends in .mp4, .gif or .png, or a folder's.")
         if self.save and self.json and Path(self.save) in (Path(self.json), *Path(self.json).parents):
             raise UserError(f"--json {self.json} lies in --save {self.save}: name a place of its own.")
-        ranges = {"hands": (1, 20), "frames": (0, 10**9), "seed": (0, 2**32 - 1), "port": (1, 65535)}
-        ranges |= {"depth_scale": (1e-4, 1e4), "fps": (0.01, 1000)}
+        ranges = {"hands": (1, 20), "frames": (0, MANY), "seed": (0, MANY), "port": (1, 65535)}
+        ranges |= {"depth_scale": (1e-4, 1e4), "fps": (0.01, 1000), "min_confidence": (0, 1)}
         if "synthetic" in self.source:
             ranges["hands"] = (1, 2)
-        for name, (least, most) in ranges.items():
-            value = getattr(self, name)
-            if value is not None and not least <= value <= most:
-                raise UserError(f"{name} is {value}: it must be {least:,} to {most:,}.")
+        check_numbers(self, ranges)
         return self
-
-    def _refuse_without_effect(self) -> None:
-        """Raise UserError for a setting that was passed and is not read."""
-        source, maps = set(self.source), self.weights or self.serve
-        unread = (
-            (maps and self.backend != "torch", "with --weights or --serve, which need PyTorch", ("backend",)),
-            (not (self.show or self.save or self.serve), "without --show, --save or --serve", ("weights",)),
-            (not self.serve, "without --serve", ("port",)),
-            (self.serve, "with --serve", ("show", "save", "json", "smooth", "track", "frames", "strict")),
-            ("synthetic" not in source, "without --source synthetic", ("seed", "leaves", "body")),
-            (source == {"synthetic"}, "with --source synthetic", ("depth_scale", "fps")),
-            (source == {"realsense"}, "with a RealSense, which knows it", ("camera", "depth_scale", "fps")),
-        )
-        for applies, where, names in unread:
-            passed = [f"--{name}" for name in names if getattr(self, name) != getattr(DemoSettings, name)]
-            if applies and passed:
-                raise UserError(f"{', '.join(passed)} has no effect {where}: leave it out.")

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from util import UserError
+from util import UserError, pip_install
 from util.camera import CAMERAS, NYU_CAMERA, Camera, DepthCamera, scale_camera, to_millimetres
 from util.demo.frame_files import ARRAYS, FRAME_FILES, read_frame, read_frames
 from util.files import printable, require_file
@@ -191,9 +191,7 @@ def _synthetic(options: SourceOptions) -> Source:
         from dataloader.synthetic.hand.bank import HandBank
         from dataloader.synthetic.motion import MovingHands
     except ImportError as error:
-        raise UserError(
-            f"--source synthetic needs {error.name}: pip install -r requirements-synth.txt."
-        ) from error
+        raise UserError(f"--source synthetic needs {error.name}: {pip_install('synth')}.") from error
     camera, size = options.camera or NYU_CAMERA, (480, 640)
     if isinstance(camera, DepthCamera):
         camera, size = camera.camera, camera.frame_size

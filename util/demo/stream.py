@@ -110,7 +110,7 @@ def run_stream(source: Source, predictor: HandPosePredictor, settings: DemoSetti
     if settings.save.endswith(".png") and length != 1:
         raise UserError(f"--save {settings.save} holds one frame: pass --frames 1, or name a film or folder.")
     poser, started = Poser(source, predictor, settings), time.perf_counter()
-    done, with_hand, failures = 0, 0, []
+    done, with_hand, failures, stops = 0, 0, [], settings.strict or source.live
     sample: ReadFrame | None = None  # the first that shows anything
     with ExitStack() as stack:
         add = write = show = None
@@ -130,7 +130,7 @@ def run_stream(source: Source, predictor: HandPosePredictor, settings: DemoSetti
                 write(label, hands, seconds - started if source.live else None, frame.error)
             if frame.error:
                 failures.append(frame.error)
-                if settings.strict or source.live:
+                if stops:
                     break
                 continue
             done, with_hand = done + 1, with_hand + bool(hands)
@@ -164,7 +164,9 @@ def why_no_hand(depth: np.ndarray, scales: tuple[float, ...], depth_range: tuple
     near, far = depth_range
     readings = depth[np.isfinite(depth) & (depth > 0) & (depth != NO_READING)].astype(np.float64)
     if not readings.size:
-        return "No frame has a depth reading: 0, below 0 and NaN are none."
+        if (np.nan_to_num(depth) < 0).any():
+            return "All depths are below 0, as OpenGL's z is: change their sign."
+        return "No frame has a depth reading: 0 and NaN are none."
     if readings.min() < readings.max():  # a renderer's background, or a camera's farthest
         readings = readings[readings < readings.max()]
     present, *others = scales or (1.0,)

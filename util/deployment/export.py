@@ -60,17 +60,18 @@ class ExportSettings:
 
     def resolved(self) -> "ExportSettings":
         """The settings, checked."""
+        self.config(), self.ending()
+        return self
+
+    def ending(self) -> str:
+        """Of `out`, which must fit the precision."""
         ending = Path(self.out).suffix
         if ending not in LIMITS or (ending == ".xml") != (self.precision == "int8"):
             raise UserError(
                 f"precision is {self.precision} and out {self.out}: it must end in .onnx, for a graph, .xml, "
                 "for int8, or .pth, for weights; int8, and only int8, is a .xml."
             )
-        for name, reader in (("opset", ".onnx"), ("data_dir", ".xml")):
-            if ending != reader and getattr(self, name) != getattr(ExportSettings, name):
-                raise UserError(f"--{name} has no effect on {self.out}: it is for a {reader} alone.")
-        self.config()
-        return self
+        return ending
 
     def config(self) -> Config:
         """The project's settings with these among them."""
@@ -88,7 +89,8 @@ def main(settings: ExportSettings) -> None:
         print(f"{path} was trained on {spec.dataset}: this wins over {config.dataset}.")
     config = replace(config, load_model=path, dataset=spec.dataset, cube=spec.cube).resolved()
     check_spec(path, spec, config)
-    export(Path(settings.out), network, spec, replace(config, img_size=spec.img_size), settings.opset)
+    opset = settings.opset if settings.ending() == ".onnx" else OPSET
+    export(Path(settings.out), network, spec, replace(config, img_size=spec.img_size), opset)
 
 
 def export(out: Path, network: nn.Module, spec: ModelSpec, config: Config, opset: int = OPSET) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from config import DATASETS, VERSION
 from dataloader import dataset_info
 from model.awr import decode
-from util import UserError
+from util import UserError, pip_install
 from util.checkpoint import ModelSpec
 from util.deployment.folding import fuse_conv_bn, last_dense
 
@@ -71,9 +71,8 @@ def graph_metadata(spec: ModelSpec) -> dict[str, str]:
 
 
 def require(name: str) -> ModuleType:
-    """Import an optional package, or say what installs it: in setup.py's package `awr` an extra."""
+    """Import an optional package, or say what installs it."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        source = "awr[deploy]" if __name__.startswith("awr.") else "-r requirements-deploy.txt"
-        raise UserError(f"{name} is not installed: pip install {source}.") from error
+        raise UserError(f"{name} is not installed: {pip_install('deploy')}.") from error

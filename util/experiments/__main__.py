@@ -7,6 +7,7 @@ import json
 import time
 from pathlib import Path
 
+from util import UserError
 from util.cli import run
 from util.experiments.catalog import QUESTIONS, VARIANTS, ExperimentConfig
 
@@ -38,10 +39,13 @@ def main(config: ExperimentConfig) -> None:
                 for checkpoint in file.with_suffix("").glob("*.pth"):
                     checkpoint.unlink()
             content = read_json(file)
-            seconds.append(content["seconds"])
-            # A case that is one row is decoded in the paper's way, the first.
-            some = content["records"][: 1 if "row" in case.labels else None]
-            records += [record | case.labels for record in some]
+            try:
+                seconds.append(float(content["seconds"]))
+                # A case that is one row is decoded in the paper's way, the first.
+                some = content["records"][: 1 if "row" in case.labels else None]
+                records += [record | case.labels | {"mpe_mm": float(record["mpe_mm"])} for record in some]
+            except (KeyError, TypeError, ValueError) as error:
+                raise UserError(f"{file} is damaged: delete it, and it is measured again.") from error
             if new or case is cases[-1]:
                 write_report(folder, records)
     print((folder / "table.md").read_text() + f"Written to {folder}/")

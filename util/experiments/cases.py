@@ -55,7 +55,7 @@ def find_cases(config: ExperimentConfig) -> list[Case]:
     network, decoded in all ways or with each of CURVES."""
     variants, curves, cases = VARIANTS.get(config.name), CURVES if config.name == "robustness" else ("",), []
     splits = ("train", "test") if variants else ("test",)
-    indices = [build_index(config.run_config({"split": split})) for split in splits]
+    indices = [build_index(config.data_config({"split": split})) for split in splits]
     data = {"data": [fingerprint(index) for index in indices]}
     if variants:
         for seed, ((row, column), changes) in product(range(config.seeds), variants.items()):
@@ -66,10 +66,10 @@ def find_cases(config: ExperimentConfig) -> list[Case]:
     for net, curve in product(config.nets, curves):
         weights = RESULTS / f"{net}_synth.pth"
         require_file(weights, f"the weights of {net} that come with the project")
-        changes = {"net": net, "load_model": str(weights), "img_size": 128, "num_workers": 0, "cache": False}
+        changes = {"net": net, "load_model": str(weights)}
         known = data | {"weights": sha256(weights), "frames": config.frames, "curve": CURVES.get(curve)}
         labels = {"net": net, "curve": curve} if curve else {"column": net}
-        cases.append(Case(labels, config.run_config(changes), known))
+        cases.append(Case(labels, config.data_config(changes), known))
     return cases
 
 

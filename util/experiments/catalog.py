@@ -1,12 +1,11 @@
 """The experiments by name, and how large they are. Imports no PyTorch."""
 
-from dataclasses import dataclass, fields, replace
-from math import inf
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from tyro.conf import Positional
 
-from config import Config, check_numbers
+from config import MANY, Config, check_numbers
 from util import UserError
 
 # What a run trains with, beside what its experiment varies. `full` is the released recipe's rates and epochs.
@@ -47,8 +46,6 @@ VARIANTS: dict[str, dict[tuple[str, str], dict[str, Any]]] = {
     "downsample": {(f"crop edge / map edge = {d}", "resnet_18"): {"downsample": d} for d in (2, 4, 1)},
     "backbone": {(net, "MPE"): {"net": net} for net in NETS},
 }
-# Flags that experiments which train do not read, and that the others do not.
-SCORING_FLAGS, TRAINING_FLAGS = ("frames", "nets"), ("scale", "crops", "img_size", "seeds", "num_workers")
 
 
 @dataclass
@@ -76,11 +73,7 @@ class ExperimentConfig:
         if self.name not in QUESTIONS:
             known = ", ".join(QUESTIONS)
             raise UserError(f"There is no experiment {self.name!r}: use one of {known}; --list tells more.")
-        unread = SCORING_FLAGS if self.name in VARIANTS else TRAINING_FLAGS
-        for field in fields(self):
-            if field.name in unread and getattr(self, field.name) != field.default:
-                raise UserError(f"--{field.name} has no effect on {self.name}: leave it out.")
-        check_numbers(self, ("crops", "seeds", "frames"), lambda value: 1 <= value < inf, "at least 1")
+        check_numbers(self, dict.fromkeys(("crops", "seeds", "frames"), (1, MANY)))
         return self
 
     def run_config(self, changes: dict[str, Any], seed: int = 0, frames: int = 1) -> Config:
@@ -88,8 +81,13 @@ class ExperimentConfig:
         crops = self.crops or (60_000 if self.scale == "small" else 0)
         if 0 < crops < 2 * frames:
             raise UserError(f"--crops {crops} is less than two epochs of {frames} training frames.")
-        shared = {name: getattr(self, name) for name in ("dataset", "data_dir", "device", "num_workers")}
         scale = SCALES[self.scale] | ({"img_size": self.img_size} if self.img_size else {})
         own = {"max_epoch": round(crops / frames) or None, "seed": seed, "cache": True}
-        run = Config(**scale | shared | own | changes).resolved()
-        return replace(run, dense_epochs=int(run.dense_epochs * run.max_epoch))
+        share = changes.get("dense_epochs", 0)
+        run = self.data_config(scale | own | changes | {"dense_epochs": 0})
+        return replace(run, dense_epochs=int(share * run.max_epoch))
+
+    def data_config(self, changes: dict[str, Any]) -> Config:
+        """The settings that name data and device, and some of a run's."""
+        names = ("dataset", "data_dir", "device", "num_workers")
+        return Config(**{name: getattr(self, name) for name in names} | changes).resolved()

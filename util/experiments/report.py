@@ -95,7 +95,7 @@ def draw_curves(records: Records) -> Figure:
 def write_report(folder: Path, records: Records) -> None:
     """figure.png, table.md and, last, table.json; nothing where they are of these records already."""
     content, table = json.dumps(records, indent=1) + "\n", folder / "table.json"
-    if table.is_file() and table.read_text() == content:
+    if table.is_file() and table.read_bytes() == content.encode():
         return
     save_figure((draw_curves if "curve" in records[0] else draw_dots)(records), folder / "figure.png")
     for path, text in ((folder / "table.md", as_markdown(records)), (table, content)):

@@ -14,7 +14,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from config import Config, check_numbers
+from config import MAX_WORKERS, Config, check_numbers
 from dataloader import DatasetInfo, dataset_info
 from dataloader.dataset import init_worker
 from dataloader.index import FrameIndex, find_frames
@@ -136,7 +136,7 @@ class CenterSettings:
 
     def resolved(self) -> "CenterSettings":
         """Check the settings."""
-        check_numbers(self, ("num_workers",), lambda value: value >= 1, "at least 1")
+        check_numbers(self, {"num_workers": (1, MAX_WORKERS)})
         check_depth_range(self.depth_range)
         return self
 
@@ -144,7 +144,7 @@ class CenterSettings:
 def main(settings: CenterSettings) -> None:
     """Find the centre of every frame of a split, write them, and report their error."""
     names = ("dataset", "data_dir", "split", "test_subject")
-    config = Config(**{name: getattr(settings, name) for name in names}).resolved()
+    config = Config(**{name: vars(settings)[name] for name in names}).resolved()
     frames, info, oracle = find_frames(config), dataset_info(config.dataset), settings.method == "labels"
     labelled, predictor = not np.isnan(frames.joint_xyz[:1]).any(), None
     if oracle and not labelled:

@@ -108,7 +108,7 @@ def train_step(state: TrainingState, sample: Sample, dataset: HandDataset, rate:
     error = mean_error_mm(loss.joint_uvd.detach(), sample, dataset.camera, dataset.img_size)
     # All numbers of the step in one exchange: waiting for the device, and for the others, once.
     numbers = {"loss": total, **loss.terms, "mpe_mm": error}
-    stacked = torch.stack([*numbers.values(), norm]).detach().double()
+    stacked = torch.stack([*numbers.values(), norm]).detach()
     *values, norm_value = state.processes.mean(stacked).tolist()
     # An infinite gradient in fp16 is the scaler's business: it skips the step and scales less.
     if not math.isfinite(sum(values)) or not (math.isfinite(norm_value) or state.scaler.is_enabled()):
@@ -215,7 +215,7 @@ def predict_frames(
         sample, size = to_device(batch, device), loader.dataset.img_size
         joint_uvd = predict(sample.image)
         batches.append(crop_to_uvd(joint_uvd, sample.center_xyz[:, 2], sample.cube[:, 2], sample.M, size))
-    joint_uvd = torch.cat(batches).double().cpu().numpy()
+    joint_uvd = torch.cat(batches).cpu().double().numpy()  # a Mac's GPU has no float64
     finite = np.isfinite(joint_uvd).all((1, 2))
     if not finite.all():
         name = loader.dataset.index.frame_path(loader.sampler[int(np.argmin(finite))])

@@ -119,7 +119,8 @@ class TrainingState:
         found = [f"{name} {a or 'nothing'}, not {b or 'nothing'}" for name, (a, b) in pairs.items() if a != b]
         if found:
             raise UserError(f"{path} has {'; '.join(found)}: a run goes on with the same.")
-        for name, value in asdict(self.config).items():
+        for name in vars(self.config):
+            value = getattr(self.config, name)
             skipped = name in ("resume", "freeze", "load_model", *spec)
             if not skipped and saved.get(name, value) != value:
                 self.processes.print(f"{path} was trained with {name} {saved[name]}, from here on {value}.")

@@ -100,7 +100,7 @@ def start(config: Config, processes: Processes, data: dict[str, str]) -> tuple[T
     log.jsonl that belong to it."""
     last = Path(config.output_dir, "last.pth")
     resuming = last.is_file()
-    if resuming and not config.resume:
+    if not config.resume and resuming:
         raise UserError(f"{last} is there: go on with --resume, or choose another --output_dir.")
     if config.load_model and resuming:
         # The net, downsample and K of what was loaded at the start go on; the rest must be the same.

@@ -12,12 +12,13 @@ from warnings import catch_warnings
 
 import numpy as np
 
-from dataloader.synthetic.hand.shape import boundary_loop, finish_shape
-from dataloader.synthetic.hand.skeleton import HandShape
+from dataloader.synthetic.hand.shape import boundary_loop, finish_shape, hand_length
+from dataloader.synthetic.hand.skeleton import NUM_BONES, HandShape
 from util import UserError
 from util.files import require_file
 
 BUNDLED = Path(__file__).with_name("bank.npz")
+LENGTHS_MM = (100, 300)  # of any hand, from the wrist to the middle finger's end
 _NEIGHBORS = 8  # a drawn hand lies between a person and one of so many who are most alike
 # Of every ten people: whose hands a split draws from. Only val and val_hard share some.
 _SHARES = {"train": range(8), "val": range(8, 9), "test": range(9, 10), "val_hard": range(8, 9)}
@@ -42,11 +43,19 @@ class HandBank:
                 )
                 self._faces = file["faces"].astype(np.int32)
                 self._weights = file["weights"].astype(np.float64)
+                shapes = (self._faces.shape[1:], self._weights.shape[1:], self._mean.shape)
                 self._weights /= self._weights.sum(1, keepdims=True)
                 self._loop = boundary_loop(self._faces)
                 points = self._mean + people.mean(axis=0) @ self._components
-                self._shape_of(points)
-                if not np.isfinite(points).all() or self._faces.max() >= len(self._weights):
+                joints = self._mean[-75:] + people @ self._components[:, -75:]
+                lengths = [hand_length(own) for own in joints.reshape(-1, 5, 5, 3)]
+                if (
+                    shapes != ((3,), (NUM_BONES,), self._components.shape[1:])
+                    or not 0 <= self._faces.min() <= self._faces.max() < len(self._weights)
+                    or not (self._weights >= 0).all()
+                    or not np.isfinite(self._shape_of(points).vertices).all()
+                    or not LENGTHS_MM[0] < min(lengths) <= max(lengths) < LENGTHS_MM[1]
+                ):
                     raise ValueError
         except Exception as error:  # a damaged file can fail in many ways
             raise UserError(f"{path} is no bank of hand shapes, or damaged.") from error

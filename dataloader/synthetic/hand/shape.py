@@ -59,4 +59,6 @@ def boundary_loop(faces: np.ndarray) -> np.ndarray:
     loop = [min(following)]
     for _ in range(len(following) - 1):
         loop.append(following[loop[-1]])
+    if len(set(loop)) < len(loop):
+        raise ValueError("the mesh has several holes")
     return np.array(loop)
