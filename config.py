@@ -206,6 +206,9 @@ DATASETS = {
     "icvl": DatasetRow("icvl", 40, 10),
     "msra": DatasetRow("msra", 25, 10, folds="test_subject"),
     "hands17": DatasetRow("hands17", 10, 5),
+    "hands19": DatasetRow("hands19", 10, 5),
+    "dexycb": DatasetRow("dexycb", 10, 5, folds="setup"),
+    "ho3d": DatasetRow("ho3d", 25, 10),
 }
 
 
