@@ -16,9 +16,12 @@ class DataSettings:
 
     dataset: str = "synth"  # a row of DATASETS; lies in <data_dir>/<dataset>
     data_dir: str = "data"  # folder that holds the data sets, or the data set's own
+    setup: Literal["s0", "s1", "s2", "s3"] = "s0"  # dexycb: how it is split
     test_subject: int | Literal["all"] = 0  # msra: the subject left out of training, 0 to 8; all: nine folds
     img_size: int = 128  # edge of the depth crop, pixels; what the published weights were trained on
     cube: tuple[float, float, float] | None = None  # edges of the cropped volume, mm; None: the data set's
+    # File of hand centres to crop around; labels: the mean of the true joints; empty: the data set's own.
+    centers: str = ""
     centers_format: str = "xyz"  # of files of centres: xyz or uvd; x-yz: other sign of y; xyz_m: metres
     sensor: float = 0.0  # 0 to 1, strength of a camera's faults put into crops, train.py's and test.py's
     batch_size: int = 32  # frames a step
@@ -43,12 +46,12 @@ class NetworkSettings:
 class ScoringSettings:
     """What test.py scores."""
 
-    # What is scored; val exists for synth and hands17, val_hard for synth.
+    # What is scored; icvl and msra have no val, synth alone has val_hard.
     split: Literal["train", "val", "test", "val_hard"] = "test"
-    centers: str = ""  # file of hand centres to crop around; empty: the data set's own
     backend: Literal["torch", "compile", "onnxruntime", "openvino"] = "torch"  # what runs the network
     predictions: str = ""  # score this file of predictions instead of running a network
     predictions_format: str = "uvd"  # of it and of those compared, as centers_format
+    predictions_order: str = ""  # of joints in these: dexycb, ho3d, mano, hands, msra; empty: the data set's
     compare: tuple[str, ...] = ()  # NAME=FILE of further predictions, drawn into the same curves
     per_joint: bool = False  # also print every joint's error
     figures: Literal["png", "svg", "pdf"] = "png"  # format of the curves and pictures
@@ -150,7 +153,7 @@ class Config(TrainingSettings, ScoringSettings, NetworkSettings, DataSettings):
         if self.dense_epochs >= max_epoch:
             both = f"of {max_epoch} epochs the last must train by both terms"
             raise UserError(f"dense_epochs is {self.dense_epochs}: {both}; for none, set coord_weight to 0.")
-        if self.test_subject == "all" and not row.folds:
+        if self.test_subject == "all" and row.folds != "test_subject":
             raise UserError(f"--test_subject all is for msra: {self.dataset} has no subjects to leave out.")
         return replace(
             self,
@@ -167,12 +170,17 @@ class Config(TrainingSettings, ScoringSettings, NetworkSettings, DataSettings):
         return RECIPES["default"] | RECIPES[self.recipe]
 
     @property
+    def fold(self) -> str:
+        """The folder of a fold's results, as P3 or s0; empty for a data set without folds."""
+        names = {"": "", "test_subject": f"P{self.test_subject}", "setup": self.setup}
+        return names[DATASETS[self.dataset].folds]
+
+    @property
     def default_output_dir(self) -> str:
         """Where results go if nothing else is said."""
-        fold = (f"P{self.test_subject}",) if DATASETS[self.dataset].folds else ()
         # Not where a network of ours leaves its own predictions.
         folder = f"scored_{Path(self.predictions).stem}" if self.predictions else self.net
-        return str(Path("output", self.dataset, folder, *fold))
+        return str(Path("output", self.dataset, folder, self.fold))
 
 
 def check_numbers(settings: object, ranges: dict[str, tuple[float, float]]) -> None:
@@ -190,21 +198,24 @@ def check_numbers(settings: object, ranges: dict[str, tuple[float, float]]) -> N
 
 class DatasetRow(NamedTuple):
     """A data set: the module of dataloader/ that reads its files and holds its facts; and for how long it is
-    trained, epochs in all and between cuts of the learning rate (docs/spec.md §9). `folds`: whether one
-    subject after the other is left out of training."""
+    trained, epochs in all and between cuts of the learning rate (docs/spec.md §9). `folds`: the setting that
+    says how it is split, where there are several ways."""
 
     module: str
     max_epoch: int
     step: int
-    folds: bool = False
+    folds: Literal["", "test_subject", "setup"] = ""
 
 
 DATASETS = {
     "nyu": DatasetRow("nyu", 40, 30),
     "synth": DatasetRow("nyu", 40, 30),  # rendered hands in NYU's own layout
     "icvl": DatasetRow("icvl", 40, 10),
-    "msra": DatasetRow("msra", 25, 10, folds=True),
+    "msra": DatasetRow("msra", 25, 10, folds="test_subject"),
     "hands17": DatasetRow("hands17", 10, 5),
+    "hands19": DatasetRow("hands19", 10, 5),
+    "dexycb": DatasetRow("dexycb", 10, 5, folds="setup"),
+    "ho3d": DatasetRow("ho3d", 25, 10),
 }
 
 

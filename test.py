@@ -11,11 +11,13 @@ import numpy as np
 
 from config import VERSION, Config, DataSettings, NetworkSettings, ScoringSettings
 from dataloader import dataset_info
-from dataloader.index import find_frames, folds
+from dataloader.frames import FrameIndex
+from dataloader.index import find_frames, folds, layout_of
+from dataloader.joint_orders import columns_of
 from util import UserError
 from util.cli import run
 from util.files import atomic_write, read_json, require_file, require_writable, sha256, write_table
-from util.metrics import as_json, as_markdown, as_table, score, score_kinds
+from util.metrics import as_json, as_markdown, as_table, official_scores, score, score_kinds
 from util.points import doubt_format, parse_format, read_predictions
 
 # What imports PyTorch is imported inside the functions: --help and a missing file are answered without it.
@@ -23,14 +25,13 @@ from util.points import doubt_format, parse_format, read_predictions
 
 def main(config: Config) -> None:
     """Predict or read joints, compare them with the labels, and write figures and pictures."""
-    if not config.predictions and config.load_model.endswith(
-        ".xml"
-    ):  # an int8 file, which is run by OpenVINO on the CPU alone
+    if not config.predictions and config.load_model.endswith(".xml"):  # int8, by OpenVINO on the CPU alone
         config = replace(config, backend="openvino", precision="int8", device="cpu")
     files, info = find_predictions(config), dataset_info(config.dataset)
     parse_format(config.centers_format)
     if files:
         parse_format(config.predictions_format)
+    columns_of(config.predictions_order, info.joint_names)
     frames, parts = find_frames(config), folds(config)
     if config.predictions and not frames.labelled:
         raise UserError(f"The labels of these {config.dataset} frames are withheld: run a network instead.")
@@ -49,25 +50,27 @@ def main(config: Config) -> None:
     require_writable(folder)
 
     from dataloader.dataset import build_dataset, join
-    from dataloader.hands17 import write_submission
     from util.plots import pick_tiles
 
-    joints, true_xyz = {}, frames.joint_xyz
+    joints = {}
     if not config.predictions:
         dataset, joints[name] = predict(parts)
-        true_xyz = dataset.index.joint_xyz  # without the frames that are left out of training
-        if not frames.labelled:
-            write_table(folder / "predictions.txt", joints[name].reshape(len(true_xyz), -1))
-            write_submission(folder / "submission.txt", dataset.index, info.camera.uvd_to_xyz(joints[name]))
-            print(f"The labels are withheld: nothing to score. Written to {folder}/submission.txt")
-            return
-    joints |= {run: read_joints(file, true_xyz, config) for run, file in files.items()}
-    xyz = {run: info.camera.uvd_to_xyz(uvd) for run, uvd in joints.items()}
+        frames = dataset.index  # without those that are left out of training
+    camera, true_xyz = frames.camera(info.camera), frames.joint_xyz
+    joints |= {run: read_joints(file, frames, config) for run, file in files.items()}
+    xyz = {run: camera.uvd_to_xyz(uvd) for run, uvd in joints.items()}
+    if not frames.labelled:
+        write_predictions(config, folder, frames, joints[name], xyz[name])
+        print(f"The labels are withheld: nothing to score. Written to {folder}/")
+        return
     rows = {run: score(found, true_xyz) for run, found in xyz.items()}
     by_kind = {run: score_kinds(found, true_xyz, frames.kinds) for run, found in xyz.items()}
     print(as_table(rows, info.joint_names if config.per_joint else ()))
     for kind, metrics in by_kind[name].items():
         print(f"{kind:<12}{metrics.frames:6} frames  MPE {metrics.mpe_mm:7.3f} mm")
+    official = official_scores(xyz[name], true_xyz, info.official_scores)
+    if official:
+        print(as_table(official))
     try:  # predictions are scored against labels alone: their frames may be missing
         if config.predictions:
             dataset = join([build_dataset(replace(fold, centers="")) for fold in parts])
@@ -78,18 +81,20 @@ def main(config: Config) -> None:
 
     # Everything that can fail is done: now write.
     record = as_json(rows[name], info.joint_names) | scored | {"missing": list(frames.missing)}
-    record |= {"dataset": config.dataset, "version": VERSION}
+    record |= {"dataset": config.dataset, "fold": config.fold, "version": VERSION}
     if not config.predictions:
         record |= {"centers": config.centers or "the data set's", "sensor": config.sensor}
         record |= {"backend": config.backend, "precision": config.precision}
     if Path(source).is_file():  # not the pattern of several
         record["sha256"] = sha256(Path(source))
+    if official:
+        record["official"] = {way: {"mpjpe_mm": m.mpe_mm, "auc": m.auc} for way, m in official.items()}
     if by_kind[name]:
         kinds = by_kind[name].items()
         record["by_kind"] = {kind: {"frames": m.frames, "mpe_mm": m.mpe_mm} for kind, m in kinds}
     with atomic_write(folder / "metrics.json") as temporary:
         temporary.write_text(json.dumps(record, indent=1) + "\n")
-    write_table(folder / "predictions.txt", joints[name].reshape(len(true_xyz), -1))
+    write_predictions(config, folder, frames, joints[name], xyz[name])
     write_figures(config, folder, rows, tiles)
     if config.compare:
         with atomic_write(folder / "comparison.md") as temporary:
@@ -119,7 +124,7 @@ def run_name(file: Path) -> str:
     if file.stem not in ("best", "last"):
         return file.stem
     folders = reversed(file.absolute().parent.parts)
-    return next(folder for folder in folders if not re.fullmatch(r"P(\d|\{subject\})", folder))
+    return next(folder for folder in folders if not re.fullmatch(r"P(\d|\{subject\})|s\d", folder))
 
 
 def results_folder(config: Config, name: str, scored: dict[str, str]) -> Path:
@@ -128,8 +133,8 @@ def results_folder(config: Config, name: str, scored: dict[str, str]) -> Path:
     if config.output_dir != config.default_output_dir:
         return Path(config.output_dir)
     folder = Path("output", config.dataset, f"scored_{name}" if config.predictions else name)
-    if dataset_info(config.dataset).subject_scales and config.test_subject != "all":
-        folder /= f"P{config.test_subject}"
+    if config.test_subject != "all":
+        folder /= config.fold
     folder = folder if config.split == "test" else folder / config.split
     if not config.predictions:
         folder = folder / Path(config.centers).stem / (f"sensor_{config.sensor:g}" if config.sensor else "")
@@ -159,13 +164,24 @@ def predict(parts: list[Config]) -> tuple[Any, np.ndarray]:
     return join(datasets), np.concatenate(joints)
 
 
-def read_joints(file: Path, true_xyz: np.ndarray, config: Config) -> np.ndarray:
+def read_joints(file: Path, frames: FrameIndex, config: Config) -> np.ndarray:
     """Joints of --predictions or --compare as (N, J, 3) uvd; says so where another format fits better."""
-    camera, points = dataset_info(config.dataset).camera, parse_format(config.predictions_format)
+    info, points = dataset_info(config.dataset), parse_format(config.predictions_format)
+    camera, columns = frames.camera(info.camera), columns_of(config.predictions_order, info.joint_names)
     hint = "; are they of the same --split and --test_subject?"
-    table, joint_uvd = read_predictions(file, *true_xyz.shape[:2], camera, points, hint)
-    doubt_format(file, table, true_xyz, camera, points, flag="--predictions_format")
-    return joint_uvd
+    table, joint_uvd = read_predictions(file, *frames.joint_xyz.shape[:2], camera, points, hint)
+    doubt_format(file, table[:, columns], frames.joint_xyz, camera, points, flag="--predictions_format")
+    return joint_uvd[:, columns]
+
+
+def write_predictions(
+    config: Config, folder: Path, frames: FrameIndex, uvd: np.ndarray, xyz: np.ndarray
+) -> None:
+    """Write predictions.txt, and of a whole test split what a data set's own script or server takes."""
+    write_table(folder / "predictions.txt", uvd.reshape(len(uvd), -1))
+    layout = layout_of(config.dataset)
+    if hasattr(layout, "write_submission") and config.split == "test" and not frames.missing:
+        layout.write_submission(folder, frames, xyz)
 
 
 def write_figures(config: Config, folder: Path, rows: dict[str, Any], tiles: dict[str, Any] | None) -> None:

@@ -16,7 +16,7 @@ class DatasetInfo:
 
     joint_names: tuple[str, ...]
     chains: tuple[tuple[int, ...], ...]  # joints from pinky to thumb, then wrist or knuckles, for drawing
-    camera: Camera
+    camera: Camera  # nominal where frames have cameras of their own
     frame_size: tuple[int, int]  # height, width of the camera's frames, pixels
     cube: tuple[float, float, float]  # mm
     source: str  # where it comes from, or {root}, {split} and {frames} in the command that makes it
@@ -24,6 +24,7 @@ class DatasetInfo:
     held_out: int = 0  # one of so many training frames is val and not trained on; 0: none
     smaller_hand_from: int | None = None  # first test frame of a subject whose cube is × 5/6
     subject_scales: tuple[float, ...] = ()  # of the cube by subject, where subjects are left out in turn
+    official_scores: tuple[str, ...] = ()  # of util.metrics.official_scores, those of its own script
 
 
 def dataset_info(name: str) -> DatasetInfo:

@@ -25,7 +25,8 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from config import Config
-from dataloader.index import FrameIndex, fingerprint
+from dataloader.frames import FrameIndex
+from dataloader.index import fingerprint
 from dataloader.labels import cache_file, remove_other_keys
 from util import UserError
 from util.camera import Camera
@@ -98,10 +99,12 @@ class CacheSettings:
     dataset: str = "synth"  # a row of config.DATASETS
     data_dir: str = "data"  # folder that holds the data sets, or the data set's own
     split: Literal["train", "val", "test", "val_hard"] = "train"
+    setup: Literal["s0", "s1", "s2", "s3"] = "s0"  # dexycb: how it is split
     test_subject: int = 0  # msra: the fold
     val_split: Literal["val", "test"] = "val"  # test: of nyu, no training frame is held out
     img_size: int = 128  # edge of the crop, pixels
     cube: tuple[float, float, float] | None = None  # mm; None: the data set's
+    centers: str = ""  # file of hand centres, or labels; empty: the data set's own
     centers_format: str = "xyz"  # of the file of centres
     num_workers: int = os.cpu_count() or 1  # processes that read frames; 0: this one
 

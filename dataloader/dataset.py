@@ -1,7 +1,7 @@
 """From a depth frame to what the network sees: frame -> crop -> augmentation -> Sample."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, NamedTuple
@@ -10,14 +10,15 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from config import DATASETS, Config
+from config import Config
 from dataloader import dataset_info
 from dataloader.augment import Augmentation, apply_augmentation, draw_augmentation
 from dataloader.cache import CropCache, open_cache
 from dataloader.crop import Crop, crop_hand, cut_window, finish_crop, network_input
 from dataloader.faults import add_faults
-from dataloader.index import FrameIndex, build_index, concatenate, data_root
-from util.camera import Camera, uvd_to_crop
+from dataloader.frames import FrameIndex, concatenate
+from dataloader.index import build_index, data_root
+from util.camera import ACROSS, Camera, uvd_to_crop
 
 
 class Sample(NamedTuple):
@@ -80,10 +81,10 @@ def sample_from_crop(
 
 @dataclass(eq=False)
 class HandDataset(Dataset):
-    """The samples of one split."""
+    """The samples of one split; frames with a left hand are mirrored."""
 
     index: FrameIndex
-    camera: Camera  # that took the frames
+    camera: Camera  # that took the frames, or each frame's own
     frame_size: tuple[int, int]  # their height and width, pixels
     img_size: int  # S, edge of the crop
     augment_strength: tuple[float, float, float] | None = None  # translation mm, scale, degrees; None: none
@@ -112,8 +113,22 @@ class HandDataset(Dataset):
         if self.augment_strength is not None:
             augmentation = draw_augmentation(rng, self.augment_strength, self.rotation)
         change = partial(add_faults, rng=rng, strength=self.sensor) if self.sensor else None
-        crop = finish_crop(self._cut(i), self.camera, self.index.center_xyz[i], self.index.cube[i])
-        return sample_from_crop(crop, self.camera, self.index.joint_xyz[i], augmentation, change)
+        camera, center_xyz, joint_xyz = self.known(i)
+        crop = finish_crop(self._cut(i), camera, center_xyz, self.index.cube[i])
+        return sample_from_crop(crop, camera, joint_xyz, augmentation, change)
+
+    def known(self, i: int) -> tuple[Camera, np.ndarray, np.ndarray]:
+        """Camera, centre (3,) and joints (J, 3), mm, of frame i as a network sees it."""
+        camera, center_xyz, joint_xyz = self.camera.of(i), self.index.center_xyz[i], self.index.joint_xyz[i]
+        if not self.index.is_left(i):
+            return camera, center_xyz, joint_xyz
+        return camera.mirrored(self.frame_size[1]), center_xyz * ACROSS, joint_xyz * ACROSS
+
+    def cameras(self, frames: Sequence[int], device: torch.device) -> Camera:
+        """The camera of some frames as a network sees them: the one of all, or with tensors (B, 1)."""
+        if self.index.intrinsics is None:
+            return self.camera
+        return Camera(*torch.tensor([self.known(i)[0] for i in frames], device=device).T[..., None])
 
     def fill_cache(self, frames: Iterable[int]) -> int:
         """Cache those of some frames that are not yet; returns how many had to be read."""
@@ -126,8 +141,9 @@ class HandDataset(Dataset):
         """All that a crop of frame i reads of it, (S, S), as `cut_window` gives it."""
         cut = self.cache.read(i) if self.cache else None
         if cut is None:
-            depth = self.index.read_frame(i, self.frame_size)
-            cut = cut_window(depth, self.camera, self.index.center_xyz[i], self.index.cube[i], self.img_size)
+            depth, (camera, center_xyz, _) = self.index.read_frame(i, self.frame_size), self.known(i)
+            depth = depth[:, ::-1] if self.index.is_left(i) else depth
+            cut = cut_window(depth, camera, center_xyz, self.index.cube[i], self.img_size)
             if self.cache:
                 self.cache.write(i, cut)
         return cut
@@ -146,10 +162,10 @@ def build_dataset(config: Config, augment: bool = False) -> HandDataset:
     index, info = build_index(config), dataset_info(config.dataset)
     strength, cache = config.augment_para if augment else None, None
     if config.cache:
-        fold = f"_{config.test_subject}" if DATASETS[config.dataset].folds else ""
+        fold = f"_{config.fold.removeprefix('P')}" if config.fold else ""
         path = data_root(config) / f"crops_{config.split}{fold}_{config.img_size}.bin"
         cache = open_cache(path, index, info.camera, config.img_size)
-    what = (index, info.camera, info.frame_size, config.img_size, strength, config.seed, cache)
+    what = (index, index.camera(info.camera), info.frame_size, config.img_size, strength, config.seed, cache)
     return HandDataset(*what, rotation=config.rotation, sensor=config.sensor)
 
 

@@ -14,29 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from dataloader import DatasetInfo
-from dataloader.index import FrameIndex
+from dataloader.frames import FrameIndex, new_index
+from dataloader.joint_orders import info_of_order
 from dataloader.labels import read_label_files
-from util.camera import CAMERAS
 from util.files import atomic_write, read_depth_png
 
-JOINTS = (
-    *("wrist", "thumb MCP", "index MCP", "middle MCP", "ring MCP", "pinky MCP"),
-    *("thumb PIP", "thumb DIP", "thumb tip", "index PIP", "index DIP", "index tip"),
-    *("middle PIP", "middle DIP", "middle tip", "ring PIP", "ring DIP", "ring tip"),
-    *("pinky PIP", "pinky DIP", "pinky tip"),
-)
-CHAINS = (
-    *((0, 5, 18, 19, 20), (0, 4, 15, 16, 17), (0, 3, 12, 13, 14), (0, 2, 9, 10, 11)),
-    *((0, 1, 6, 7, 8), (2, 3, 4, 5)),
-)
-INFO = DatasetInfo(
-    joint_names=JOINTS,
-    chains=CHAINS,
-    camera=CAMERAS["hands17"].camera,
-    frame_size=CAMERAS["hands17"].frame_size,
-    cube=(200, 200, 200),
-    source="the HANDS 2017 challenge is at http://icvl.ee.ic.ac.uk/hands17/challenge",
-)
+SOURCE = "the HANDS 2017 challenge is at http://icvl.ee.ic.ac.uk/hands17/challenge"
+INFO = info_of_order("hands", "hands17", 200, SOURCE)
 INFOS = {"hands17": INFO}
 
 FOLDERS = {"train": "training", "val": "training", "test": "frame"}
@@ -54,34 +38,32 @@ def find_frames(root: Path, split: str, info: DatasetInfo) -> FrameIndex:
 
     Labels and names stay on disk and are mapped into memory; the joints of test are NaN.
     """
-    folder, used = split_folder(root, split), None
+    folder = split_folder(root, split)
+    return index_frames(split, folder / "images", folder / "Training_Annotation.txt", info)
+
+
+def index_frames(split: str, folder: Path, annotation: Path, info: DatasetInfo) -> FrameIndex:
+    """The frames in a `folder`, and but for test their labels in the file `annotation`."""
+    used = None
     if split == "test":
-        images = [entry.name for entry in (folder / "images").glob("*") if IMAGE.fullmatch(entry.name)]
+        images = [entry.name for entry in folder.glob("*") if IMAGE.fullmatch(entry.name)]
         if not images:
-            raise FileNotFoundError(f"{folder / 'images'} is missing or empty: the depth frames.")
+            raise FileNotFoundError(f"{folder} is missing or empty: the depth frames.")
         names = np.array(sorted(images), np.bytes_)
         joint_xyz = np.broadcast_to(np.float32(np.nan), (len(names), len(info.joint_names), 3))
     else:
-        records = read_label_files([folder / "Training_Annotation.txt"], len(info.joint_names))
+        records = read_label_files([annotation], len(info.joint_names))
         step = VAL_STEP if split == "val" else 1
         used = np.arange(len(records)) % step == 0
         names, joint_xyz = records["name"][::step], records["joint"][::step]
-    return FrameIndex(
-        joint_xyz=joint_xyz,
-        center_xyz=None,
-        cube=np.broadcast_to(np.asarray(info.cube, np.float64), (len(names), 3)),
-        names=names,
-        folder=folder / "images",
-        read_depth=read_depth_png,
-        pattern=IMAGE,
-        center_split="train" if split == "val" else split,
-        labels_used=used,
-    )
+    center_split = "train" if split == "val" else split
+    index = new_index(info, folder, names, joint_xyz, read_depth_png, IMAGE, center_split)
+    return index._replace(labels_used=used)
 
 
-def write_submission(path: Path, index: FrameIndex, joint_xyz: np.ndarray) -> None:
+def write_submission(folder: Path, index: FrameIndex, joint_xyz: np.ndarray) -> None:
     """Write the test frames' predicted joints (N, 21, 3), mm, in the layout of Training_Annotation.txt."""
-    with atomic_write(path) as temporary, temporary.open("w") as file:
+    with atomic_write(folder / "submission.txt") as temporary, temporary.open("w") as file:
         for i, joints in enumerate(joint_xyz):
             numbers = "\t".join(f"{value:.4f}" for value in joints.ravel())
             file.write(f"{index.frame_path(i).name}\t{numbers}\n")

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from dataloader import DatasetInfo
-from dataloader.index import FrameIndex
+from dataloader.frames import FrameIndex, new_index
 from dataloader.labels import read_label_files
 from util import UserError
 from util.camera import CAMERAS
@@ -63,16 +63,8 @@ def find_frames(root: Path, split: str, info: DatasetInfo) -> FrameIndex:
     lines = read_label_files(there, len(info.joint_names))
     used = np.array([ANGLE.match(name) is None for name in lines["name"].tolist()])
     records = lines[used]
-    return FrameIndex(
-        joint_xyz=info.camera.uvd_to_xyz(records["joint"].astype(np.float64)),
-        center_xyz=None,
-        cube=np.tile(np.asarray(info.cube, np.float64), (len(records), 1)),
-        names=records["name"],
-        folder=folder / "Depth",
-        read_depth=read_depth_png,
-        pattern=IMAGE,
-        center_split=split,
-        labels_used=used,
-        missing=[path.stem for path in paths if path not in there],
-        part="" if there == paths else "first" if paths[0] in there else "last",
-    )
+    joint_xyz = info.camera.uvd_to_xyz(records["joint"].astype(np.float64))
+    index = new_index(info, folder / "Depth", records["name"], joint_xyz, read_depth_png, IMAGE, split)
+    part = "" if there == paths else "first" if paths[0] in there else "last"
+    missing = [path.stem for path in paths if path not in there]
+    return index._replace(labels_used=used, missing=missing, part=part)

@@ -1,72 +1,25 @@
 """The index of a split: settings in; frames, labels and centres that agree, out."""
 
 import os
-import re
 import sys
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
 
 import numpy as np
 
 from config import DATASETS, Config
 from dataloader import dataset_info
 from dataloader.crop import cut_window
+from dataloader.frames import PER_FRAME, FrameIndex, select
 from util import UserError
 from util.camera import Camera
 from util.points import PointFormat, doubt_format, parse_format, read_centers
 
+LABELS = "labels"  # in place of a file of centres: the mean of the true joints
 COMPARED_FRAMES = 2000  # at most about twice as many, whose centres are compared with the labels
-
-
-class FrameIndex(NamedTuple):
-    """Where the frames of one split lie and what is known of them; no frame is read yet.
-
-    `joint_xyz` (N, J, 3), `center_xyz` (N, 3), `cube` (N, 3): mm, possibly mapped from disk; joints are NaN
-    where a benchmark withholds them, centres None until `build_index` has read them. `names` (N,) bytes:
-    files below `folder`. `read_depth(path)`: a frame's depth (H, W) in mm, of the same dtype for all frames.
-
-    Of the split as its data set's module finds it: `pattern` of the frames' names in their folders;
-    `center_split`, whose file of centres has theirs; `labels_used` (L,) bool, which lines of the label files
-    the N frames are, None for all: a file of centres may have a line for each of either; `missing`, parts
-    of the split that are not there though it can be used without; `part`, first or last, that is there;
-    `kinds` of every frame, empty where none are known.
-    """
-
-    joint_xyz: np.ndarray
-    center_xyz: np.ndarray | None
-    cube: np.ndarray
-    names: np.ndarray
-    folder: Path
-    read_depth: Callable[[Path], np.ndarray]
-    pattern: re.Pattern | None = None
-    center_split: str = ""
-    labels_used: np.ndarray | None = None
-    missing: Sequence[str] = ()
-    part: str = ""
-    kinds: Sequence[tuple[str, ...]] = ()
-
-    @property
-    def labelled(self) -> bool:
-        """Whether the true joints are known."""
-        return not np.isnan(self.joint_xyz[:1]).any()
-
-    def frame_path(self, i: int) -> Path:
-        """File of frame i."""
-        return self.folder / os.fsdecode(self.names[i])
-
-    def read_frame(self, i: int, frame_size: tuple[int, int]) -> np.ndarray:
-        """Depth (H, W) of frame i in mm, which must have its data set's (height, width)."""
-        path = self.frame_path(i)
-        depth = self.read_depth(path)
-        if depth.shape != frame_size:
-            (height, width), (rows, columns) = depth.shape, frame_size
-            raise UserError(f"{path} has {width}×{height} pixels, its data set's camera {columns}×{rows}.")
-        return depth
 
 
 def build_index(config: Config) -> FrameIndex:
@@ -80,16 +33,25 @@ def build_index(config: Config) -> FrameIndex:
     frames, info = find_frames(config), dataset_info(config.dataset)
     for part in frames.missing:
         print(f"warning: {part} is missing: only a part of the split is used.", file=sys.stderr)
-    path, points = _center_file(config, frames.center_split), parse_format(config.centers_format)
-    index = frames._replace(center_xyz=_read_centers(frames, path, points, info.camera))
+    if frames.without_hand:
+        print(f"{frames.without_hand} frames of {config.split} show no hand: left out.", file=sys.stderr)
+    if config.centers == LABELS and not frames.labelled:
+        raise UserError("--centers labels: the labels of these frames are withheld.")
+    if config.centers == LABELS:
+        print("Centres are made from the labels: the mean of the true joints.", file=sys.stderr)
+        centers = frames.joint_xyz.mean(axis=1, dtype=np.float64)
+    else:
+        path, points = _center_file(config, frames.center_split), parse_format(config.centers_format)
+        centers = _read_centers(frames, path, points, frames.camera(info.camera))
+    index = frames._replace(center_xyz=centers)
     valid = ~np.isnan(index.center_xyz).any(axis=1)
     if not valid.any():
         raise UserError(f"{path} calls every frame invalid.")
     if config.split != "train":
         index = index._replace(center_xyz=index.center_xyz[_nearest_valid(valid)])
     elif not valid.all():
-        index = select(index, np.flatnonzero(valid))
-    _check_windows(index, info.camera, info.frame_size)
+        index = select(index, valid)
+    _check_windows(index, index.camera(info.camera), info.frame_size)
     return index
 
 
@@ -104,8 +66,7 @@ def find_frames(config: Config) -> FrameIndex:
     if not info.held_out or config.split not in ("train", "val") or config.val_split == "test":
         return found
     used = (np.arange(len(found.names)) % info.held_out == 0) == (config.split == "val")
-    arrays = {name: getattr(found, name)[used] for name in ("joint_xyz", "cube", "names")}
-    return found._replace(labels_used=used, **arrays)
+    return select(found, used)._replace(labels_used=used)
 
 
 def data_root(config: Config) -> Path:
@@ -135,7 +96,8 @@ def _folder(config: Config) -> str:
 
 def _fold(config: Config) -> dict[str, int | str]:
     """The argument by which a module whose data set has folds is told which."""
-    return {"subject": config.test_subject} if DATASETS[config.dataset].folds else {}
+    name = DATASETS[config.dataset].folds
+    return {name: getattr(config, name)} if name else {}
 
 
 def folds(config: Config) -> list[Config]:
@@ -157,8 +119,8 @@ def folds(config: Config) -> list[Config]:
 
 def _center_file(config: Config, split: str) -> Path:
     """The file of a split's centres, which is named as the released code and V2V-PoseNet do."""
-    subject = _fold(config).get("subject")
-    fold, flag = ("", "") if subject is None else (f"{subject}_", f" --test_subject {subject}")
+    fold = "".join(f"{value}_" for value in _fold(config).values())
+    flag = "".join(f" --{name} {value}" for name, value in _fold(config).items())
     path = Path(config.centers or data_root(config) / f"center_{split}_{fold}refined.txt")
     if not path.is_file():
         raise FileNotFoundError(
@@ -179,9 +141,9 @@ def _read_centers(frames: FrameIndex, path: Path, points: PointFormat, camera: C
         written = written[:labels] if frames.part == "first" else written[-labels:]
     _require_frames(frames, path, ~np.isnan(written).any(axis=1))
     some = slice(None, None, 1 + labels // COMPARED_FRAMES)
-    true_xyz = frames.joint_xyz[some].mean(axis=1)
-    doubt_format(path, written[some], true_xyz, camera, points, flag="--centers_format")
-    return points.to_xyz(written, camera)
+    true_xyz, written = frames.joint_xyz[some].mean(axis=1, keepdims=True), written[:, None]
+    doubt_format(path, written[some], true_xyz, camera.of(some), points, flag="--centers_format")
+    return points.to_xyz(written, camera)[:, 0]
 
 
 def _require_frames(frames: FrameIndex, path: Path, valid: np.ndarray) -> None:
@@ -220,13 +182,13 @@ def _nearest_valid(valid: np.ndarray) -> np.ndarray:
 def _check_windows(index: FrameIndex, camera: Camera, frame_size: tuple[int, int]) -> None:
     """Raise UserError, naming the first frame that no crop can be cut from: a run would stop at it."""
     with np.errstate(all="ignore"):
-        uvd = camera.xyz_to_uvd(index.center_xyz)
-        edges = index.cube[:, :2] / uvd[:, 2:] * (camera.fx, camera.fy)
+        uvd = camera.xyz_to_uvd(index.center_xyz[:, None])[:, 0]
+        edges = index.cube[:, :2] / uvd[:, 2:] * np.hstack([camera.fx, camera.fy])
     # Where the centre's pixel is in the frame and the window has two pixels, there is nothing to try.
     sure = (uvd[:, :2] > 0) & (uvd[:, :2] < frame_size[::-1]) & (edges > 2)
     for i in np.flatnonzero(~sure.all(axis=1)):
         try:
-            cut_window(np.zeros(frame_size), camera, index.center_xyz[i], index.cube[i], img_size=1)
+            cut_window(np.zeros(frame_size), camera.of(i), index.center_xyz[i], index.cube[i], img_size=1)
         except UserError as error:
             raise UserError(f"{index.frame_path(i)}: {error}.") from error
 
@@ -240,16 +202,6 @@ def fingerprint(index: FrameIndex) -> str:
     for name in index.names.tolist():
         status = os.stat(os.path.join(os.fsencode(index.folder), name))
         digest.update(f"{status.st_size} {status.st_mtime_ns}\n".encode())
-    for array in index[:4]:
-        digest.update(array.tobytes())
+    for array in (getattr(index, name) for name in PER_FRAME):
+        digest.update(b"" if array is None else array.tobytes())
     return digest.hexdigest()
-
-
-def select(index: FrameIndex, frames: np.ndarray) -> FrameIndex:
-    """Some frames (K,) of an index, in that order."""
-    return FrameIndex(*(array[frames] for array in index[:4]), *index[4:])
-
-
-def concatenate(parts: Sequence[FrameIndex]) -> FrameIndex:
-    """Indices of one data set, one after the other."""
-    return FrameIndex(*map(np.concatenate, list(zip(*parts, strict=True))[:4]), *parts[0][4:])

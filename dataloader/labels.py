@@ -1,4 +1,4 @@
-"""Label files, which are read as text once, and where caches lie.
+"""Label files, which are read once, and where caches lie.
 
 A million labelled frames are a table of 280 MB. It is mapped from a cache on disk: a loader's workers
 share it, and only the pages that are used are in memory.
@@ -6,11 +6,12 @@ share it, and only the pages that are used are in memory.
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from util import UserError
 from util.files import atomic_write, open_table, read_rows, require_file
@@ -40,12 +41,38 @@ def read_label_files(
     name = [("name", f"S{NAME_BYTES}")] if named else []
     row = np.dtype([*name, ("joint", np.float32, (num_joints, 3))])
     status = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    key = blake2b(repr((VERSION, row, counted, z_sign, status)).encode(), digest_size=8).hexdigest()
-    cache = cache_file(paths[0].with_name(f".{paths[0].stem}.npy"), key)
+    parts, table = (VERSION, row, counted, z_sign, status), paths[0].with_name(f".{paths[0].stem}.npy")
+    return _cached(table, parts, lambda: np.concatenate(list(_parse_labels(paths, row, counted, z_sign))))
+
+
+def read_frame_labels(
+    table: Path, paths: Sequence[Path], row: np.dtype, read: Callable[[Path], tuple]
+) -> np.ndarray:
+    """The labels of frames that have a file each: (N,) records of `row`, as `read_label_files` keeps them.
+
+    `table`: the cache's name without its key. `read(path)`: a file's record, with joints of NaN for no hand.
+    """
+
+    def read_all() -> np.ndarray:
+        records = np.array([read(path) for path in tqdm(paths, "labels, once", leave=False)], row)
+        joints = records["joint"]
+        good = np.isnan(joints).all((1, 2)) | np.isfinite(joints).all((1, 2)) & (joints[..., 2] > 0).all(1)
+        if not good.all():
+            path = paths[int(np.argmin(good))]
+            raise UserError(f"{path} has a joint that is not finite, or at or behind the camera.")
+        return records
+
+    status = [(found.st_size, found.st_mtime_ns) for found in map(os.stat, paths)]
+    return _cached(table, (VERSION, row, status), read_all)
+
+
+def _cached(table: Path, parts: tuple, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """What `make` gives of `parts`: mapped from the cache of this name where there can be one."""
+    cache = cache_file(table, blake2b(repr(parts).encode(), digest_size=8).hexdigest())
     try:
         return np.load(cache, mmap_mode="r")
     except (OSError, ValueError, EOFError):  # not there, or torn
-        records = np.concatenate(list(_parse_labels(paths, row, counted, z_sign)))
+        records = make()
     try:
         remove_other_keys(cache)
         with atomic_write(cache) as temporary, temporary.open("wb") as file:

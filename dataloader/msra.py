@@ -14,31 +14,16 @@ from pathlib import Path
 import numpy as np
 
 from dataloader import DatasetInfo
-from dataloader.index import FrameIndex
+from dataloader.frames import FrameIndex, new_index
+from dataloader.joint_orders import info_of_order
 from dataloader.labels import read_label_files
 from util import UserError
-from util.camera import CAMERAS
 from util.files import require_file
 
-JOINTS = (
-    *("wrist", "index MCP", "index PIP", "index DIP", "index tip"),
-    *("middle MCP", "middle PIP", "middle DIP", "middle tip", "ring MCP", "ring PIP", "ring DIP", "ring tip"),
-    *("pinky MCP", "pinky PIP", "pinky DIP", "pinky tip"),
-    *("thumb MCP", "thumb PIP", "thumb DIP", "thumb tip"),
-)
-CHAINS = (
-    *((0, 13, 14, 15, 16), (0, 9, 10, 11, 12), (0, 5, 6, 7, 8), (0, 1, 2, 3, 4)),
-    *((0, 17, 18, 19, 20), (1, 5, 9, 13)),
-)
-INFO = DatasetInfo(
-    joint_names=JOINTS,
-    chains=CHAINS,
-    camera=CAMERAS["msra"].camera,
-    frame_size=CAMERAS["msra"].frame_size,
-    cube=(200, 200, 200),
+INFO = info_of_order(
+    *("msra", "msra", 200, "the MSRA Hand Gesture database is linked from https://jimmysuen.github.io"),
     val_split="test",  # there is no other
     subject_scales=(1, 1, 1, 0.9, 0.9, 0.9, 0.85, 0.8, 0.75),
-    source="the MSRA Hand Gesture database is linked from https://jimmysuen.github.io",
 )
 INFOS = {"msra": INFO}
 
@@ -52,18 +37,18 @@ def subjects(root: Path) -> list[int]:
     return [subject for subject in range(9) if (root / f"P{subject}").is_dir()]
 
 
-def split_folder(root: Path, split: str, subject: int | str) -> Path:
-    """A folder without which there is no such split of the fold that leaves out `subject`, or all."""
+def split_folder(root: Path, split: str, test_subject: int | str) -> Path:
+    """A folder without which there is no such split of the fold that leaves out `test_subject`, or all."""
     if split == "val":
         raise UserError("MSRA has no split val: use train or test, and --test_subject for the fold.")
-    if split == "test" and subject != "all":
-        return root / f"P{subject}"
-    return root / f"P{next(iter(_subjects_of_split(root, split, subject)), 0)}"
+    if split == "test" and test_subject != "all":
+        return root / f"P{test_subject}"
+    return root / f"P{next(iter(_subjects_of_split(root, split, test_subject)), 0)}"
 
 
-def find_frames(root: Path, split: str, info: DatasetInfo, subject: int | str) -> FrameIndex:
-    """Find the frames of a fold's split, or for `subject` all of all subjects, and their labels."""
-    chosen, joints, names, scales = _subjects_of_split(root, split, subject), [], [], []
+def find_frames(root: Path, split: str, info: DatasetInfo, test_subject: int | str) -> FrameIndex:
+    """Find the frames of a fold's split, or for `test_subject` all of all subjects, and their labels."""
+    chosen, joints, names, scales = _subjects_of_split(root, split, test_subject), [], [], []
     for number in chosen:
         for folder in _gestures(root / f"P{number}"):
             path, num_joints = folder / "joint.txt", len(info.joint_names)
@@ -71,17 +56,10 @@ def find_frames(root: Path, split: str, info: DatasetInfo, subject: int | str) -
             count = len(joints[-1])
             names += [f"P{number}/{folder.name}/{FRAME_NAME.format(i)}" for i in range(count)]
             scales += [info.subject_scales[number]] * count
-    return FrameIndex(
-        joint_xyz=np.concatenate(joints)["joint"],
-        center_xyz=None,
-        cube=np.array(scales)[:, None] * info.cube,
-        names=np.array(names, np.bytes_),
-        folder=root,
-        read_depth=read_depth,
-        pattern=FRAME_PATTERN,
-        center_split=split,
-        missing=[f"P{number}" for number in range(9) if number not in chosen] if subject == "all" else (),
-    )
+    joint_xyz, cube = np.concatenate(joints)["joint"], np.array(scales)[:, None] * info.cube
+    missing = [f"P{i}" for i in range(9) if i not in chosen] if test_subject == "all" else ()
+    index = new_index(info, root, names, joint_xyz, read_depth, FRAME_PATTERN, split)
+    return index._replace(cube=cube, missing=missing)
 
 
 def read_depth(path: Path) -> np.ndarray:

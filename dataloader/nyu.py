@@ -13,7 +13,7 @@ import numpy as np
 from scipy.io import loadmat
 
 from dataloader import DatasetInfo
-from dataloader.index import FrameIndex
+from dataloader.frames import FrameIndex, new_index
 from util import UserError
 from util.camera import CAMERAS, Camera
 from util.files import read_image, read_json, require_file
@@ -68,17 +68,9 @@ def find_frames(root: Path, split: str, info: DatasetInfo) -> FrameIndex:
         cube[info.smaller_hand_from :] *= 5 / 6
         second = np.arange(len(joint_xyz)) >= info.smaller_hand_from
         kinds = [(f"subject {1 + int(later)}",) for later in second]
-    return FrameIndex(
-        joint_xyz=joint_xyz,
-        center_xyz=None,
-        cube=cube,
-        names=np.array([FRAME_NAME.format(i + 1) for i in range(len(joint_xyz))], np.bytes_),
-        folder=folder,
-        read_depth=read_depth,
-        pattern=FRAME_PATTERN,
-        center_split=split,
-        kinds=kinds,
-    )
+    names = [FRAME_NAME.format(i + 1) for i in range(len(joint_xyz))]
+    index = new_index(info, folder, names, joint_xyz, read_depth, FRAME_PATTERN, split)
+    return index._replace(cube=cube, kinds=kinds)
 
 
 def _read_joints(path: Path) -> np.ndarray:

@@ -19,6 +19,7 @@ from dataloader.nyu import read_depth
 from dataloader.synthetic.hand.bank import BUNDLED
 from dataloader.synthetic.kinds import KINDS
 from tests.helpers.bundled import write_bundled
+from tests.helpers.grasp_folders import write_all
 from tests.helpers.layout_folders import (
     spread_hands,
     write_hands17_folder,
@@ -164,6 +165,7 @@ def folder(tmp_path_factory):
     write_msra_folder(root / "data" / "msra", subjects)
     hands17 = [spread_hands("hands17", count, seed) for seed, count in enumerate((60, 2))]
     write_hands17_folder(root / "data" / "hands17", *hands17)
+    write_all(root / "data")
     write_files(root)
     return root
 

@@ -161,7 +161,7 @@ class Benchmark:
         depths = {i: index.read_depth(index.frame_path(i)) for i in frames}
         for name, centers in ((found, dict.fromkeys(frames)), (tracked, index.center_xyz)):
             if self.wants(name):
-                calls = [(depths[i], self.dataset.camera, centers[i], "right") for i in frames]
+                calls = [(depths[i], self.dataset.camera.of(i), centers[i], "right") for i in frames]
                 one_pass = lambda *_: self.plain(self.crops[:1])  # noqa: E731
                 yield self.compare(name, one_pass, predictor.predict, calls, len(calls))
 
@@ -191,7 +191,7 @@ class Benchmark:
             sum(loss.terms.values()).backward()
             optimizer.step()
 
-        step = partial(train_step, state, batch, self.dataset, settings.lr)
+        step = partial(train_step, state, batch, self.dataset, settings.lr, frames)
         return self.compare(name, plain, step, [()], len(frames), "images/s")
 
     def compare(

@@ -13,6 +13,7 @@ FARTHEST_MM = 10_000.0  # no depth camera measures a hand beyond
 # Frames are rounded to this, far below any sensor's step, so that the same frame in metres and in
 # millimetres is the same to the last bit.
 STEP_MM = 1 / 64
+ACROSS = (-1.0, 1.0, 1.0)  # times xyz: mirrored left to right
 
 
 class Camera(NamedTuple):
@@ -20,6 +21,7 @@ class Camera(NamedTuple):
 
     `u = fx * x / z + cx` and `v = flip * fy * y / z + cy`, in pixels of the full frame;
     `flip` is -1 where the y axis of camera space points up, +1 where it points down.
+    Of N frames, each with a camera of its own, the others are arrays (N, 1), and points (N, J, 3).
     """
 
     fx: float
@@ -37,6 +39,11 @@ class Camera(NamedTuple):
         """Back-project (..., 3) pixels and mm -> (..., 3) camera space, mm: the inverse of `xyz_to_uvd`."""
         u, v, d = uvd[..., 0], uvd[..., 1], uvd[..., 2]
         return _stack((u - self.cx) * d / self.fx, self.flip * (v - self.cy) * d / self.fy, d)
+
+    def of(self, frames: int | slice) -> "Camera":
+        """The camera of one frame, or those of several: their own, or the one of all."""
+        own = (value[frames] if isinstance(value, np.ndarray) else value for value in self)
+        return Camera(*(value.item() if np.shape(value) == (1,) else value for value in own))
 
     def mirrored(self, width: int) -> "Camera":
         """The camera of the frame mirrored left to right: the first of `width` pixels becomes the last."""
@@ -65,6 +72,10 @@ CAMERAS = {
     "icvl": DepthCamera(Camera(240.99, 240.96, 160, 120), (240, 320)),
     "msra": DepthCamera(Camera(241.42, 241.42, 160, 120, flip=-1), (240, 320)),
     "hands17": DepthCamera(Camera(475.065948, 475.065857, 315.944855, 245.287079), (480, 640)),
+    "hands19": DepthCamera(Camera(475.065948, 475.065857, 315.944855, 245.287079), (480, 640)),
+    # Nominal: each frame of these two is of one of several cameras, whose intrinsics come with it.
+    "dexycb": DepthCamera(Camera(616.0, 616.0, 320, 240), (480, 640)),  # D415's colour camera, 43° high
+    "ho3d": DepthCamera(Camera(616.0, 616.0, 320, 240), (480, 640), 0.12498664727900177),
     "kinect1": DepthCamera(Camera(571.26, 571.26, 320, 240), (480, 640)),  # Microsoft's nominal
     "kinect2": DepthCamera(Camera(365.46, 365.46, 254.88, 205.40), (424, 512)),  # libfreenect2's
     "azure": DepthCamera(Camera(504.0, 504.0, 320, 332), (576, 640)),  # narrow, unbinned

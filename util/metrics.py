@@ -79,16 +79,35 @@ def score_kinds(
     return {name: score(predicted_xyz[own], true_xyz[own]) for name, own in chosen.items()}
 
 
-def align(predicted_xyz: np.ndarray, true_xyz: np.ndarray, with_scale: bool) -> np.ndarray:
+def official_scores(
+    predicted_xyz: np.ndarray, true_xyz: np.ndarray, names: tuple[str, ...]
+) -> dict[str, Metrics]:
+    """Metrics after each of the named alignments of DexYCB's and HO-3D's own scripts, which report `mpe_mm`
+    and `auc`. Of the joints (N, 21, 3), mm, the first is the wrist; HO-3D sizes by the bone to the fifth."""
+    moved, root = predicted_xyz - predicted_xyz[:, :1], true_xyz[:, :1]
+    bone, true_bone = (np.linalg.norm(xyz[:, 4:5], axis=-1) for xyz in (moved, true_xyz - root))
+    aligned = {
+        "absolute": lambda: predicted_xyz,
+        "root-relative": lambda: moved + root,
+        "procrustes": lambda: align(predicted_xyz, true_xyz, with_scale=True, reflect=True),
+        "scale-translation": lambda: moved * (true_bone / np.maximum(bone, 1e-12))[..., None] + root,
+    }
+    return {name: score(aligned[name](), true_xyz) for name in names}
+
+
+def align(
+    predicted_xyz: np.ndarray, true_xyz: np.ndarray, with_scale: bool, reflect: bool = False
+) -> np.ndarray:
     """Move and turn each frame's joints (N, J, 3) onto the true ones, in the sense of least squares.
 
-    Procrustes analysis without reflection (Umeyama, PAMI 1991); `with_scale` also sizes them.
+    Procrustes analysis (Umeyama, PAMI 1991); `with_scale` also sizes them. Without reflection, unless
+    `reflect`: several benchmarks' scripts allow it.
     """
     true_middle = true_xyz.mean(axis=1, keepdims=True)
     source, target = predicted_xyz - predicted_xyz.mean(axis=1, keepdims=True), true_xyz - true_middle
     left, size, right = np.linalg.svd(source.mT @ target)
     # The last axis counts the other way where the best map would be a reflection.
-    sign = np.sign(np.linalg.det(left @ right))
+    sign = np.ones(len(size)) if reflect else np.sign(np.linalg.det(left @ right))
     left[:, :, 2] *= sign[:, None]
     size[:, 2] *= sign
     scale = (

@@ -83,6 +83,7 @@ def pick_tiles(
     order, size = np.argsort(frame_errors, kind="stable"), dataset.img_size
     count = min(count, len(order))
     middle = (len(order) - count) // 2
+    predicted_uvd = dataset.index.mirror_left(predicted_uvd, slice(None), dataset.frame_size[1])
 
     def tile(i: int) -> Tile:
         sample = dataset[i]

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from config import Config
 from dataloader.dataset import HandDataset, build_dataset
-from dataloader.index import build_index, fingerprint, select
+from dataloader.frames import select
+from dataloader.index import build_index, fingerprint
 from model.awr import read_votes
 from util.checkpoint import RESULTS, ModelSpec, load_or_init_network
 from util.device import autocast, pick_device
@@ -86,6 +87,7 @@ def measure(case: Case, folder: Path) -> Records:
         return score_ways(state.scored, state.spec, data, state.config)
     picked = np.linspace(0, len(data) - 1, min(case.known["frames"], len(data))).astype(int)
     data.index = select(data.index, picked)
+    data.camera = data.index.camera(data.camera)
     if "curve" in case.labels:
         return score_curve(case.labels["curve"], data, run)
     return score_ways(*load_or_init_network(run), data, run)
@@ -122,7 +124,8 @@ def score_curve(curve: str, data: HandDataset, run: Config) -> Records:
         errors = []
         for i in range(len(data) if curve != "cube edge" or predictor is alone else 0):
             depth, center, alone.cube, joint_xyz = degrade(data, i, curve, level)  # the other's is its own
-            pose = predictor.predict(depth, data.camera, center, handedness="right")
+            side = "left" if data.index.is_left(i) else "right"
+            pose = predictor.predict(depth, data.camera.of(i), center, handedness=side)
             errors += [joint_errors(pose.joints_xyz, joint_xyz).mean()] if pose else []
         if errors:
             row = {"row": f"{curve} {level:g} {unit}", "level": level, "unit": unit, "column": column}

@@ -27,7 +27,7 @@ def degrade(data: HandDataset, i: int, curve: str, level: float) -> tuple[np.nda
 
     Returns depth (H, W) float32, 0 where nothing was measured, centre (3,), cube (3,) and joints (J, 3); mm.
     """
-    index, camera, rng = data.index, data.camera, np.random.default_rng((1, i))
+    index, camera, rng = data.index, data.camera.of(i), np.random.default_rng((1, i))
     depth = index.read_depth(index.frame_path(i)).astype(np.float32)
     joints, center, cube = index.joint_xyz[i], index.center_xyz[i], index.cube[i]
     match curve:

@@ -6,7 +6,8 @@ python -m util.inference.centers --dataset nyu --split test --method refined --o
 import json
 import os
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -17,14 +18,15 @@ from tqdm import tqdm
 from config import MAX_WORKERS, Config, check_numbers
 from dataloader import DatasetInfo, dataset_info
 from dataloader.dataset import init_worker
-from dataloader.index import FrameIndex, find_frames
+from dataloader.frames import FrameIndex
+from dataloader.index import find_frames
 from util import UserError
 from util.camera import Camera
 from util.checkpoint import shipped_weights
 from util.cli import run
 from util.files import atomic_write
 from util.inference.find_hand import DEPTH_RANGE, center_from_depth, check_depth_range
-from util.inference.hands import is_hand
+from util.inference.hands import Side, is_hand
 from util.inference.predictor import HandPosePredictor
 from util.points import write_centers
 
@@ -65,13 +67,18 @@ class DepthCenters(Dataset):
         return len(self.frames.joint_xyz)
 
     def __getitem__(self, i: int) -> tuple[np.ndarray | None, np.ndarray, str]:
-        center = np.full(3, np.nan)
+        center, camera = np.full(3, np.nan), self.frames.camera(self.info.camera).of(i)
         try:
             depth = self.frames.read_frame(i, self.info.frame_size)
         except (UserError, FileNotFoundError) as error:  # the others' centres are wanted all the same
             return None, center, str(error)
         with suppress(UserError):  # counted and written as invalid
-            center = center_from_depth(depth, self.info.camera, self.depth_range)
+            seen = depth
+            if self.frames.boxes is not None:
+                left, top, right, bottom = self.frames.boxes[i].clip(0).astype(int)
+                seen = depth[top : bottom + 1, left : right + 1]
+                camera = camera._replace(cx=camera.cx - left, cy=camera.cy - top)
+            center = center_from_depth(seen, camera, self.depth_range)
         return depth, center, ""
 
 
@@ -84,24 +91,32 @@ def find_centers(
 ) -> np.ndarray:
     """Centre (N, 3) mm of every frame from its depth, refined if a predictor is given, by `num_workers`
     processes; NaN where no hand is found or the frame is missing or damaged, which is printed."""
-    rough = DepthCenters(frames, info, depth_range)
+    rough, camera = DepthCenters(frames, info, depth_range), frames.camera(info.camera)
     processes = num_workers if num_workers > 1 else 0
     loader = DataLoader(rough, BATCH_SIZE, num_workers=processes, collate_fn=list, worker_init_fn=init_worker)
     centers: list[np.ndarray] = []
     with tqdm(total=len(rough), desc="frames", unit="frame", leave=False) as bar:
         for batch in loader:
-            depths, found, problems = zip(*batch, strict=True)
-            centers += refine_centers(predictor, depths, info.camera, found) if predictor else found
+            # Neighbouring frames of one camera and side go together.
+            own = [(camera.of(i), frames.is_left(i)) for i in range(len(centers), len(centers) + len(batch))]
+            for (seen_by, left), group in groupby(zip(own, batch, strict=True), lambda pair: pair[0]):
+                depths, found, problems = zip(*(item for _, item in group), strict=True)
+                side = "left" if left else "right"
+                centers += refine_centers(predictor, depths, seen_by, found, side) if predictor else found
+                for problem in filter(None, problems):
+                    bar.write(f"{problem} It gets no centre.")
             bar.update(len(batch))
-            for problem in filter(None, problems):
-                bar.write(f"{problem} It gets no centre.")
     return np.reshape(centers, (-1, 3))
 
 
 def refine_centers(
-    predictor: HandPosePredictor, depths: list[np.ndarray | None], camera: Camera, centers: list[np.ndarray]
+    predictor: HandPosePredictor,
+    depths: list[np.ndarray | None],
+    camera: Camera,
+    centers: list[np.ndarray],
+    side: Side = "right",
 ) -> list[np.ndarray]:
-    """The mean (3,) mm of the joints of a right hand that a network finds from rough centres.
+    """The mean (3,) mm of the joints of a hand of one side that a network finds from rough centres.
 
     `depths`: (H, W) mm, None for one that cannot be read. `centers`: (3,) mm, NaN where none was found; they
     stay where the network's confidence is low everywhere.
@@ -109,11 +124,11 @@ def refine_centers(
     refined = list(centers)
     there = [i for i, center in enumerate(centers) if np.isfinite(center).all()]
     frames, around = [depths[i] for i in there], [centers[i] for i in there]
-    poses = predictor.answer_around(frames, camera, around, [True] * len(there), ("right",))
+    poses = predictor.answer_around(frames, camera, around, [True] * len(there), (side,))
     for i, pose in zip(there, poses, strict=True):
         hands = [pose] if is_hand(pose, camera, predictor.min_confidence) else []
         # An elbow or a head may have been more like a hand than the hand.
-        for hand in hands or predictor.search(depths[i], camera, 2, "right").hands[:1]:
+        for hand in hands or predictor.search(depths[i], camera, 2, side).hands[:1]:
             refined[i] = hand.joints_xyz.mean(axis=0)
     return refined
 
@@ -125,6 +140,7 @@ class CenterSettings:
     dataset: str = "synth"  # a row of config.DATASETS
     data_dir: str = "data"  # folder that holds the data sets, or the data set's own
     split: Literal["train", "val", "test", "val_hard"] = "test"
+    setup: Literal["s0", "s1", "s2", "s3"] = "s0"  # dexycb: how it is split
     test_subject: int = 0  # msra: the fold
     method: Literal["labels", "depth", "refined"] = "depth"  # labels: mean of the joints, an oracle
     load_model: str = ""  # refined: a pose network; empty: the weights in results/ for this data set
@@ -143,8 +159,10 @@ class CenterSettings:
 
 def main(settings: CenterSettings) -> None:
     """Find the centre of every frame of a split, write them, and report their error."""
-    names = ("dataset", "data_dir", "split", "test_subject")
+    names = ("dataset", "data_dir", "split", "setup", "test_subject")
     config = Config(**{name: vars(settings)[name] for name in names}).resolved()
+    if settings.split == "train":
+        config = replace(config, val_split="test")  # with what is held out: val reads the same file
     frames, info, oracle = find_frames(config), dataset_info(config.dataset), settings.method == "labels"
     labelled, predictor = not np.isnan(frames.joint_xyz[:1]).any(), None
     if oracle and not labelled:

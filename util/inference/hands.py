@@ -7,12 +7,11 @@ import numpy as np
 
 from dataloader.crop import Crop, crop_hand
 from util import UserError
-from util.camera import Camera
+from util.camera import ACROSS, Camera
 
 Side = Literal["right", "left"]
 Handedness = Literal["auto", "right", "left"]
 SIDES = ("right", "left")
-ACROSS = (-1.0, 1.0, 1.0)  # times xyz: mirrored left to right
 
 NEAREST = 1.0  # mm; a centre before it is in the lens, and its pixels overflow
 HAND_AREA = 2000.0  # mm² facing the camera; what is smaller is a finger or a speck

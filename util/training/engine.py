@@ -88,15 +88,21 @@ def train_one_epoch(
     state.network.train()
     for step, batch in enumerate(loader, first):
         rate = learning_rate(state.config, state.epoch + step / batches.num_steps, state.cuts)
-        means = train_step(state, to_device(batch, state.processes.device), loader.dataset, rate)
+        batch, frames = to_device(batch, state.processes.device), batches.batch(step)
+        means = train_step(state, batch, loader.dataset, rate, frames)
         if means is None:
-            raise UserError(_describe_failure(state, loader.dataset, batches.batch(step), rate))
+            raise UserError(_describe_failure(state, loader.dataset, frames, rate))
         state.frames = (step + 1) * batches.frames_a_step
         after_step(means)
 
 
-def train_step(state: TrainingState, sample: Sample, dataset: HandDataset, rate: float) -> StepMeans | None:
-    """One step of the optimizer at a learning rate; None, and no change, where something is not finite."""
+def train_step(
+    state: TrainingState, sample: Sample, dataset: HandDataset, rate: float, frames: Sequence[int] = ()
+) -> StepMeans | None:
+    """One step of the optimizer at a learning rate; None, and no change, where something is not finite.
+
+    `frames` of the data set are the sample's; they count where each has a camera of its own.
+    """
     loss = state.forward(sample.image, sample.joint_uvd)
     total = loss.total(loss_weights(state.config, state.epoch))
     state.optimizer.zero_grad()
@@ -105,7 +111,8 @@ def train_step(state: TrainingState, sample: Sample, dataset: HandDataset, rate:
     trained = [weight for weight in state.network.parameters() if weight.grad is not None]
     norm = get_total_norm([weight.grad for weight in trained])
 
-    error = mean_error_mm(loss.joint_uvd.detach(), sample, dataset.camera, dataset.img_size)
+    camera = dataset.cameras(frames, sample.image.device)
+    error = mean_error_mm(loss.joint_uvd.detach(), sample, camera, dataset.img_size)
     # All numbers of the step in one exchange: waiting for the device, and for the others, once.
     numbers = {"loss": total, **loss.terms, "mpe_mm": error}
     stacked = torch.stack([*numbers.values(), norm]).detach()
@@ -215,10 +222,11 @@ def predict_frames(
         sample, size = to_device(batch, device), loader.dataset.img_size
         joint_uvd = predict(sample.image)
         batches.append(crop_to_uvd(joint_uvd, sample.center_xyz[:, 2], sample.cube[:, 2], sample.M, size))
+    frames, data = list(loader.sampler), loader.dataset
     joint_uvd = torch.cat(batches).cpu().double().numpy()  # a Mac's GPU has no float64
     finite = np.isfinite(joint_uvd).all((1, 2))
     if not finite.all():
-        name = loader.dataset.index.frame_path(loader.sampler[int(np.argmin(finite))])
+        name = data.index.frame_path(frames[int(np.argmin(finite))])
         causes = f"{precision} overflows, or the weights are damaged, as by too high an lr"
         raise UserError(f"The network's joints for {name} are not finite: {causes}.")
-    return joint_uvd
+    return data.index.mirror_left(joint_uvd, frames, data.frame_size[1])
