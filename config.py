@@ -172,8 +172,8 @@ class Config(TrainingSettings, ScoringSettings, NetworkSettings, DataSettings):
     @property
     def fold(self) -> str:
         """The folder of a fold's results, as P3 or s0; empty for a data set without folds."""
-        names = {"": "", "test_subject": f"P{self.test_subject}", "setup": self.setup}
-        return names[DATASETS[self.dataset].folds]
+        name = DATASETS[self.dataset].folds
+        return f"P{self.test_subject}" if name == "test_subject" else self.setup if name else ""
 
     @property
     def default_output_dir(self) -> str:

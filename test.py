@@ -133,7 +133,7 @@ def results_folder(config: Config, name: str, scored: dict[str, str]) -> Path:
     if config.output_dir != config.default_output_dir:
         return Path(config.output_dir)
     folder = Path("output", config.dataset, f"scored_{name}" if config.predictions else name)
-    if config.test_subject != "all":
+    if config.fold != "Pall":
         folder /= config.fold
     folder = folder if config.split == "test" else folder / config.split
     if not config.predictions:

@@ -1,6 +1,6 @@
 """Write the scores of the shipped weights into the pages, from results/*/metrics.json.
 
-A page marks the place of a number with comments, which Markdown does not show: `<!-- resnet_18 mpe -->…<!-- -->`.
+A page marks the place of a number with two comments: `<!-- resnet_18 mpe -->…<!-- -->`.
 """
 
 import json

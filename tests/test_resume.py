@@ -219,7 +219,7 @@ REFUSED = {
     ("--resume", "--load_model", "any.pth", "--img_size", "96"): "has img_size 32, not 96; "
     "load_model nothing, not any.pth: a run goes on with the same",
     ("--output_dir", "new", "--freeze", "pre"): "say with --load_model which",
-    ("--centers", "any.txt"): "Unrecognized options: --centers",
+    ("--centers", "any.txt"): "any.txt is missing: the hand centre of every frame",
     ("--data_dir", "empty"): "python -m dataloader.synthetic --out empty/synth --split train --frames 20000",
 }
 

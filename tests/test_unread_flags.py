@@ -31,7 +31,7 @@ COMMANDS = {
     " --seed 3"
     " --split test --centers {d}/synth/center_test_refined.txt --backend torch --num_workers 0 --per_joint"
     " --figures svg"
-    " | --test_subject 3 --predictions_format uvd",
+    " | --test_subject 3 --predictions_format uvd --setup s1",
     "test predictions": TEST
     + " --predictions {d}/p.txt --predictions_format uvd --dataset synth | --load_model {w}"
     " --net hourglass_1 --centers {d}/synth/center_test_refined.txt --backend compile --precision bf16"
