@@ -36,7 +36,9 @@ class NetworkSettings:
     net: str = "resnet_18"  # resnet_18, resnet_50, resnet_101, resnet_152, or hourglass_N
     downsample: Literal[1, 2, 4] = 2  # crop edge / edge of the dense maps; an hourglass has 2
     kernel_size: float | None = None  # K of the closeness, in half cubes; None: the network's own
-    load_model: str = ""  # .pth, for test.py also int8 .xml; empty: test.py takes results/<net>_<dataset>.pth
+    # .pth, for test.py also int8 .xml, or several, whose joints are averaged; empty: test.py takes
+    # results/<net>_<dataset>.pth.
+    load_model: str | tuple[str, ...] = ""
     device: str = "auto"  # auto: CUDA where there is one, else the CPU; or cpu, cuda, cuda:1
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the network; the head always sums in fp32
     seed: int = 0  # reaches every random draw
@@ -49,7 +51,8 @@ class ScoringSettings:
     # What is scored; icvl and msra have no val, synth alone has val_hard.
     split: Literal["train", "val", "test", "val_hard"] = "test"
     backend: Literal["torch", "compile", "onnxruntime", "openvino"] = "torch"  # what runs the network
-    predictions: str = ""  # score this file of predictions instead of running a network
+    # Score this file of predictions, or the mean of several, instead of running a network.
+    predictions: str | tuple[str, ...] = ""
     predictions_format: str = "uvd"  # of it and of those compared, as centers_format
     predictions_order: str = ""  # of joints in these: dexycb, ho3d, mano, hands, msra; empty: the data set's
     compare: tuple[str, ...] = ()  # NAME=FILE of further predictions, drawn into the same curves
@@ -179,7 +182,7 @@ class Config(TrainingSettings, ScoringSettings, NetworkSettings, DataSettings):
     def default_output_dir(self) -> str:
         """Where results go if nothing else is said."""
         # Not where a network of ours leaves its own predictions.
-        folder = f"scored_{Path(self.predictions).stem}" if self.predictions else self.net
+        folder = "scored" if self.predictions else self.net
         return str(Path("output", self.dataset, folder, self.fold))
 
 

@@ -16,6 +16,7 @@ from dataloader.crop import cut_window
 from dataloader.frames import PER_FRAME, FrameIndex, select
 from util import UserError
 from util.camera import Camera
+from util.files import listed
 from util.points import PointFormat, doubt_format, parse_format, read_centers
 
 LABELS = "labels"  # in place of a file of centres: the mean of the true joints
@@ -107,14 +108,17 @@ def folds(config: Config) -> list[Config]:
     """
     if "all" not in _fold(config).values():
         return [config]
-    model = config.load_model
-    if model and "{subject}" not in model:
-        advice = "name nine, with {subject} in place of the number"
-        raise UserError(f"--load_model {model} would be tested on subjects it was trained on: {advice}.")
-    return [
-        replace(config, test_subject=subject, load_model=model.replace("{subject}", str(subject)))
-        for subject in layout_of(config.dataset).subjects(data_root(config))
-    ]
+    models = listed(config.load_model)
+    for model in models:
+        if "{subject}" not in model:
+            advice = "name nine, with {subject} in place of the number"
+            raise UserError(f"--load_model {model} would be tested on subjects it was trained on: {advice}.")
+
+    def fold(subject: int) -> Config:
+        own = tuple(model.replace("{subject}", str(subject)) for model in models)
+        return replace(config, test_subject=subject, load_model=own)
+
+    return list(map(fold, layout_of(config.dataset).subjects(data_root(config))))
 
 
 def _center_file(config: Config, split: str) -> Path:

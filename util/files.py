@@ -6,7 +6,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -80,6 +80,14 @@ def sha256(path: Path) -> str:
 def printable(name: str) -> str:
     """A file's name with `?` for bytes that are no text: native code cannot draw or send them."""
     return name.encode("utf-8", "replace").decode()
+
+
+Files = str | Sequence[str]  # the value of a setting that takes one file or several
+
+
+def listed(files: Files) -> list[str]:
+    """One file or several as a list; empty where none is named."""
+    return [files] * bool(files) if isinstance(files, str) else list(files)
 
 
 def require_file(path: Path, what: str) -> None:

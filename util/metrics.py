@@ -35,6 +35,13 @@ class Metrics(NamedTuple):
     frame_mm: np.ndarray
 
 
+def average_joints(answers_xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean of several networks' answers (M, ..., J, 3) mm: (..., J, 3); and how far they spread around
+    it, (..., J) mm, a measure of uncertainty: the root of their mean squared distance from it."""
+    mean = answers_xyz.mean(axis=0)
+    return mean, np.sqrt(((answers_xyz - mean) ** 2).sum(axis=-1).mean(axis=0))
+
+
 def joint_errors(predicted_xyz: np.ndarray, true_xyz: np.ndarray) -> np.ndarray:
     """Euclidean distance of every joint: (N, J, 3) and (N, J, 3) mm -> (N, J) mm."""
     return np.linalg.norm(np.asarray(predicted_xyz, np.float64) - true_xyz, axis=-1)
