@@ -283,3 +283,8 @@ def test_a_flipped_bit_is_found_wherever_it_lies(tmp_path):
             load_network(path, spec)
     path.write_bytes(whole)
     load_network(path, spec)
+
+
+def test_training_starts_from_one_file():
+    with pytest.raises(ValueError, match="a.pth b.pth: name one file here"):
+        load_or_init_network(Config(load_model=("a.pth", "b.pth")).resolved(), training=True)

@@ -123,6 +123,26 @@ def test_every_output_is_written_and_reproducible(hands, tmp_path, scores):
     assert cv2.imread(str(tmp_path / "b" / "comparison.png")).shape[0] > 100
 
 
+def test_several_answers_are_averaged_in_millimetres(hands, tmp_path, scores, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    true_xyz = NYU_CAMERA.uvd_to_xyz(np.loadtxt(hands[0] / "true.txt").reshape(5, 14, 3))
+    for name, x in (("right", 10.0), ("left", -4.0)):
+        joints = NYU_CAMERA.xyz_to_uvd(true_xyz + (x, 0, 0))
+        np.savetxt(f"{name}.txt", joints.reshape(5, -1), fmt="%.9f")
+    scores("--predictions", "right.txt", "left.txt", predictions="")
+    record = json.loads(Path("output/nyu/scored_right+left/metrics.json").read_text())
+    assert record["mpe_mm"] == pytest.approx(3.0, abs=1e-3)
+    assert record["spread_mm"] == pytest.approx(7.0, abs=1e-3)
+    assert len(record["sha256"]) == 2
+
+    # A network with itself is the same network.
+    weights = hands[0] / "small.pth"
+    for number in (1, 2):
+        scores("--load_model", *[weights] * number, "--output_dir", f"{number}")
+    one, two = (json.loads(Path(str(number), "metrics.json").read_text()) for number in (1, 2))
+    assert one["per_joint_mm"] == pytest.approx(two["per_joint_mm"], abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("key", "theirs"), [("checkpoint", "theirs/true.pth"), ("data_dir", "theirs"), ("split", "train")]
 )
