@@ -286,5 +286,5 @@ def test_a_flipped_bit_is_found_wherever_it_lies(tmp_path):
 
 
 def test_training_starts_from_one_file():
-    with pytest.raises(ValueError, match="a.pth b.pth: name one file here"):
+    with pytest.raises(ValueError, match=r"a.pth b.pth: name one file here"):
         load_or_init_network(Config(load_model=("a.pth", "b.pth")).resolved(), training=True)

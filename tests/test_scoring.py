@@ -127,7 +127,7 @@ def test_several_answers_are_averaged_in_millimetres(hands, tmp_path, scores, mo
     monkeypatch.chdir(tmp_path)
     true_xyz = NYU_CAMERA.uvd_to_xyz(np.loadtxt(hands[0] / "true.txt").reshape(5, 14, 3))
     for name, x in (("right", 10.0), ("left", -4.0)):
-        joints = NYU_CAMERA.xyz_to_uvd(true_xyz + (x, 0, 0))
+        joints = NYU_CAMERA.xyz_to_uvd(true_xyz + np.array([x, 0, 0]))
         np.savetxt(f"{name}.txt", joints.reshape(5, -1), fmt="%.9f")
     scores("--predictions", "right.txt", "left.txt", predictions="")
     record = json.loads(Path("output/nyu/scored_right+left/metrics.json").read_text())

@@ -99,9 +99,7 @@ def load_or_init_network(config: Config, training: bool = False) -> tuple[nn.Mod
     joints its last layers start from random weights then. Every difference is printed.
     """
     if not isinstance(config.load_model, str):
-        raise UserError(
-            f"--load_model {' '.join(config.load_model)}: one file can be loaded here, not several."
-        )
+        raise UserError(f"--load_model {' '.join(config.load_model)}: name one file here, not several.")
     wanted = spec_from_config(config)
     path = config.load_model or shipped_weights(config)
     if path in ("", "random"):
