@@ -1,7 +1,6 @@
 """test.py from its command line: the published figures, the real frame, and every output file."""
 
 import json
-import runpy
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from tests.helpers.nyu_folder import write_nyu_folder, write_scored_hands
 from tests.helpers.project import PROJECT, SHARED
 from util.camera import NYU_CAMERA
 from util.points import doubt_format, parse_format, read_predictions
+from util.scoring import results_folder, run_name
 
 NYU_FOLDER = PROJECT.parent / "shared" / "nyu"
 needs_nyu = pytest.mark.skipif(not NYU_FOLDER.is_dir(), reason="NYU is not redistributable and not here")
@@ -188,6 +188,7 @@ def test_a_missing_file_is_found_before_pytorch_is_imported(flags):
         ({"load_model": "ft/best.pth", "centers": "my/refined.txt"}, "output/nyu/ft/refined"),
         ({"load_model": "ft/best.pth", "sensor": 0.5}, "output/nyu/ft/sensor_0.5"),
         ({"load_model": "results/hourglass_1.pth"}, "output/nyu/hourglass_1"),
+        ({"load_model": ("a.pth", "ft/best.pth")}, "output/nyu/a+ft"),
         ({"load_model": "output/msra/mine/P3/best.pth", "test_subject": 3}, "output/msra/mine/P3"),
         ({"load_model": "output/msra/mine/P{subject}/best.pth", "test_subject": "all"}, "output/msra/mine"),
         ({"predictions": "theirs/best.txt"}, "output/nyu/scored_theirs"),
@@ -195,10 +196,9 @@ def test_a_missing_file_is_found_before_pytorch_is_imported(flags):
     ],
 )
 def test_the_results_folder_is_called_like_what_is_scored(arguments, folder):
-    test = runpy.run_path(str(PROJECT / "test.py"))
     config = Config(dataset="msra" if "test_subject" in arguments else "nyu", **arguments).resolved()
-    name = test["run_name"](Path(config.predictions or config.load_model))
-    assert str(test["results_folder"](config, name, {})) == folder
+    name = run_name(config.predictions or config.load_model)
+    assert str(results_folder(config, name, {})) == folder
 
 
 @pytest.mark.parametrize(("net", "asked"), [("resnet_18", ()), ("hourglass_1", ("--net", "hourglass_1"))])
