@@ -52,7 +52,7 @@ def center_errors(centers: np.ndarray, joint_xyz: np.ndarray) -> CenterErrors:
 
 @dataclass
 class DepthCenters(Dataset):
-    """Item i: depth of frame i (H, W), None if it cannot be read; what is wrong; its centre (3,) mm or NaN."""
+    """Item i: depth of frame i (H, W), None if it cannot be read; what is wrong; its centre (3,) mm, NaN."""
 
     frames: FrameIndex
     info: DatasetInfo
@@ -134,9 +134,7 @@ def main(settings: CenterSettings) -> None:
     frames, info, oracle = find_frames(config), dataset_info(config.dataset), settings.method == "labels"
     labelled, predictor = not np.isnan(frames.joint_xyz[:1]).any(), None
     if oracle and not labelled:
-        raise UserError(
-            f"The labels of {config.dataset}, split {config.split}, are withheld: use --method depth."
-        )
+        raise UserError(f"The labels of {config.dataset}, {config.split}, are withheld: use --method depth.")
     if settings.method == "refined":
         path = settings.load_model or shipped_weights(config)
         if not path:
@@ -151,19 +149,18 @@ def main(settings: CenterSettings) -> None:
             centers = frames.joint_xyz.mean(axis=1, dtype=np.float64)
         else:
             centers = find_centers(frames, info, settings.depth_range, predictor, settings.num_workers)
-        about = {name: getattr(settings, name) for name in ("dataset", "split", "method")} | {
-            "oracle": oracle
-        }
-        about |= {"frames": len(centers), "invalid": int(np.isnan(centers[:, 0]).sum())}
-        error = "no labels to compare with."
+        invalid, error = int(np.isnan(centers[:, 0]).sum()), "no labels to compare with."
+        about = {name: getattr(settings, name) for name in ("dataset", "split", "method")}
+        about |= {"oracle": oracle, "frames": len(centers), "invalid": invalid}
         if labelled:
             errors = center_errors(centers, frames.joint_xyz)
             about |= errors._asdict()
-            mean, median, within = (f"{value:.2f}" for value in (*errors[2:4], 100 * errors.within_20mm))
-            error = f"from the mean of the true joints: mean {mean} mm, median {median} mm, "
-            error += f"{within}% within 20 mm"
+            error = (
+                f"mean {errors.mean_mm:.2f} mm, median {errors.median_mm:.2f} mm from the mean of the true "
+            )
+            error += f"joints, {errors.within_20mm:.2%} within 20 mm"
             error += " (an oracle: made from the labels)" if oracle else ""
-        print(f"{len(centers)} frames, {about['invalid']} without a centre; {error}")
+        print(f"{len(centers)} frames, {invalid} without a centre; {error}")
         if out:
             write_centers(out, centers)
         if report:

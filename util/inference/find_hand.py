@@ -1,7 +1,4 @@
-"""Find the hand in a depth frame without a network: the centre that a crop is cut around.
-
-Pure functions on arrays, for any camera.
-"""
+"""Find the hand in a depth frame without a network: the centre that a crop is cut around."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -44,10 +41,8 @@ MAX_SAMPLES = 3000  # beyond, a wall behind the hand would take gigabytes and se
 
 
 class Samples(NamedTuple):
-    """A depth frame thinned out: `xyz` (n, 3) mm; `area` (n,) mm² that each stands for; `surface` (n,)
-    number of the connected surface that it lies on; `outline` (n,) mm of that surface's edge that it
-    stands for; and `bend` (n,), by how much the surface's slope changes there, times the area.
-    """
+    """A depth frame thinned out: `xyz` (n, 3) mm; (n,) `area` mm² that each stands for, number of the
+    connected `surface` that it lies on, mm of that surface's `outline`, and change of slope times area."""
 
     xyz: np.ndarray
     area: np.ndarray
@@ -76,15 +71,12 @@ def centers_from_depth(
 ) -> np.ndarray:
     """The centres of what is most like a hand, the likeliest first: (n, 3) mm, 1 <= n <= most.
 
-    Walls and tables are taken out. A hand is a near thing with much outline and many bends for its
-    area, which tells it from a torso, a head or the rest of the arm. From there the outline's centre of
-    mass in a hand-sized cube is followed until it rests: most joints are the fingers', and so is most of
-    the outline, while most of the area is the palm's and the forearm's.
+    Walls and tables are taken out. A hand is a near thing with much outline and many bends for its area,
+    unlike a torso, a head or an arm. From there the outline's centre of mass in a hand-sized cube is followed
+    until it rests: most joints are the fingers', and so is most of the outline, not of the area.
 
     Args:
-        depth: (H, W) mm, any dtype; 0, NaN and what is out of range are no readings.
-        camera: the camera that took it.
-        depth_range: nearest and farthest depth of a hand, mm.
+        depth: (H, W) mm, any dtype; 0, NaN and what is out of `depth_range`, mm, are no readings.
         most: how many are wanted; all but the first may be an elbow or a head.
         known: centres (3,) mm of hands that are known already, and not wanted again.
     """
@@ -118,7 +110,7 @@ def _without_hand(samples: Samples, center: np.ndarray) -> Samples:
 
 
 def check_depth_range(depth_range: tuple[float, float]) -> None:
-    """Refuse a nearest depth that is not before the farthest."""
+    """Refuse a nearest depth that is not before the farthest, mm."""
     if not 0 <= depth_range[0] < depth_range[1]:
         raise UserError(f"depth_range is {depth_range}: the nearest depth comes first, in mm.")
 
@@ -152,8 +144,7 @@ def sample_frame(depth: np.ndarray, camera: Camera, depth_range: tuple[float, fl
 
 
 def pick_hand(samples: Samples) -> tuple[np.ndarray, np.ndarray] | None:
-    """The place (3,) mm of the sample that is most like the middle of a near hand, and the mask (n,) of its
-    surface; None where nothing is as large as a hand."""
+    """Place (3,) mm of the sample most like the middle of a near hand, mask (n,) of its surface; or None."""
     likeness = np.full(len(samples.xyz), -np.inf)
     for own in _large_surfaces(samples):
         likeness[own] = _likeness(samples.only(own))

@@ -54,8 +54,7 @@ class HandPosePredictor:
 
     Args:
         checkpoint: weights of the pose network, or an int8 file (.xml), which is run by OpenVINO on the CPU.
-        device: auto, cpu, cuda or cuda:N.
-        precision: of the network: fp32, bf16 or fp16, as far as the backend has it.
+        device, precision: auto, cpu, cuda or cuda:N; fp32, bf16 or fp16, as far as the backend has it.
         min_confidence: mean confidence of the joints below which there is no hand; None: the network's own.
         assumed: what to take for a checkpoint that does not say what it holds, as published ones.
         backend: what runs the network: torch, compile, onnxruntime or openvino; auto: an int8 file beside

@@ -41,9 +41,8 @@ MIXED_AREA, MIXED_REACH, MIXED_CONFIDENCE = 20_000.0, 100.0, 0.2
 class OneEuro:
     """The One-Euro filter (Casiez et al., CHI 2012): still when the hand rests, quick when it moves.
 
-    Args:
-        min_cutoff: Hz, of what passes when nothing moves; lower is smoother and later.
-        beta: Hz a mm/s, by how much speed raises it.
+    `min_cutoff`: Hz, of what passes when nothing moves; lower is smoother and later. `beta`: Hz a mm/s, by
+    how much speed raises it.
     """
 
     SPEED_CUTOFF = 1.0  # Hz, of the speed itself
@@ -66,15 +65,11 @@ class OneEuro:
             self._value, self._speed = value, np.zeros_like(value)
         elif seconds:
             speed = (value - self._value) / seconds
-            self._speed = self._speed + _share(self.SPEED_CUTOFF, seconds) * (speed - self._speed)
+            turn = 2 * np.pi * seconds  # a low pass of f Hz lets 1 / (1 + 1 / (turn f)) of a step through
+            self._speed = self._speed + (speed - self._speed) / (1 + 1 / (turn * self.SPEED_CUTOFF))
             cutoff = self.min_cutoff + self.beta * np.abs(self._speed)
-            self._value = self._value + _share(cutoff, seconds) * (value - self._value)
+            self._value = self._value + (value - self._value) / (1 + 1 / (turn * cutoff))
         return self._value
-
-
-def _share(cutoff: float | np.ndarray, seconds: float) -> float | np.ndarray:
-    """Of a step that a low pass of `cutoff` Hz lets through after `seconds`."""
-    return 1 / (1 + 1 / (2 * np.pi * cutoff * seconds))
 
 
 class HandTracker:
@@ -84,13 +79,11 @@ class HandTracker:
     another hand. Of several, one that touches a hand so that the joints may be of both counts as lost.
 
     Args:
-        predictor, camera: of single frames.
-        handedness: of the hands; auto: both sides are tried in a hand's first frames, then the more confident
-            one is kept until the hand is lost, and checked every RECHECK frames.
-        depth_scale: as for `HandPosePredictor.predict`.
+        predictor, camera, depth_scale, weights: as for `HandPosePredictor.predict`.
+        handedness: auto: both sides are tried in a hand's first frames, then the more confident one is kept
+            until the hand is lost, and checked every RECHECK frames.
         smoothing: of the joints over time; None: every frame's own joints.
-        weights: also give the adaptive weight maps.
-        max_hands: how many hands are followed at most.
+        max_hands: how many hands are answered at most.
     """
 
     def __init__(
@@ -121,12 +114,7 @@ class HandTracker:
         return most_confident(self.update_hands(depth, seconds))
 
     def update_hands(self, depth: np.ndarray, seconds: float = 1 / 30) -> list[HandPose]:
-        """The hands in the next frame, in the order of their identities.
-
-        Args:
-            depth: (H, W), as for `HandPosePredictor.predict`.
-            seconds: since the last frame, for the smoothing.
-        """
+        """The hands in the next frame (H, W), `seconds` after the last one, in the order they were found."""
         frame = self.predictor.enter(depth, self.camera, self.depth_scale)
         self._frames, self.reason = self._frames + 1, ""
         followed = [track for track in self._tracks if not track.missing]
@@ -176,9 +164,10 @@ class HandTracker:
     def _search(self, frame: np.ndarray, poses: dict["_Track", HandPose], weak: list["_Track"]) -> None:
         """Look in the whole frame for hands that are not followed with confidence."""
         known = [pose for track, pose in poses.items() if track not in weak]
-        room, handedness = self._room - len(known), self.handedness
-        if room == 1 and weak and weak[0].decided:  # a hand that was here a frame ago has not changed its side
-            handedness = weak[0].pose.handedness
+        room = self._room - len(known)
+        # A hand that was here a frame ago has not changed its side.
+        same = room == 1 and weak and weak[0].decided
+        handedness = weak[0].pose.handedness if same else self.handedness
         found = self.predictor.search(frame, self.camera, room, handedness, self.weights, known)
         hands = [hand for hand in found.hands if not self._is_mixed(hand)]
         self.reason = found.reason or ("" if hands else "two hands touch")
@@ -203,7 +192,7 @@ class HandTracker:
 
 
 class _Track:
-    """One hand over time: `pose` where it was last, `missing` frames ago; `mixed`: it touched another then."""
+    """One hand over time: `pose` where it was last, `missing` frames ago; `mixed`: as it touched another."""
 
     def __init__(self, identity: int, pose: HandPose, smoothing: OneEuro | None):
         self.identity, self.pose, self.missing, self.mixed = identity, pose, 0, False
