@@ -3,12 +3,10 @@
 import json
 import shutil
 from dataclasses import replace
-from functools import partial
 
 import cv2
 import numpy as np
 import pytest
-from tqdm import tqdm
 
 from config import Config
 from dataloader import dataset_info
@@ -239,14 +237,6 @@ def icvl(written):
     """Its four test frames and the centres of all."""
     frames = find_frames(Config(dataset="icvl", data_dir=str(written)).resolved())
     return frames, find_centers(frames, dataset_info("icvl"), DEPTH_RANGE)
-
-
-def test_every_batch_has_its_centres_where_bars_are_switched_off(icvl, monkeypatch):
-    frames, expected = icvl
-    monkeypatch.setattr("util.inference.centers.BATCH_SIZE", 3)  # of 4 frames
-    monkeypatch.setattr("util.inference.centers.tqdm", partial(tqdm, disable=True))  # as TQDM_DISABLE=1 does
-    assert np.isfinite(expected).all()
-    np.testing.assert_array_equal(find_centers(frames, dataset_info("icvl"), DEPTH_RANGE), expected)
 
 
 def test_damaged_frames_get_no_centre_and_cost_the_others_nothing(written, tmp_path, run_script):

@@ -16,8 +16,9 @@ from tests.helpers.project import PROJECT, SHARED
 from tests.helpers.sphere_hands import write_sphere_hands
 from util.camera import NYU_CAMERA
 from util.checkpoint import RESULTS, ModelSpec, save_checkpoint
-from util.inference.centers import center_errors, find_centers, refine_centers
+from util.inference.centers import center_errors, find_centers, refine_center
 from util.inference.find_hand import DEPTH_RANGE, center_from_depth
+from util.inference.hands import Candidate
 from util.inference.predictor import HandPosePredictor
 
 CENTER = np.array([20.0, -30.0, 700.0])
@@ -27,20 +28,17 @@ FRAME = ball_hand(open_hand(CENTER)).astype(np.float32)
 def test_the_centre_is_the_mean_of_the_joints_in_a_crop_around_the_first_joints(tmp_path):
     predictor = blob_predictor(tmp_path, denoise=False)
     rough = CENTER + np.array([40, 10, 0])
-    (refined,) = refine_centers(predictor, [FRAME], NYU_CAMERA, [rough])
-    places = [FRAME], NYU_CAMERA
-    (first,) = predictor.answer_around(*places, [rough], [False], ("right",))
-    around = (first.joints_xyz.min(0) + first.joints_xyz.max(0)) / 2
-    (second,) = predictor.answer_around(*places, [around], [False], ("right",))
+    refined = refine_center(predictor, FRAME, NYU_CAMERA, rough)
+    (first,) = predictor.answer([Candidate(FRAME, rough, "right")], NYU_CAMERA)
+    (second,) = predictor.answer([Candidate(FRAME, first.middle, "right")], NYU_CAMERA)
     np.testing.assert_allclose(refined, second.joints_xyz.mean(0))
     assert np.linalg.norm(refined - first.joints_xyz.mean(0)) > 1
 
 
-def test_where_the_network_sees_no_hand_the_depth_centre_stays(tmp_path):
+@pytest.mark.parametrize("rough", [np.array([9000.0, 0, 700]), CENTER])
+def test_where_the_network_sees_no_hand_the_depth_centre_stays(tmp_path, rough):
     strict = blob_predictor(tmp_path, min_confidence=1.0, denoise=False)
-    rough = [np.full(3, np.nan), np.array([9000.0, 0, 700]), CENTER]
-    refined = refine_centers(strict, [None, FRAME, FRAME], NYU_CAMERA, rough)
-    np.testing.assert_array_equal(refined, rough)
+    assert refine_center(strict, FRAME, NYU_CAMERA, rough) is rough
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +98,7 @@ def test_the_shipped_network_lands_near_the_true_centre(shipped):
         np.load(SHARED / "nyu" / "test_labels_uvd.npz")["joint_uvd"][0].astype(float)
     )
     rough = center_from_depth(depth, NYU_CAMERA)
-    (refined,) = refine_centers(shipped, [depth], NYU_CAMERA, [rough])
+    refined = refine_center(shipped, depth, NYU_CAMERA, rough)
     distance = [np.linalg.norm(center - truth.mean(0)) for center in (rough, refined)]
     print(f"{distance[1]:.1f} mm from the mean of the joints, {distance[0]:.1f} before")
     assert distance[1] < 10

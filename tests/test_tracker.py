@@ -16,7 +16,7 @@ from util.checkpoint import RESULTS
 from util.demo import stream
 from util.demo.settings import DemoSettings
 from util.demo.sources import Source
-from util.inference.hands import Found, HandPose, distinct, next_center
+from util.inference.hands import Found, HandPose, distinct
 from util.inference.predictor import DEFAULT_CHECKPOINT, HandPosePredictor
 from util.inference.tracker import DECIDE, MEMORY, RECHECK, SEARCH_EVERY, SEARCH_LOST, HandTracker, OneEuro
 
@@ -27,9 +27,9 @@ EVERY = 6  # of the clip, predicted on its own beside the tracked pose
 def rendered_hand(camera):
     need_synthetic_hand()
     from dataloader.synthetic.hand.bank import HandBank
-    from dataloader.synthetic.motion import MovingHands
+    from dataloader.synthetic.motion import MovingHand
 
-    return MovingHands(HandBank(), 0, camera, (240, 320), leaves=True)
+    return MovingHand(HandBank(), 0, camera, (240, 320), leaves=True)
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +40,7 @@ def moving_hand():
 @pytest.fixture(scope="module")
 def clip(moving_hand):
     """300 frames of a hand that leaves twice and returns; its own joints and whether it is visible."""
-    frames = [moving_hand.frame(i) for i in range(FRAMES)]
-    return [frame._replace(joint_xyz=frame.joint_xyz[0], visible=bool(frame.visible[0])) for frame in frames]
+    return [moving_hand.frame(i) for i in range(FRAMES)]
 
 
 def test_the_clip_is_what_it_says(moving_hand, clip):
@@ -61,7 +60,7 @@ def test_the_clip_is_what_it_says(moving_hand, clip):
     assert max(steps) < 60
     up = rendered_hand(CAMERA._replace(flip=-1)).frame(3)
     np.testing.assert_array_equal(up.depth, clip[3].depth)
-    np.testing.assert_allclose(up.joint_xyz[0] * (1, -1, 1), clip[3].joint_xyz)
+    np.testing.assert_allclose(up.joint_xyz * (1, -1, 1), clip[3].joint_xyz)
 
 
 def returns(clip):
@@ -224,8 +223,8 @@ class TwoHandsPredictor:
 
     def follow(self, candidates, camera, weights):
         def nearest(center):
-            near = [hand for hand in self.hands if abs(next_center(hand)[0] - center[0]) < 150]
-            return min(near, key=lambda hand: abs(next_center(hand)[0] - center[0]), default=None)
+            near = [hand for hand in self.hands if abs(hand.middle[0] - center[0]) < 150]
+            return min(near, key=lambda hand: abs(hand.middle[0] - center[0]), default=None)
 
         return [nearest(candidate.center) for candidate in candidates]
 
@@ -240,7 +239,7 @@ def test_hands_keep_their_identity_when_one_is_away_or_covered():
     def see(*hands):
         predictor.hands = list(hands)
         seen = tracker.update_hands(np.zeros((4, 4)))
-        return {hand.identity: round(float(next_center(hand)[0])) for hand in seen}
+        return {hand.identity: round(float(hand.middle[0])) for hand in seen}
 
     right, left = pose_at(-200), pose_at(200, 0.8, "left")
     assert see(right, left) == {0: -190, 1: 210}
@@ -265,9 +264,9 @@ def test_hands_keep_their_identity_when_one_is_away_or_covered():
 def test_two_rendered_hands_that_cross_and_leave():
     need_synthetic_hand()
     from dataloader.synthetic.hand.bank import HandBank
-    from dataloader.synthetic.motion import MovingHands
+    from dataloader.synthetic.motion import TwoMovingHands
 
-    hands = MovingHands(HandBank(), 0, CAMERA, (240, 320), leaves=True, hands=2)
+    hands = TwoMovingHands(HandBank(), 0, CAMERA, (240, 320), leaves=True)
     tracker = HandTracker(HandPosePredictor(DEFAULT_CHECKPOINT, "cpu"), CAMERA, "auto", max_hands=2)
     owner, switches, misses, visible, errors, wrong_side = {}, 0, 0, 0, [], 0
     for i in range(40, 190):  # a crossing, and each of them away once
@@ -332,10 +331,10 @@ def test_a_time_that_cannot_be_is_refused(seconds):
 def test_a_third_hand_draws_no_track_onto_it():
     need_synthetic_hand()
     from dataloader.synthetic.hand.bank import HandBank
-    from dataloader.synthetic.motion import MovingHands
+    from dataloader.synthetic.motion import MovingHand, TwoMovingHands
 
     shapes, shift = HandBank(), 170
-    two, third = MovingHands(shapes, 5, NYU_CAMERA, hands=2), MovingHands(shapes, 11, NYU_CAMERA)
+    two, third = TwoMovingHands(shapes, 5, NYU_CAMERA), MovingHand(shapes, 11, NYU_CAMERA)
     predictor, homes = HandPosePredictor(RESULTS / "hourglass_1_synth.pth", "cpu"), {}  # of each identity
     tracker = HandTracker(predictor, NYU_CAMERA, max_hands=2)
     for i in range(60, 84):
@@ -343,7 +342,7 @@ def test_a_third_hand_draws_no_track_onto_it():
         moved = np.pad(other.depth[:, shift:], ((0, 0), (0, shift)))
         depth = np.where((moved > 0) & ((frame.depth == 0) | (moved < frame.depth)), moved, frame.depth)
         uvd = NYU_CAMERA.xyz_to_uvd(other.joint_xyz) - (shift, 0, 0)
-        truth = np.concatenate([frame.joint_xyz, NYU_CAMERA.uvd_to_xyz(uvd)])
+        truth = np.array([*frame.joint_xyz, NYU_CAMERA.uvd_to_xyz(uvd)])
         for hand in tracker.update_hands(depth):
             errors = np.linalg.norm(hand.joints_xyz - truth, axis=-1).mean(axis=1)
             assert np.argmin(errors) == homes.setdefault(hand.identity, np.argmin(errors)), i
