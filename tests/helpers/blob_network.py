@@ -48,7 +48,7 @@ def blob_predictor(folder, **arguments):
     if not path.is_file():
         save_checkpoint(path, spec.build(), spec)
     predictor = HandPosePredictor(path, "cpu", **arguments)
-    predictor.network = BlobNetwork()
+    predictor.networks = [predictor.networks[0]._replace(network=BlobNetwork())]
     return predictor
 
 

@@ -133,8 +133,8 @@ def write_poses(
         "camera": camera._asdict(),
         "hands": settings.hands,
         "handedness": settings.handedness,
-        "model": str(predictor.checkpoint),
-        "net": predictor.spec.net,
+        "model": " ".join(str(loaded.checkpoint) for loaded in predictor.networks),
+        "net": " ".join(loaded.spec.net for loaded in predictor.networks),
     }
     with atomic_write(path) as temporary, temporary.open("w") as file:
         print(json.dumps(header), file=file)

@@ -30,7 +30,8 @@ class InputSettings:
 class PoseSettings:
     """How poses are predicted."""
 
-    load_model: str = ""  # checkpoint or int8 .xml; empty: results/resnet_18_synth.pth
+    # Checkpoint or int8 .xml, or several, whose joints are averaged; empty: results/resnet_18_synth.pth.
+    load_model: str | tuple[str, ...] = ""
     net: str = "resnet_18"  # of a checkpoint that does not say, as published ones
     dataset: str = "synth"  # that such a checkpoint was trained on
     device: str = "auto"  # auto: CUDA where there is one, else the CPU; or cpu, cuda, cuda:1

@@ -99,7 +99,7 @@ def find_centers(
 
 
 def refine_center(
-    predictor: HandPosePredictor, depth: np.ndarray, camera: Camera, center: np.ndarray, side: Side
+    predictor: HandPosePredictor, depth: np.ndarray, camera: Camera, center: np.ndarray, side: Side = "right"
 ) -> np.ndarray:
     """The mean (3,) mm of the joints of a hand of one side that a network finds in a frame (H, W) mm from a
     rough centre (3,) mm; the rough one where its confidence is low everywhere."""

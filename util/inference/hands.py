@@ -32,6 +32,7 @@ class HandPose(NamedTuple):
     crop: what the network saw, its image (S, S) in mm. weights: (J, F, F), each map sums to 1: how much
     each pixel of the crop counts for each joint; None unless asked for. joint_names: of the J joints.
     handedness: the side that it was taken for. identity: of a tracked hand, from 0, see `HandTracker`.
+    spread_mm: (J,) of several networks' answers around their mean, None of one network.
     """
 
     joints_xyz: np.ndarray
@@ -43,6 +44,7 @@ class HandPose(NamedTuple):
     joint_names: tuple[str, ...] = ()
     handedness: Side = "right"
     identity: int = 0
+    spread_mm: np.ndarray | None = None
 
     @property
     def mean_confidence(self) -> float:
@@ -75,7 +77,8 @@ class HandPose(NamedTuple):
     def to_dict(self) -> dict:
         """The pose as lists and strings, for JSON, to three digits; without the crop and the weights."""
         about = {"identity": self.identity, "handedness": self.handedness, "joint_names": [*self.joint_names]}
-        for name in ("joints_xyz", "joints_uvd", "center_xyz", "confidence"):
+        names = ["joints_xyz", "joints_uvd", "center_xyz", "confidence"]
+        for name in names + ["spread_mm"] * (self.spread_mm is not None):
             # In float32, three digits would be printed as eleven.
             about[name] = np.asarray(getattr(self, name), np.float64).round(3).tolist()
         return about

@@ -1,5 +1,6 @@
 """Load a pose network: find its file, choose an engine and a precision, check that it fits."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +32,22 @@ class LoadedNetwork(NamedTuple):
     precision: str
     network: nn.Module | None
     engine: backends.Backend | None
+
+
+def load_together(
+    checkpoints: Sequence[Path], device: str, backend: str, precision: str, assumed: ModelSpec | None
+) -> list[LoadedNetwork]:
+    """Load networks that see the same crop and predict the same joints; arguments as for
+    `HandPosePredictor`."""
+    if not checkpoints:
+        raise UserError("No checkpoint is named: at least one is needed.")
+    networks = [load_pose_network(file, device, backend, precision, assumed) for file in checkpoints]
+    views = [(own.spec.img_size, own.spec.cube, own.info.joint_names, own.device) for own in networks]
+    for own, view in zip(networks, views, strict=True):
+        if view != views[0]:
+            other = f"{networks[0].checkpoint}: their crop, joints or device differ"
+            raise UserError(f"{own.checkpoint} cannot be averaged with {other}.")
+    return networks
 
 
 def load_pose_network(

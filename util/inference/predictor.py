@@ -37,11 +37,12 @@ from util.inference.hands import (
     to_crop_again,
     why_no_hand,
 )
-from util.inference.load import DEFAULT_CHECKPOINT, load_pose_network
+from util.inference.load import DEFAULT_CHECKPOINT, load_together
 from util.inference.separate import without_others
+from util.metrics import average_joints
 
 Poses = list[HandPose | None]
-Answer = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # joints, confidence, weights
+Answer = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # each network's joints, confidence, weights
 # Of the joints' mean confidence, for networks whose row in config.py has none: see NetworkInfo.
 MIN_CONFIDENCE, REACQUIRE_BELOW = 0.3, 0.4
 SPARE_CENTERS = 2  # tried beside the wanted hands: an elbow or a head may come before a hand
@@ -53,7 +54,8 @@ class HandPosePredictor:
     Threads may share a predictor, whichever engine it has. A HandTracker belongs to one thread.
 
     Args:
-        checkpoint: weights of the pose network, or an int8 file (.xml), which is run by OpenVINO on the CPU.
+        checkpoint: weights of the pose network, or an int8 file (.xml), which is run by OpenVINO on the CPU;
+            or several, whose joints are averaged in mm: `HandPose.spread_mm` says how far they differ.
         device, precision: auto, cpu, cuda or cuda:N; fp32, bf16 or fp16, as far as the backend has it.
         min_confidence: mean confidence of the joints below which there is no hand; None: the network's own.
         assumed: what to take for a checkpoint that does not say what it holds, as published ones.
@@ -65,7 +67,7 @@ class HandPosePredictor:
 
     def __init__(
         self,
-        checkpoint: str | Path = DEFAULT_CHECKPOINT,
+        checkpoint: str | Path | Sequence[str | Path] = DEFAULT_CHECKPOINT,
         device: str = "auto",
         precision: str = "fp32",
         min_confidence: float | None = None,
@@ -76,15 +78,16 @@ class HandPosePredictor:
     ):
         check_depth_range(depth_range)
         self.depth_range, self.denoise = depth_range, denoise
-        loaded = load_pose_network(Path(checkpoint), device, backend, precision, assumed)
-        self.checkpoint, self.spec, self.info, self.device, self.backend, self.precision, *rest = loaded
-        self.network, self.engine = rest
+        files = [checkpoint] if isinstance(checkpoint, str | Path) else checkpoint
+        self.networks = load_together([Path(file) for file in files], device, backend, precision, assumed)
+        first = self.networks[0]
+        self.checkpoint, self.spec, self.info, self.device, self.backend, self.precision, *_ = first
         self.cube = np.array(self.spec.cube or self.info.cube, np.float64)
-        row = find_network(self.spec.net)
-        self.min_confidence = row.min_confidence or MIN_CONFIDENCE
+        rows = [find_network(loaded.spec.net) for loaded in self.networks]
+        self.min_confidence = float(np.mean([row.min_confidence or MIN_CONFIDENCE for row in rows]))
         if min_confidence is not None:
             self.min_confidence = min_confidence
-        self.reacquire_below = row.reacquire_below or REACQUIRE_BELOW
+        self.reacquire_below = float(np.mean([row.reacquire_below or REACQUIRE_BELOW for row in rows]))
 
     def predict(
         self,
@@ -230,31 +233,37 @@ class HandPosePredictor:
         there = [i for i, crop in enumerate(crops) if crop is not None]
         poses: Poses = [None] * len(crops)
         answers = self.run([crops[i] for i in there], weights)
-        for i, (uvd, confidence, maps) in zip(there, answers, strict=True):
+        for i, (normalised_uvd, confidence, maps) in zip(there, answers, strict=True):
             (frame, _, side), crop = candidates[i], crops[i]
             width, M = frame.shape[1], crop.M.astype(np.float64)
             view = camera.mirrored(width) if side == "left" else camera
-            uvd = crop_to_uvd(uvd, crop.center_xyz[2], crop.cube[2], M, self.spec.img_size)
-            joints_xyz, names = view.uvd_to_xyz(uvd), self.info.joint_names
-            pose = HandPose(joints_xyz, uvd, crop.center_xyz, confidence, crop, maps, names)
+            uvd = crop_to_uvd(normalised_uvd, crop.center_xyz[2], crop.cube[2], M, self.spec.img_size)
+            xyz, spread_mm = average_joints(view.uvd_to_xyz(uvd))
+            uvd, spread_mm = (uvd[0], None) if len(uvd) == 1 else (view.xyz_to_uvd(xyz), spread_mm)
+            names = self.info.joint_names
+            pose = HandPose(xyz, uvd, crop.center_xyz, confidence, crop, maps, names, spread_mm=spread_mm)
             poses[i] = pose.mirrored(width) if side == "left" else pose
         return poses
 
     @torch.inference_mode()
     def run(self, crops: Sequence[Crop], weights: bool = False) -> list[Answer]:
-        """Joints (J, 3) float64 normalised uvd, confidence (J,) and weights (J, F, F) of each crop."""
-        if weights and self.network is None:
+        """Each network's joints (networks, J, 3) float64 normalised uvd, their mean confidence (J,) and the
+        first network's weights (J, F, F) of each crop."""
+        if weights and self.networks[0].network is None:
             raise UserError("An int8 file gives no weight maps: use the checkpoint that it was made from.")
         if not crops:
             return []
         image = torch.from_numpy(np.stack([network_input(crop) for crop in crops])).to(self.device)
-        maps = [None] * len(crops)
-        if self.engine is not None and not weights:
-            uvd, confidence = self.engine(image)
-        else:  # an engine gives no maps
-            dense = last_dense(self.network, image)
-            uvd, confidence, weight = decode(dense, image, self.spec.kernel_size)
-            maps = weight.cpu().numpy() if weights else maps
+        answers, maps = [], [None] * len(crops)
+        for place, loaded in enumerate(self.networks):
+            if loaded.engine is not None and not (weights and place == 0):
+                answers.append(loaded.engine(image))
+                continue
+            dense = last_dense(loaded.network, image)  # an engine gives no maps
+            *answer, weight = decode(dense, image, loaded.spec.kernel_size)
+            answers.append(answer)
+            maps = weight.cpu().numpy() if weights and place == 0 else maps
+        uvd, confidence = (torch.stack(parts, dim=1).cpu() for parts in zip(*answers, strict=True))
         if not uvd.isfinite().all():
             raise UserError(f"Joints are not finite: the weights are damaged, or {self.precision} overflows.")
-        return list(zip(uvd.cpu().double().numpy(), confidence.cpu().numpy(), maps, strict=True))
+        return list(zip(uvd.double().numpy(), confidence.mean(dim=1).numpy(), maps, strict=True))
