@@ -214,7 +214,7 @@ def written(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("method", ["labels", "depth"])
+@pytest.mark.parametrize("method", ["labels", "depth", "refined"])
 def test_the_command_writes_centres_that_the_loader_reads(written, method, tmp_path, run_script):
     out = written / "icvl" / "center_test_refined.txt"
     out.unlink(missing_ok=True)  # what the command is for
@@ -289,3 +289,53 @@ def test_settings_that_cannot_work(written, flags, sentence, run_script):
     ran = run_script("util.inference.centers", "--data_dir", written, *flags)
     assert ran.code == 2
     assert sentence in ran.err.strip().splitlines()[-1]
+
+
+CENTER = np.array([20.0, -30.0, 700.0])
+FRAME = ball_hand(open_hand(CENTER)).astype(np.float32)
+
+
+def test_the_centre_is_the_mean_of_the_joints_in_a_crop_around_the_first_joints(tmp_path):
+    predictor = blob_predictor(tmp_path, denoise=False)
+    rough = CENTER + np.array([40, 10, 0])
+    refined = refine_center(predictor, FRAME, NYU_CAMERA, rough)
+    (first,) = predictor.answer([Candidate(FRAME, rough, "right")], NYU_CAMERA)
+    (second,) = predictor.answer([Candidate(FRAME, first.middle, "right")], NYU_CAMERA)
+    np.testing.assert_allclose(refined, second.joints_xyz.mean(0))
+    assert np.linalg.norm(refined - first.joints_xyz.mean(0)) > 1
+
+
+@pytest.mark.parametrize("rough", [np.array([9000.0, 0, 700]), CENTER])
+def test_where_the_network_sees_no_hand_the_depth_centre_stays(tmp_path, rough):
+    strict = blob_predictor(tmp_path, min_confidence=1.0, denoise=False)
+    assert refine_center(strict, FRAME, NYU_CAMERA, rough) is rough
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return HandPosePredictor(RESULTS / "resnet_18_synth.pth", "cpu", denoise=False)
+
+
+@pytest.mark.slow
+def test_the_shipped_network_finds_the_centres_of_the_bundled_frames(shipped):
+    frames = find_frames(Config(data_dir=str(PROJECT / "data")).resolved())
+    frames = frames._replace(joint_xyz=frames.joint_xyz[::10], names=frames.names[::10])
+    rough, refined = (
+        center_errors(find_centers(frames, dataset_info("synth"), DEPTH_RANGE, predictor), frames.joint_xyz)
+        for predictor in (None, shipped)
+    )
+    assert refined.median_mm < 5 < 9 < rough.median_mm
+    assert refined.within_20mm > 0.95
+
+
+@pytest.mark.skipif(not (SHARED / "nyu").is_dir(), reason="the NYU frame is not here")
+def test_the_shipped_network_lands_near_the_true_centre(shipped):
+    depth = read_depth(SHARED / "nyu" / "depth_1_0000001.png")
+    truth = NYU_CAMERA.uvd_to_xyz(
+        np.load(SHARED / "nyu" / "test_labels_uvd.npz")["joint_uvd"][0].astype(float)
+    )
+    rough = center_from_depth(depth, NYU_CAMERA)
+    refined = refine_center(shipped, depth, NYU_CAMERA, rough)
+    distance = [np.linalg.norm(center - truth.mean(0)) for center in (rough, refined)]
+    print(f"{distance[1]:.1f} mm from the mean of the joints, {distance[0]:.1f} before")
+    assert distance[1] < 10

@@ -10,7 +10,8 @@ import pytest
 
 from dataloader.crop import Crop
 from tests.helpers.blob_network import CAMERA, blob_predictor
-from tests.helpers.project import need_synthetic_hand
+from tests.helpers.project import SHARED, need_synthetic_hand
+from tests.helpers.real_frames import KINECT2, KINECT2_PALMS, kinect2_frame
 from util.camera import NYU_CAMERA
 from util.checkpoint import RESULTS
 from util.demo import stream
@@ -183,6 +184,38 @@ def test_a_weak_track_does_not_step_onto_a_hand_far_away():
     assert [(hand.identity, hand.joints_xyz[1, 0]) for hand in hands] == [(0, 0), (1, 500)]
 
 
+def mixed(x, side="right"):
+    """A pose of little confidence whose crop shows the surface of two hands."""
+    pose = pose_at(x, 0.7, side)
+    image, M = np.full((190, 190), 500, np.float32), np.eye(3)
+    M[:2, 2] = 95 - NYU_CAMERA.xyz_to_uvd(pose.center_xyz)[:2]
+    return pose._replace(crop=pose.crop._replace(image=image, M=M))
+
+
+@pytest.mark.parametrize(("max_hands", "found"), [(1, [0, 0, 0, 0]), (2, [0, None, None, None])])
+def test_of_several_hands_one_that_touches_another_is_lost_and_not_found_elsewhere(max_hands, found):
+    predictor = TwoHandsPredictor()
+    tracker = HandTracker(predictor, NYU_CAMERA, "right", max_hands=max_hands)
+    for hands, identity in zip([[pose_at(0)]] + [[mixed(0)]] * 3, found, strict=True):
+        predictor.hands = hands
+        pose = tracker.update(np.zeros((4, 4)))
+        assert (pose and pose.identity) == identity
+    assert tracker.reason == ("two hands touch" if max_hands > 1 else "")
+    predictor.hands = [pose_at(400)]  # another hand, nearer than one that left may come back
+    while max_hands > 1 and pose is None:
+        pose = tracker.update(np.zeros((4, 4)))
+    assert pose.identity == max_hands - 1
+
+
+def test_a_hand_beside_the_wanted_ones_is_followed_but_not_answered():
+    predictor = TwoHandsPredictor()
+    tracker = HandTracker(predictor, NYU_CAMERA, "right", max_hands=2)
+    predictor.hands = [pose_at(-300), pose_at(0), pose_at(300)]
+    assert [hand.identity for hand in tracker.update_hands(np.zeros((4, 4)))] == [0, 1]
+    predictor.hands.pop(0)
+    assert [hand.identity for hand in tracker.update_hands(np.zeros((4, 4)))] == [1, 2]
+
+
 def test_the_side_is_decided_in_the_first_frames_and_kept():
     def both(right, left):
         return pose_at(0, right), pose_at(0, left, "left")
@@ -353,6 +386,27 @@ def test_a_third_hand_draws_no_track_onto_it():
 def test_a_filter_that_cannot_be(arguments):
     with pytest.raises(ValueError, match="One-Euro"):
         OneEuro(**arguments)
+
+
+@pytest.mark.parametrize("max_hands", [0, 2.5])
+def test_a_number_of_hands_that_cannot_be(max_hands):
+    with pytest.raises(ValueError, match=f"max_hands is {max_hands}"):
+        HandTracker(TwoHandsPredictor(), NYU_CAMERA, max_hands=max_hands)
+
+
+@pytest.mark.skipif(not (SHARED / "kinect2").is_dir(), reason="the Kinect 2 frames are not here")
+@pytest.mark.parametrize("net", ["resnet_18", "hourglass_1"])
+@pytest.mark.slow
+def test_no_crop_cuts_a_real_hand(net):
+    """A crop's border may show the forearm, nothing near a joint. Between two frames, seconds passed."""
+    tracker = HandTracker(HandPosePredictor(RESULTS / f"{net}_synth.pth", "cpu"), KINECT2)
+    for number in KINECT2_PALMS:
+        pose = tracker.update(kinect2_frame(SHARED, number))
+        joints = pose.joints_uvd[:, :2] * pose.crop.M[0, 0] + pose.crop.M[:2, 2]
+        border = pose.crop.image > 0
+        border[1:-1, 1:-1] = False
+        near = np.linalg.norm(np.argwhere(border)[:, None, ::-1] - joints, axis=2) < 15  # pixels, 35 mm
+        assert not near.any(), number
 
 
 def resident_mb():

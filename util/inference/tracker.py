@@ -35,7 +35,7 @@ FARTHEST, STEP, SAME_PLACE = 800.0, 350.0, 150.0
 OTHER_SIDE = 300.0  # mm that count for it where the side is another
 # Joints that may lie on two hands which touch: so many mm² are shown within so many mm of them, more than a
 # hand and its arm have, and their confidence is not so far above what the network's `reacquire_below` says.
-MIXED_AREA, MIXED_REACH, MIXED_CONFIDENCE = 20_000.0, 100.0, 0.2
+MIXED_AREA, MIXED_REACH, MIXED_CONFIDENCE = 20_000.0, 100.0, 0.3
 
 
 class OneEuro:
@@ -151,7 +151,8 @@ class HandTracker:
 
     def _is_mixed(self, pose: HandPose) -> bool:
         """Whether the joints may lie on two hands that touch."""
-        confident = pose.mean_confidence > self.predictor.reacquire_below + MIXED_CONFIDENCE
+        least = self.predictor.reacquire_below
+        confident = pose.mean_confidence > least + MIXED_CONFIDENCE * (1 - least)
         around = pose.shown_area(self.camera, MIXED_REACH)
         return self.max_hands > 1 and not confident and around > MIXED_AREA
 
@@ -183,6 +184,8 @@ class HandTracker:
             if track not in poses and len(poses) >= self._room:
                 continue
             if track is None:
+                if any(pose.distance(other) < SAME_HAND for other in poses.values()):
+                    continue
                 used = {track.identity for track in self._tracks}
                 track = _Track(next(k for k in count() if k not in used), pose, self.smoothing)
                 self._tracks.append(track)
@@ -235,7 +238,8 @@ class _Track:
     def distance_to(self, pose: HandPose) -> float:
         """How far a pose is from this hand, mm; another side counts as a distance."""
         apart = float(np.linalg.norm(self.pose.middle - pose.middle))
-        return apart + OTHER_SIDE * (pose.handedness != self.pose.handedness)
+        # Where it touched another, its side may have been mistaken.
+        return apart + OTHER_SIDE * (not self.mixed and pose.handedness != self.pose.handedness)
 
     def answer(self, camera: Camera, seconds: float) -> HandPose:
         """The pose with the hand's identity, smoothed."""
