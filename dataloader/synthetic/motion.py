@@ -13,14 +13,13 @@ from dataloader.nyu import EVALUATED_JOINTS
 from dataloader.synthetic.hand.bank import Shapes
 from dataloader.synthetic.hand.forearm import sample_forearm
 from dataloader.synthetic.hand.pose import sample_pose
-from dataloader.synthetic.hand.skeleton import JointAngles
+from dataloader.synthetic.hand.skeleton import JointAngles, unit
+from dataloader.synthetic.objects import Thing, mesh_of
 from dataloader.synthetic.placing import PosedHand, pose_hand, view_of
 from dataloader.synthetic.render import (
     Size,
     covered,
-    frame_rays,
     nearest,
-    render_ellipsoid,
     render_mesh,
     y_up,
 )
@@ -36,6 +35,14 @@ _CROSSING_PERIOD = 200  # frames; each side of the frame belongs to either hand 
 _SWING = 0.2  # share of the frame's width, from the middle to each side
 _LANES = ((470.0, 540.0), (650.0, 740.0))  # mm
 _ARM_NEAREST = 250.0  # mm
+# Of the body: middles and radii of torso, shoulders, neck and head, and where the upper arms begin; mm, y up.
+_BODY = (
+    ((60.0, -430.0, 1050.0), (175.0, 340.0, 105.0)),
+    ((60.0, -185.0, 1050.0), (205.0, 110.0, 95.0)),
+    ((60.0, -50.0, 1040.0), (58.0, 110.0, 58.0)),
+    ((60.0, 135.0, 1030.0), (76.0, 112.0, 95.0)),
+)
+_SHOULDERS = ((-125.0, -160.0, 1040.0), (245.0, -160.0, 1040.0))
 _DEG = np.pi / 180
 # A good sensor: the motion is what such a clip is for, the full range of sensors is in the data set.
 _SENSOR = SensorStyle(40.0, 0, 0.5, 0.3, (2, 2), 3, 0.05, 0.4, 3, 16.0, 0.2, 0.0)
@@ -78,15 +85,18 @@ class MovingHand:
         self.hands = [
             _Mover(shapes, self.seed + (lane or 0), y_up(camera), size, leaves, lane) for lane in self.lanes
         ]
-        self.behind = [_render_body(y_up(camera), size)] if body else []
+        self.body = body
 
     def frame(self, i: int) -> MovingFrame:
         """Render frame i."""
         sight = y_up(self.camera)
         posed = [hand.posed(i) for hand in self.hands]
         layers = [render_mesh(hand.vertices, hand.faces, sight, self.size) for hand in posed]
+        behind = []
+        if self.body:
+            behind = [render_mesh(*_body_mesh([hand.vertices[-1] for hand in posed]), sight, self.size)]
         rng = np.random.default_rng((self.seed, 1, i))
-        depth = apply_sensor(rng, reduce(nearest, layers + self.behind), sight, _SENSOR)
+        depth = apply_sensor(rng, reduce(nearest, layers + behind), sight, _SENSOR)
         mirror = np.array([1.0, -self.camera.flip, 1.0])
         joint_xyz = np.stack([hand.joints36[list(EVALUATED_JOINTS)] * mirror for hand in posed])
         visible = [self._is_visible(k, joints, layers) for k, joints in enumerate(joint_xyz)]
@@ -160,12 +170,19 @@ class _Mover:
         return *sample_pose(rng, self.shape), view, place
 
 
-def _render_body(camera: Camera, size: Size) -> np.ndarray:
-    """Depth (H, W) of a torso and a head before the camera."""
-    rays = frame_rays(camera, size)
-    torso = render_ellipsoid(rays, np.array([60.0, -260.0, 1050.0]), np.array([190.0, 310.0, 120.0]))
-    head = render_ellipsoid(rays, np.array([60.0, 160.0, 1030.0]), np.array([78.0, 112.0, 95.0]))
-    return nearest(torso, head)
+def _body_mesh(elbows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Torso, neck, head, and the upper arms to the elbows (3,), right and left: vertices, faces."""
+    parts = [Thing("ball", np.array(middle), np.eye(3), np.array(radii)) for middle, radii in _BODY]
+    for shoulder, elbow in zip(_SHOULDERS, elbows, strict=False):
+        along = elbow - shoulder
+        across = unit(np.cross(along, [0.0, 0.0, 1.0]))
+        axes = np.stack([across, unit(np.cross(along, across)), unit(along)])
+        half = np.array([50.0, 50.0, np.linalg.norm(along) / 2 + 50])
+        parts.append(Thing("ball", (shoulder + elbow) / 2, axes, half))
+    meshes = [mesh_of(part) for part in parts]
+    starts = np.cumsum([0] + [len(vertices) for vertices, _ in meshes])
+    faces = [faces + start for (_, faces), start in zip(meshes, starts, strict=False)]
+    return np.concatenate([vertices for vertices, _ in meshes]), np.concatenate(faces).astype(np.int32)
 
 
 def _smooth(share: float) -> float:
