@@ -42,15 +42,17 @@ _SENSOR = SensorStyle(40.0, 0, 0.5, 0.3, (2, 2), 3, 0.05, 0.4, 3, 16.0, 0.2, 0.0
 
 
 class MovingFrame(NamedTuple):
-    """A frame and what is true of its one or two hands, the right one first."""
+    """A frame and what is true of its hand; of two, arrays of both, the right one first."""
 
     depth: np.ndarray  # (H, W) uint16 mm, 0 = no reading
-    joint_xyz: np.ndarray  # (hands, 14, 3) mm, NYU's evaluated joints
-    visible: np.ndarray  # (hands,) all joints project into the frame, the other hand covers a third at most
+    joint_xyz: np.ndarray  # (14, 3) or (2, 14, 3) mm, NYU's evaluated joints
+    visible: (
+        np.ndarray
+    )  # () or (2,) bool: all joints are in the frame, a third at most covered by another hand
 
 
-class MovingHands:
-    """A right hand before a camera, or a right and a left one, of two shapes, which cross again and again.
+class MovingHand:
+    """A right hand before a camera.
 
     Args:
         shapes: where the hands come from.
@@ -59,8 +61,9 @@ class MovingHands:
         size: (height, width) of its frames.
         leaves: whether each hand leaves the frame for a second every five.
         body: whether their owner's body is behind them.
-        hands: 1 or 2.
     """
+
+    lanes = (None,)  # of each hand
 
     def __init__(
         self,
@@ -70,12 +73,10 @@ class MovingHands:
         size: Size = (480, 640),
         leaves: bool = False,
         body: bool = False,
-        hands: int = 1,
     ):
-        lanes = (None,) if hands == 1 else (0, 1)
-        self.seed, self.camera, self.size = hands * seed, camera, size
+        self.seed, self.camera, self.size = len(self.lanes) * seed, camera, size
         self.hands = [
-            _MovingHand(shapes, self.seed + (lane or 0), y_up(camera), size, leaves, lane) for lane in lanes
+            _Mover(shapes, self.seed + (lane or 0), y_up(camera), size, leaves, lane) for lane in self.lanes
         ]
         self.behind = [_render_body(y_up(camera), size)] if body else []
 
@@ -89,6 +90,8 @@ class MovingHands:
         mirror = np.array([1.0, -self.camera.flip, 1.0])
         joint_xyz = np.stack([hand.joints36[list(EVALUATED_JOINTS)] * mirror for hand in posed])
         visible = [self._is_visible(k, joints, layers) for k, joints in enumerate(joint_xyz)]
+        if len(posed) == 1:
+            joint_xyz, (visible,) = joint_xyz[0], visible
         return MovingFrame(depth, joint_xyz, np.array(visible))
 
     def _is_visible(self, k: int, joints: np.ndarray, layers: list[np.ndarray]) -> bool:
@@ -99,7 +102,13 @@ class MovingHands:
         return inside and all(covered(joints, other, self.camera) <= 1 / 3 for other in others)
 
 
-class _MovingHand:
+class TwoMovingHands(MovingHand):
+    """A right and a left hand of two shapes, which cross again and again; arguments as of `MovingHand`."""
+
+    lanes = (0, 1)
+
+
+class _Mover:
     """One hand; `camera` has y up; `lane`: 0 the right, 1 the left of two, None where it is alone."""
 
     def __init__(self, shapes: Shapes, seed: int, camera: Camera, size: Size, leaves: bool, lane: int | None):

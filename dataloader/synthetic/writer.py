@@ -43,6 +43,7 @@ _BYTES_PER_FRAME = 17_000  # mean PNG and labels of a 640 x 480 frame
 _PARTS = "parts"  # folder of the labels of the chunks that are done
 _LABELS = ("joints36", "joints21", "center")  # of a Scene, as a chunk's file keeps them
 _MAT_HEADER = b"MATLAB 5.0 MAT-file, AWR synthetic hands"
+load_shapes = HandBank  # without arguments: of the people that come with the project
 
 
 class SplitSettings(NamedTuple):

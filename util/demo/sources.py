@@ -189,7 +189,7 @@ def _film(path: Path, options: SourceOptions) -> Source:
 def _synthetic(options: SourceOptions) -> Source:
     try:
         from dataloader.synthetic.hand.bank import HandBank
-        from dataloader.synthetic.motion import MovingHands
+        from dataloader.synthetic.motion import MovingHand, TwoMovingHands
     except ImportError as error:
         raise UserError(
             f"--source synthetic needs {error.name}: pip install -r requirements-synth.txt."
@@ -197,7 +197,8 @@ def _synthetic(options: SourceOptions) -> Source:
     camera, size = options.camera or NYU_CAMERA, (480, 640)
     if isinstance(camera, DepthCamera):
         camera, size = camera.camera, camera.frame_size
-    moving = MovingHands(HandBank(), options.seed, camera, size, options.leaves, options.body, options.hands)
+    kind = MovingHand if options.hands == 1 else TwoMovingHands
+    moving = kind(HandBank(), options.seed, camera, size, options.leaves, options.body)
     return Source("synthetic", lambda i: to_millimetres(moving.frame(i).depth), None, camera)
 
 
