@@ -1,7 +1,4 @@
-"""Find the hand in a depth frame without a network: the centre that a crop is cut around.
-
-Pure functions on arrays, for any camera.
-"""
+"""Find the hand in a depth frame without a network: the centre that a crop is cut around."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,12 +15,14 @@ from util.camera import Camera
 PALM_RADIUS = 80.0  # a ball around the palm that holds most of a hand
 NECK_RADIUS = 130.0  # between that ball and this one a hand leaves only fingertips and a wrist
 ARM_RADIUS = 200.0  # of the same surface, within it no other hand is looked for
-PALM_AREA = 1500.0  # facing the camera, of half a hand at least; less is a speck or a finger
+# Facing the camera: half of a fist that is seen from its end; less is a speck or a finger. The real and the
+# bundled frames get the same centres with 1000 to 2200.
+PALM_AREA = 1500.0
 HAND_EDGE = 150.0  # cube whose centre of mass is the hand's; a larger one slides down the forearm
 HALF_THICKNESS = 10.0  # the camera sees the skin, the joints lie behind it
 
 # What makes a hand likely, in mm of its outline. By logistic regression on 400 frames of synth's train split,
-# then by hand on 700 of train and val and 20 real ones; of the bundled test frames, one moved PALM_AREA.
+# then by hand on 700 of train and val and 20 real ones.
 BEND_WEIGHT = 0.03  # of mm² times slope
 NECK_WEIGHT = -0.015  # of mm² of the same surface within the neck's radius
 DEPTH_WEIGHT = -0.6  # of mm from the camera to the surface: whole, as an elbow may be nearer than its hand
@@ -39,15 +38,11 @@ NEAREST_RANGE = 450.0  # mm behind the nearest surface: a hand behind a nearer e
 DEPTH_STEP = 50.0  # mm between neighbouring samples; more is another surface
 SAMPLE_SPACING = 7.0  # mm between samples of the frame: fingers have two or three across
 MAX_SAMPLES = 3000  # beyond, a wall behind the hand would take gigabytes and seconds
-# Multiplications in a matrix product that OpenBLAS computes in one thread; others would spin on afterwards.
-SINGLE_THREAD_PRODUCT = 4 * 65536
 
 
 class Samples(NamedTuple):
-    """A depth frame thinned out: `xyz` (n, 3) mm; `area` (n,) mm² that each stands for; `surface` (n,)
-    number of the connected surface that it lies on; `outline` (n,) mm of that surface's edge that it
-    stands for; and `bend` (n,), by how much the surface's slope changes there, times the area.
-    """
+    """A depth frame thinned out: `xyz` (n, 3) mm; (n,) `area` mm² that each stands for, number of the
+    connected `surface` that it lies on, mm of that surface's `outline`, and change of slope times area."""
 
     xyz: np.ndarray
     area: np.ndarray
@@ -76,15 +71,12 @@ def centers_from_depth(
 ) -> np.ndarray:
     """The centres of what is most like a hand, the likeliest first: (n, 3) mm, 1 <= n <= most.
 
-    Walls and tables are taken out. A hand is a near thing with much outline and many bends for its
-    area, which tells it from a torso, a head or the rest of the arm. From there the outline's centre of
-    mass in a hand-sized cube is followed until it rests: most joints are the fingers', and so is most of
-    the outline, while most of the area is the palm's and the forearm's.
+    Walls and tables are taken out. A hand is a near thing with much outline and many bends for its area,
+    unlike a torso, a head or an arm. From there the outline's centre of mass in a hand-sized cube is followed
+    until it rests: most joints are the fingers', and so is most of the outline, not of the area.
 
     Args:
-        depth: (H, W) mm, any dtype; 0, NaN and what is out of range are no readings.
-        camera: the camera that took it.
-        depth_range: nearest and farthest depth of a hand, mm.
+        depth: (H, W) mm, any dtype; 0, NaN and what is out of `depth_range`, mm, are no readings.
         most: how many are wanted; all but the first may be an elbow or a head.
         known: centres (3,) mm of hands that are known already, and not wanted again.
     """
@@ -118,7 +110,7 @@ def _without_hand(samples: Samples, center: np.ndarray) -> Samples:
 
 
 def check_depth_range(depth_range: tuple[float, float]) -> None:
-    """Refuse a nearest depth that is not before the farthest."""
+    """Refuse a nearest depth that is not before the farthest, mm."""
     if not 0 <= depth_range[0] < depth_range[1]:
         raise UserError(f"depth_range is {depth_range}: the nearest depth comes first, in mm.")
 
@@ -152,8 +144,7 @@ def sample_frame(depth: np.ndarray, camera: Camera, depth_range: tuple[float, fl
 
 
 def pick_hand(samples: Samples) -> tuple[np.ndarray, np.ndarray] | None:
-    """The place (3,) mm of the sample that is most like the middle of a near hand, and the mask (n,) of its
-    surface; None where nothing is as large as a hand."""
+    """Place (3,) mm of the sample most like the middle of a near hand, mask (n,) of its surface; or None."""
     likeness = np.full(len(samples.xyz), -np.inf)
     for own in _large_surfaces(samples):
         likeness[own] = _likeness(samples.only(own))
@@ -190,17 +181,13 @@ def _front(surface: Samples) -> float:
 
 def _likeness(surface: Samples) -> np.ndarray:
     """How much like the middle of a near hand each of (n,) samples of one surface is, -inf if too small."""
-    # float32 throughout, for speed: a person has a few thousand samples.
+    # float32 halves the time: a person has a few thousand samples.
     xyz = (surface.xyz - surface.xyz.mean(axis=0)).astype(np.float32)
     squared = (xyz**2).sum(axis=1)
+    distance = squared[:, None] + squared - 2 * xyz @ xyz.T
     shape = np.float32([surface.outline + BEND_WEIGHT * surface.bend, surface.area]).T
-    outline, area, neck = np.empty((3, len(xyz)), np.float32)
-    rows = max(SINGLE_THREAD_PRODUCT // (3 * len(xyz)), 1)
-    for start in range(0, len(xyz), rows):
-        block = slice(start, start + rows)
-        distance = squared[block, None] + squared - 2 * xyz[block] @ xyz.T
-        outline[block], area[block] = (np.float32(distance < PALM_RADIUS**2) @ shape).T
-        neck[block] = (np.float32(distance < NECK_RADIUS**2) @ shape)[:, 1]
+    outline, area = (np.float32(distance < PALM_RADIUS**2) @ shape).T
+    neck = np.float32(distance < NECK_RADIUS**2) @ shape[:, 1]
     likeness = outline + NECK_WEIGHT * neck + DEPTH_WEIGHT * _front(surface)
     return np.where(area >= PALM_AREA, likeness, -np.inf)
 

@@ -15,10 +15,8 @@ MOST_ASPECT, MOST_OFF = 1.1, 0.09
 
 
 def enter(depth: np.ndarray, camera: Camera, depth_scale: float, denoise: bool) -> np.ndarray:
-    """A camera's frame (H, W), see `to_millimetres` -> float32 mm, 0 for no reading, filtered if `denoise`.
-
-    `depth_scale`: mm a unit. A camera that can hardly be of this frame is warned of.
-    """
+    """A frame (H, W), `depth_scale` mm a unit -> float32 mm, 0 for no reading, filtered if `denoise`.
+    A camera that can hardly be of this frame is warned of."""
     if not isinstance(camera, Camera):
         raise UserError(
             f"camera is a {type(camera).__name__}: pass a util.camera.Camera(fx, fy, cx, cy), "
@@ -38,8 +36,8 @@ def enter(depth: np.ndarray, camera: Camera, depth_scale: float, denoise: bool) 
 
 
 def denoised(frame: np.ndarray, camera: Camera) -> np.ndarray:
-    """A frame (H, W) float32 mm without noise of single pixels, and without flying pixels, which lie between
-    two surfaces where one pixel sees both; pixels wider than WIDEST_PIXEL stay."""
+    """A frame (H, W) float32 mm without noise of single pixels and without flying pixels, which see two
+    surfaces and lie between them; pixels wider than WIDEST_PIXEL stay."""
     median = cv2.medianBlur(frame, 3)
     nearest, farthest = cv2.erode(median, np.ones((3, 3))), cv2.dilate(median, np.ones((3, 3)))
     flying = (median - nearest > FLYING) & (farthest - median > FLYING)
