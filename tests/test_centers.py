@@ -1,26 +1,29 @@
-"""Finding the hand: real frames of two cameras, built scenes, files of centres and the command."""
+"""Finding the hand: real frames of two cameras, built scenes, refined by a network; files and the command."""
 
 import json
 import shutil
 from dataclasses import replace
-from functools import partial
 
 import cv2
 import numpy as np
 import pytest
-from tqdm import tqdm
 
 from config import Config
 from dataloader import dataset_info
 from dataloader.index import build_index, find_frames
 from dataloader.nyu import read_depth
+from tests.helpers.blob_network import blob_predictor
 from tests.helpers.layout_folders import spread_hands, write_hands17_folder, write_icvl_folder
-from tests.helpers.project import SHARED
+from tests.helpers.nyu_folder import ball_hand, open_hand
+from tests.helpers.project import PROJECT, SHARED
 from tests.helpers.real_frames import KINECT2, KINECT2_PALMS, PALMS, SR305, kinect2_frame, off_palm
 from util.camera import NYU_CAMERA, Camera
+from util.checkpoint import RESULTS, ModelSpec, save_checkpoint
 from util.inference import find_hand
-from util.inference.centers import center_errors, find_centers
+from util.inference.centers import center_errors, find_centers, refine_center
 from util.inference.find_hand import DEPTH_RANGE, center_from_depth
+from util.inference.hands import Candidate
+from util.inference.predictor import HandPosePredictor
 from util.points import read_centers, write_centers
 
 
@@ -216,11 +219,15 @@ def written(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("method", ["labels", "depth"])
+@pytest.mark.parametrize("method", ["labels", "depth", "refined"])
 def test_the_command_writes_centres_that_the_loader_reads(written, method, tmp_path, run_script):
     out = written / "icvl" / "center_test_refined.txt"
     out.unlink(missing_ok=True)  # what the command is for
     common = ("--dataset", "icvl", "--data_dir", written, "--method", method)
+    if method == "refined":  # by a network that is sure of nothing
+        spec = ModelSpec("resnet_18", 16, 4, 1.0, "icvl", 64)
+        save_checkpoint(tmp_path / "a.pth", spec.build(), spec)
+        common = (*common, "--load_model", tmp_path / "a.pth")
     ran = run_script("util.inference.centers", *common, "--out", out, "--json", tmp_path / "errors.json")
     assert ran.code == 0, ran.err
     report = json.loads((tmp_path / "errors.json").read_text())
@@ -239,14 +246,6 @@ def icvl(written):
     """Its four test frames and the centres of all."""
     frames = find_frames(Config(dataset="icvl", data_dir=str(written)).resolved())
     return frames, find_centers(frames, dataset_info("icvl"), DEPTH_RANGE)
-
-
-def test_every_batch_has_its_centres_where_bars_are_switched_off(icvl, monkeypatch):
-    frames, expected = icvl
-    monkeypatch.setattr("util.inference.centers.BATCH_SIZE", 3)  # of 4 frames
-    monkeypatch.setattr("util.inference.centers.tqdm", partial(tqdm, disable=True))  # as TQDM_DISABLE=1 does
-    assert np.isfinite(expected).all()
-    np.testing.assert_array_equal(find_centers(frames, dataset_info("icvl"), DEPTH_RANGE), expected)
 
 
 def test_damaged_frames_get_no_centre_and_cost_the_others_nothing(written, tmp_path, run_script):
@@ -293,9 +292,60 @@ def test_the_command_without_labels(written, tmp_path, run_script):
         (("--method", "guess"), "--method"),
         (("--depth_range", "900", "300"), "the nearest depth comes first"),
         (("--dataset", "msra"), "msra/P0 is missing"),
+        (("--dataset", "icvl", "--method", "refined", "--load_model", "no.pth"), "no.pth is missing"),
     ],
 )
 def test_settings_that_cannot_work(written, flags, sentence, run_script):
     ran = run_script("util.inference.centers", "--data_dir", written, *flags)
     assert ran.code == 2
     assert sentence in ran.err.strip().splitlines()[-1]
+
+
+CENTER = np.array([20.0, -30.0, 700.0])
+FRAME = ball_hand(open_hand(CENTER)).astype(np.float32)
+
+
+def test_the_centre_is_the_mean_of_the_joints_in_a_crop_around_the_first_joints(tmp_path):
+    predictor = blob_predictor(tmp_path, denoise=False)
+    rough = CENTER + np.array([40, 10, 0])
+    refined = refine_center(predictor, FRAME, NYU_CAMERA, rough)
+    (first,) = predictor.answer([Candidate(FRAME, rough, "right")], NYU_CAMERA)
+    (second,) = predictor.answer([Candidate(FRAME, first.middle, "right")], NYU_CAMERA)
+    np.testing.assert_allclose(refined, second.joints_xyz.mean(0))
+    assert np.linalg.norm(refined - first.joints_xyz.mean(0)) > 1
+
+
+@pytest.mark.parametrize("rough", [np.array([9000.0, 0, 700]), CENTER])
+def test_where_the_network_sees_no_hand_the_depth_centre_stays(tmp_path, rough):
+    strict = blob_predictor(tmp_path, min_confidence=1.0, denoise=False)
+    assert refine_center(strict, FRAME, NYU_CAMERA, rough) is rough
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return HandPosePredictor(RESULTS / "resnet_18_synth.pth", "cpu", denoise=False)
+
+
+@pytest.mark.slow
+def test_the_shipped_network_finds_the_centres_of_the_bundled_frames(shipped):
+    frames = find_frames(Config(data_dir=str(PROJECT / "data")).resolved())
+    frames = frames._replace(joint_xyz=frames.joint_xyz[::10], names=frames.names[::10])
+    rough, refined = (
+        center_errors(find_centers(frames, dataset_info("synth"), DEPTH_RANGE, predictor), frames.joint_xyz)
+        for predictor in (None, shipped)
+    )
+    assert refined.median_mm < 5 < 9 < rough.median_mm
+    assert refined.within_20mm > 0.95
+
+
+@pytest.mark.skipif(not (SHARED / "nyu").is_dir(), reason="the NYU frame is not here")
+def test_the_shipped_network_lands_near_the_true_centre(shipped):
+    depth = read_depth(SHARED / "nyu" / "depth_1_0000001.png")
+    truth = NYU_CAMERA.uvd_to_xyz(
+        np.load(SHARED / "nyu" / "test_labels_uvd.npz")["joint_uvd"][0].astype(float)
+    )
+    rough = center_from_depth(depth, NYU_CAMERA)
+    refined = refine_center(shipped, depth, NYU_CAMERA, rough)
+    distance = [np.linalg.norm(center - truth.mean(0)) for center in (rough, refined)]
+    print(f"{distance[1]:.1f} mm from the mean of the joints, {distance[0]:.1f} before")
+    assert distance[1] < 10

@@ -10,13 +10,14 @@ import pytest
 
 from dataloader.crop import Crop
 from tests.helpers.blob_network import CAMERA, blob_predictor
-from tests.helpers.project import need_synthetic_hand
+from tests.helpers.project import SHARED, need_synthetic_hand
+from tests.helpers.real_frames import KINECT2, KINECT2_PALMS, kinect2_frame
 from util.camera import NYU_CAMERA
 from util.checkpoint import RESULTS
 from util.demo import stream
 from util.demo.settings import DemoSettings
 from util.demo.sources import Source
-from util.inference.hands import Found, HandPose, distinct, next_center
+from util.inference.hands import Found, HandPose, distinct
 from util.inference.predictor import DEFAULT_CHECKPOINT, HandPosePredictor
 from util.inference.tracker import DECIDE, MEMORY, RECHECK, SEARCH_EVERY, SEARCH_LOST, HandTracker, OneEuro
 
@@ -27,9 +28,9 @@ EVERY = 6  # of the clip, predicted on its own beside the tracked pose
 def rendered_hand(camera):
     need_synthetic_hand()
     from dataloader.synthetic.hand.bank import HandBank
-    from dataloader.synthetic.motion import MovingHands
+    from dataloader.synthetic.motion import MovingHand
 
-    return MovingHands(HandBank(), 0, camera, (240, 320), leaves=True)
+    return MovingHand(HandBank(), 0, camera, (240, 320), leaves=True)
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +41,7 @@ def moving_hand():
 @pytest.fixture(scope="module")
 def clip(moving_hand):
     """300 frames of a hand that leaves twice and returns; its own joints and whether it is visible."""
-    frames = [moving_hand.frame(i) for i in range(FRAMES)]
-    return [frame._replace(joint_xyz=frame.joint_xyz[0], visible=bool(frame.visible[0])) for frame in frames]
+    return [moving_hand.frame(i) for i in range(FRAMES)]
 
 
 def test_the_clip_is_what_it_says(moving_hand, clip):
@@ -61,7 +61,7 @@ def test_the_clip_is_what_it_says(moving_hand, clip):
     assert max(steps) < 60
     up = rendered_hand(CAMERA._replace(flip=-1)).frame(3)
     np.testing.assert_array_equal(up.depth, clip[3].depth)
-    np.testing.assert_allclose(up.joint_xyz[0] * (1, -1, 1), clip[3].joint_xyz)
+    np.testing.assert_allclose(up.joint_xyz * (1, -1, 1), clip[3].joint_xyz)
 
 
 def returns(clip):
@@ -184,6 +184,38 @@ def test_a_weak_track_does_not_step_onto_a_hand_far_away():
     assert [(hand.identity, hand.joints_xyz[1, 0]) for hand in hands] == [(0, 0), (1, 500)]
 
 
+def mixed(x, side="right"):
+    """A pose of little confidence whose crop shows the surface of two hands."""
+    pose = pose_at(x, 0.7, side)
+    image, M = np.full((190, 190), 500, np.float32), np.eye(3)
+    M[:2, 2] = 95 - NYU_CAMERA.xyz_to_uvd(pose.center_xyz)[:2]
+    return pose._replace(crop=pose.crop._replace(image=image, M=M))
+
+
+@pytest.mark.parametrize(("max_hands", "found"), [(1, [0, 0, 0, 0]), (2, [0, None, None, None])])
+def test_of_several_hands_one_that_touches_another_is_lost_and_not_found_elsewhere(max_hands, found):
+    predictor = TwoHandsPredictor()
+    tracker = HandTracker(predictor, NYU_CAMERA, "right", max_hands=max_hands)
+    for hands, identity in zip([[pose_at(0)]] + [[mixed(0)]] * 3, found, strict=True):
+        predictor.hands = hands
+        pose = tracker.update(np.zeros((4, 4)))
+        assert (pose and pose.identity) == identity
+    assert tracker.reason == ("two hands touch" if max_hands > 1 else "")
+    predictor.hands = [pose_at(400)]  # another hand, nearer than one that left may come back
+    while max_hands > 1 and pose is None:
+        pose = tracker.update(np.zeros((4, 4)))
+    assert pose.identity == max_hands - 1
+
+
+def test_a_hand_beside_the_wanted_ones_is_followed_but_not_answered():
+    predictor = TwoHandsPredictor()
+    tracker = HandTracker(predictor, NYU_CAMERA, "right", max_hands=2)
+    predictor.hands = [pose_at(-300), pose_at(0), pose_at(300)]
+    assert [hand.identity for hand in tracker.update_hands(np.zeros((4, 4)))] == [0, 1]
+    predictor.hands.pop(0)
+    assert [hand.identity for hand in tracker.update_hands(np.zeros((4, 4)))] == [1, 2]
+
+
 def test_the_side_is_decided_in_the_first_frames_and_kept():
     def both(right, left):
         return pose_at(0, right), pose_at(0, left, "left")
@@ -224,8 +256,8 @@ class TwoHandsPredictor:
 
     def follow(self, candidates, camera, weights):
         def nearest(center):
-            near = [hand for hand in self.hands if abs(next_center(hand)[0] - center[0]) < 150]
-            return min(near, key=lambda hand: abs(next_center(hand)[0] - center[0]), default=None)
+            near = [hand for hand in self.hands if abs(hand.middle[0] - center[0]) < 150]
+            return min(near, key=lambda hand: abs(hand.middle[0] - center[0]), default=None)
 
         return [nearest(candidate.center) for candidate in candidates]
 
@@ -240,7 +272,7 @@ def test_hands_keep_their_identity_when_one_is_away_or_covered():
     def see(*hands):
         predictor.hands = list(hands)
         seen = tracker.update_hands(np.zeros((4, 4)))
-        return {hand.identity: round(float(next_center(hand)[0])) for hand in seen}
+        return {hand.identity: round(float(hand.middle[0])) for hand in seen}
 
     right, left = pose_at(-200), pose_at(200, 0.8, "left")
     assert see(right, left) == {0: -190, 1: 210}
@@ -265,9 +297,9 @@ def test_hands_keep_their_identity_when_one_is_away_or_covered():
 def test_two_rendered_hands_that_cross_and_leave():
     need_synthetic_hand()
     from dataloader.synthetic.hand.bank import HandBank
-    from dataloader.synthetic.motion import MovingHands
+    from dataloader.synthetic.motion import TwoMovingHands
 
-    hands = MovingHands(HandBank(), 0, CAMERA, (240, 320), leaves=True, hands=2)
+    hands = TwoMovingHands(HandBank(), 0, CAMERA, (240, 320), leaves=True)
     tracker = HandTracker(HandPosePredictor(DEFAULT_CHECKPOINT, "cpu"), CAMERA, "auto", max_hands=2)
     owner, switches, misses, visible, errors, wrong_side = {}, 0, 0, 0, [], 0
     for i in range(40, 190):  # a crossing, and each of them away once
@@ -328,14 +360,15 @@ def test_a_time_that_cannot_be_is_refused(seconds):
     assert np.isfinite(euro(np.array([2.0]), 0.1))
 
 
+@pytest.mark.parametrize(("seed", "third_seed"), [(5, 11), (3, 4)])  # beside the two hands; touching one
 @pytest.mark.slow
-def test_a_third_hand_draws_no_track_onto_it():
+def test_a_third_hand_draws_no_track_onto_it(seed, third_seed):
     need_synthetic_hand()
     from dataloader.synthetic.hand.bank import HandBank
-    from dataloader.synthetic.motion import MovingHands
+    from dataloader.synthetic.motion import MovingHand, TwoMovingHands
 
     shapes, shift = HandBank(), 170
-    two, third = MovingHands(shapes, 5, NYU_CAMERA, hands=2), MovingHands(shapes, 11, NYU_CAMERA)
+    two, third = TwoMovingHands(shapes, seed, NYU_CAMERA), MovingHand(shapes, third_seed, NYU_CAMERA)
     predictor, homes = HandPosePredictor(RESULTS / "hourglass_1_synth.pth", "cpu"), {}  # of each identity
     tracker = HandTracker(predictor, NYU_CAMERA, max_hands=2)
     for i in range(60, 84):
@@ -343,7 +376,7 @@ def test_a_third_hand_draws_no_track_onto_it():
         moved = np.pad(other.depth[:, shift:], ((0, 0), (0, shift)))
         depth = np.where((moved > 0) & ((frame.depth == 0) | (moved < frame.depth)), moved, frame.depth)
         uvd = NYU_CAMERA.xyz_to_uvd(other.joint_xyz) - (shift, 0, 0)
-        truth = np.concatenate([frame.joint_xyz, NYU_CAMERA.uvd_to_xyz(uvd)])
+        truth = np.array([*frame.joint_xyz, NYU_CAMERA.uvd_to_xyz(uvd)])
         for hand in tracker.update_hands(depth):
             errors = np.linalg.norm(hand.joints_xyz - truth, axis=-1).mean(axis=1)
             assert np.argmin(errors) == homes.setdefault(hand.identity, np.argmin(errors)), i
@@ -354,6 +387,27 @@ def test_a_third_hand_draws_no_track_onto_it():
 def test_a_filter_that_cannot_be(arguments):
     with pytest.raises(ValueError, match="One-Euro"):
         OneEuro(**arguments)
+
+
+@pytest.mark.parametrize("max_hands", [0, 2.5])
+def test_a_number_of_hands_that_cannot_be(max_hands):
+    with pytest.raises(ValueError, match=f"max_hands is {max_hands}"):
+        HandTracker(TwoHandsPredictor(), NYU_CAMERA, max_hands=max_hands)
+
+
+@pytest.mark.skipif(not (SHARED / "kinect2").is_dir(), reason="the Kinect 2 frames are not here")
+@pytest.mark.parametrize("net", ["resnet_18", "hourglass_1"])
+@pytest.mark.slow
+def test_no_crop_cuts_a_real_hand(net):
+    """A crop's border may show the forearm, nothing near a joint. Between two frames, seconds passed."""
+    tracker = HandTracker(HandPosePredictor(RESULTS / f"{net}_synth.pth", "cpu"), KINECT2)
+    for number in KINECT2_PALMS:
+        pose = tracker.update(kinect2_frame(SHARED, number))
+        joints = pose.joints_uvd[:, :2] * pose.crop.M[0, 0] + pose.crop.M[:2, 2]
+        border = pose.crop.image > 0
+        border[1:-1, 1:-1] = False
+        near = np.linalg.norm(np.argwhere(border)[:, None, ::-1] - joints, axis=2) < 15  # pixels, 35 mm
+        assert not near.any(), number
 
 
 def resident_mb():

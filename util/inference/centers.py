@@ -5,7 +5,7 @@ python -m util.inference.centers --dataset nyu --split test --method refined --o
 
 import json
 import os
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -27,8 +27,6 @@ from util.inference.find_hand import DEPTH_RANGE, center_from_depth, check_depth
 from util.inference.hands import is_hand
 from util.inference.predictor import HandPosePredictor
 from util.points import write_centers
-
-BATCH_SIZE = 32  # frames that a process takes at a time, and the network sees together
 
 
 class CenterErrors(NamedTuple):
@@ -54,8 +52,7 @@ def center_errors(centers: np.ndarray, joint_xyz: np.ndarray) -> CenterErrors:
 
 @dataclass
 class DepthCenters(Dataset):
-    """Item i: depth of frame i (H, W), None if it cannot be read; its centre (3,) mm, NaN where no hand is
-    found; and what is wrong."""
+    """Item i: depth of frame i (H, W), None if it cannot be read; what is wrong; its centre (3,) mm, NaN."""
 
     frames: FrameIndex
     info: DatasetInfo
@@ -64,15 +61,14 @@ class DepthCenters(Dataset):
     def __len__(self) -> int:
         return len(self.frames.joint_xyz)
 
-    def __getitem__(self, i: int) -> tuple[np.ndarray | None, np.ndarray, str]:
-        center = np.full(3, np.nan)
+    def __getitem__(self, i: int) -> tuple[np.ndarray | None, str, np.ndarray]:
+        depth, center = None, np.full(3, np.nan)
         try:
             depth = self.frames.read_frame(i, self.info.frame_size)
-        except (UserError, FileNotFoundError) as error:  # the others' centres are wanted all the same
-            return None, center, str(error)
-        with suppress(UserError):  # counted and written as invalid
             center = center_from_depth(depth, self.info.camera, self.depth_range)
-        return depth, center, ""
+        except (UserError, FileNotFoundError) as error:  # the others' centres are wanted all the same
+            return depth, str(error), center
+        return depth, "", center
 
 
 def find_centers(
@@ -84,38 +80,28 @@ def find_centers(
 ) -> np.ndarray:
     """Centre (N, 3) mm of every frame from its depth, refined if a predictor is given, by `num_workers`
     processes; NaN where no hand is found or the frame is missing or damaged, which is printed."""
-    rough = DepthCenters(frames, info, depth_range)
+    rough, centers = DepthCenters(frames, info, depth_range), []
     processes = num_workers if num_workers > 1 else 0
-    loader = DataLoader(rough, BATCH_SIZE, num_workers=processes, collate_fn=list, worker_init_fn=init_worker)
-    centers: list[np.ndarray] = []
-    with tqdm(total=len(rough), desc="frames", unit="frame", leave=False) as bar:
-        for batch in loader:
-            depths, found, problems = zip(*batch, strict=True)
-            centers += refine_centers(predictor, depths, info.camera, found) if predictor else found
-            bar.update(len(batch))
-            for problem in filter(None, problems):
-                bar.write(f"{problem} It gets no centre.")
+    loader = DataLoader(rough, None, num_workers=processes, collate_fn=tuple, worker_init_fn=init_worker)
+    for depth, problem, center in tqdm(loader, desc="frames", unit="frame", leave=False):
+        if depth is None:
+            tqdm.write(f"{problem} It gets no centre.")
+        elif predictor and not problem:
+            center = refine_center(predictor, depth, info.camera, center)
+        centers.append(center)
     return np.reshape(centers, (-1, 3))
 
 
-def refine_centers(
-    predictor: HandPosePredictor, depths: list[np.ndarray | None], camera: Camera, centers: list[np.ndarray]
-) -> list[np.ndarray]:
-    """The mean (3,) mm of the joints of a right hand that a network finds from rough centres.
-
-    `depths`: (H, W) mm, None for one that cannot be read. `centers`: (3,) mm, NaN where none was found; they
-    stay where the network's confidence is low everywhere.
-    """
-    refined = list(centers)
-    there = [i for i, center in enumerate(centers) if np.isfinite(center).all()]
-    frames, around = [depths[i] for i in there], [centers[i] for i in there]
-    poses = predictor.answer_around(frames, camera, around, [True] * len(there), ("right",))
-    for i, pose in zip(there, poses, strict=True):
-        hands = [pose] if is_hand(pose, camera, predictor.min_confidence) else []
+def refine_center(
+    predictor: HandPosePredictor, depth: np.ndarray, camera: Camera, center: np.ndarray
+) -> np.ndarray:
+    """The mean (3,) mm of a right hand's joints that a network finds in a frame (H, W) mm from a rough
+    centre (3,) mm; the rough one where its confidence is low everywhere."""
+    pose = predictor.answer_around(depth, camera, center, ("right",))
+    if not is_hand(pose, camera, predictor.min_confidence):
         # An elbow or a head may have been more like a hand than the hand.
-        for hand in hands or predictor.search(depths[i], camera, 2, "right").hands[:1]:
-            refined[i] = hand.joints_xyz.mean(axis=0)
-    return refined
+        pose = next(iter(predictor.search(depth, camera, 2, "right").hands), None)
+    return center if pose is None else pose.joints_xyz.mean(axis=0)
 
 
 @dataclass
@@ -148,9 +134,7 @@ def main(settings: CenterSettings) -> None:
     frames, info, oracle = find_frames(config), dataset_info(config.dataset), settings.method == "labels"
     labelled, predictor = not np.isnan(frames.joint_xyz[:1]).any(), None
     if oracle and not labelled:
-        raise UserError(
-            f"The labels of {config.dataset}, split {config.split}, are withheld: use --method depth."
-        )
+        raise UserError(f"The labels of {config.dataset}, {config.split}, are withheld: use --method depth.")
     if settings.method == "refined":
         path = settings.load_model or shipped_weights(config)
         if not path:
@@ -165,23 +149,18 @@ def main(settings: CenterSettings) -> None:
             centers = frames.joint_xyz.mean(axis=1, dtype=np.float64)
         else:
             centers = find_centers(frames, info, settings.depth_range, predictor, settings.num_workers)
-        about = {
-            "dataset": config.dataset,
-            "split": config.split,
-            "method": settings.method,
-            "oracle": oracle,
-        }
-        about |= {"frames": len(centers), "invalid": int(np.isnan(centers[:, 0]).sum())}
-        error = "no labels to compare with."
+        invalid, error = int(np.isnan(centers[:, 0]).sum()), "no labels to compare with."
+        about = {name: getattr(settings, name) for name in ("dataset", "split", "method")}
+        about |= {"oracle": oracle, "frames": len(centers), "invalid": invalid}
         if labelled:
             errors = center_errors(centers, frames.joint_xyz)
             about |= errors._asdict()
             error = (
-                f"from the mean of the true joints: mean {errors.mean_mm:.2f} mm, median "
-                f"{errors.median_mm:.2f} mm, {errors.within_20mm:.2%} within 20 mm"
-                + (" (an oracle: made from the labels)" if oracle else "")
+                f"mean {errors.mean_mm:.2f} mm, median {errors.median_mm:.2f} mm from the mean of the true "
             )
-        print(f"{len(centers)} frames, {about['invalid']} without a centre; {error}")
+            error += f"joints, {errors.within_20mm:.2%} within 20 mm"
+            error += " (an oracle: made from the labels)" if oracle else ""
+        print(f"{len(centers)} frames, {invalid} without a centre; {error}")
         if out:
             write_centers(out, centers)
         if report:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from dataloader.crop import Crop, crop_hand
 from util import UserError
@@ -18,7 +19,7 @@ NEAREST = 1.0  # mm; a centre before it is in the lens, and its pixels overflow
 HAND_AREA = 2000.0  # mm² facing the camera; what is smaller is a finger or a speck
 SAME_HAND = 40.0  # mm between the joints of two answers, in the mean, below which they are of one hand
 CENTER_MOVED = 15.0  # mm from the centre to the joints' middle; a found hand is cropped again beyond
-CROP_RIM = 0.06  # of the crop's edge; a joint within it may belong to a finger that is cut off
+CUT_OFF = 30.0  # the same of a followed hand: beyond, the crop may cut off a finger
 # The answer at the rough centre may have so much less confidence than the other side's, and than
 # min_confidence, to be cropped again: that adds at most 0.15.
 SIDE_MARGIN, MOST_GAIN = 0.1, 0.15
@@ -48,6 +49,29 @@ class HandPose(NamedTuple):
     def mean_confidence(self) -> float:
         """Mean confidence of the joints."""
         return float(self.confidence.mean())
+
+    @property
+    def middle(self) -> np.ndarray:
+        """Where to crop for this hand: (3,) mm, the middle of the joints' bounding box."""
+        return (self.joints_xyz.min(axis=0) + self.joints_xyz.max(axis=0)) / 2
+
+    @property
+    def off_center(self) -> float:
+        """How far the middle of the joints lies from that of the crop, mm."""
+        return float(np.linalg.norm(self.middle - self.center_xyz))
+
+    def distance(self, other: "HandPose") -> float:
+        """Mean distance of the joints of two poses, mm, whatever finger each is of: sides may differ."""
+        apart = cdist(self.joints_xyz, other.joints_xyz)
+        return float((apart.min(axis=0).mean() + apart.min(axis=1).mean()) / 2)
+
+    def shown_area(self, camera: Camera, reach: float = np.inf) -> float:
+        """Area of what the crop shows within `reach` mm of a joint, mm² facing the camera."""
+        image, M = self.crop.image, self.crop.M.astype(np.float64)
+        v, u = np.nonzero(image)
+        uv, d = (np.stack([u, v], axis=1) - M[:2, 2]) / M[0, 0], image[v, u].astype(np.float64)
+        near = cdist(camera.uvd_to_xyz(np.column_stack([uv, d])), self.joints_xyz).min(axis=1) <= reach
+        return float((d[near] ** 2).sum() / (M[0, 0] ** 2 * camera.fx * camera.fy))
 
     def to_dict(self) -> dict:
         """The pose as lists and strings, for JSON, to three digits; without the crop and the weights."""
@@ -79,6 +103,19 @@ class Candidate(NamedTuple):
     center: np.ndarray
     side: Side
 
+    def crop(self, camera: Camera, cube: np.ndarray, img_size: int) -> Crop | None:
+        """What the network is to see, a left hand as a right one; None where nothing was measured."""
+        frame, center, side = self
+        if not center[2] >= NEAREST:  # NaN: there is no centre
+            return None
+        if side == "left":
+            frame, camera, center = frame[:, ::-1], camera.mirrored(frame.shape[1]), center * ACROSS
+        try:
+            crop = crop_hand(frame, camera, center, cube, img_size)
+        except UserError:
+            return None  # outside the frame, or too far away to be seen
+        return crop if crop.image.any() else None
+
 
 class Found(NamedTuple):
     """Hands in a frame, the most confident first; where there is none, the reason for people."""
@@ -87,45 +124,13 @@ class Found(NamedTuple):
     reason: str = ""
 
 
-def crop_candidate(candidate: Candidate, camera: Camera, cube: np.ndarray, img_size: int) -> Crop | None:
-    """What the network is to see, a left hand as a right one; None where nothing was measured."""
-    frame, center, side = candidate
-    if not center[2] >= NEAREST:  # NaN: there is no centre
-        return None
-    if side == "left":
-        frame, camera, center = frame[:, ::-1], camera.mirrored(frame.shape[1]), center * ACROSS
-    try:
-        crop = crop_hand(frame, camera, center, cube, img_size)
-    except UserError:
-        return None  # outside the frame, or too far away to be seen
-    return crop if crop.image.any() else None
-
-
-def next_center(pose: HandPose) -> np.ndarray:
-    """Where to crop for a hand known from a pose: (3,) mm, the middle of the joints' bounding box."""
-    return (pose.joints_xyz.min(axis=0) + pose.joints_xyz.max(axis=0)) / 2
-
-
-def touches_edge(pose: HandPose) -> bool:
-    """Whether a joint lies at the edge of the crop or outside: the crop may cut off a finger."""
-    size, M = pose.crop.image.shape[0], pose.crop.M
-    in_crop = pose.joints_uvd[:, :2] * M[(0, 1), (0, 1)] + M[:2, 2]
-    return bool((np.abs(in_crop / size - 0.5) > 0.5 - CROP_RIM).any())
-
-
-def shown_area(pose: HandPose, camera: Camera) -> float:
-    """Area of what the crop shows, mm² facing the camera."""
-    readings = pose.crop.image[pose.crop.image > 0].astype(np.float64)
-    return float((readings**2).sum() / (float(pose.crop.M[0, 0]) ** 2 * camera.fx * camera.fy))
-
-
 def why_no_hand(pose: HandPose | None, camera: Camera, min_confidence: float) -> str:
     """Why an answer is not taken for a hand, for people; empty where it is one."""
     if pose is None:
         return "nothing was measured around the centre"
     if pose.mean_confidence < min_confidence:
         return f"low confidence: {pose.mean_confidence:.2f}"
-    return "too small for a hand" if shown_area(pose, camera) < HAND_AREA else ""
+    return "too small for a hand" if pose.shown_area(camera) < HAND_AREA else ""
 
 
 def is_hand(pose: HandPose | None, camera: Camera, min_confidence: float) -> bool:
@@ -147,23 +152,16 @@ def to_crop_again(answers: Sequence[HandPose | None], min_confidence: float) -> 
     best = max((pose.mean_confidence for pose in answers), default=0.0)
     least = max(best - SIDE_MARGIN, min_confidence - MOST_GAIN)
     likely = [pose for pose in answers if pose.mean_confidence >= least]
-    moved = [np.linalg.norm(next_center(pose) - pose.center_xyz) > CENTER_MOVED for pose in likely]
-    return likely if any(moved) or any(map(touches_edge, likely)) else []
+    return likely if any(pose.off_center > CENTER_MOVED for pose in likely) else []
 
 
 def distinct(poses: Sequence[HandPose | None], known: Sequence[HandPose] = ()) -> list[HandPose]:
     """The poses of different hands, the most confident first and one a hand, without those `known`."""
     kept: list[HandPose] = []
     for pose in sorted(filter(None, poses), key=lambda pose: -pose.mean_confidence):
-        if all(joint_distance(pose, other) > SAME_HAND for other in (*kept, *known)):
+        if all(pose.distance(other) > SAME_HAND for other in (*kept, *known)):
             kept.append(pose)
     return kept
-
-
-def joint_distance(one: HandPose, other: HandPose) -> float:
-    """Mean distance of the joints of two poses, mm, whatever finger each is of: sides may differ."""
-    apart = np.linalg.norm(one.joints_xyz[:, None] - other.joints_xyz, axis=-1)
-    return float((apart.min(axis=0).mean() + apart.min(axis=1).mean()) / 2)
 
 
 def sides_of(handedness: Handedness) -> tuple[Side, ...]:
@@ -171,3 +169,9 @@ def sides_of(handedness: Handedness) -> tuple[Side, ...]:
     if handedness not in ("auto", *SIDES):
         raise UserError(f"handedness is {handedness!r}: use 'auto', 'right' or 'left'.")
     return SIDES if handedness == "auto" else (handedness,)
+
+
+def check_max_hands(max_hands: int) -> None:
+    """Refuse a number of hands that is none."""
+    if not isinstance(max_hands, int | np.integer) or max_hands < 1:
+        raise UserError(f"max_hands is {max_hands}: it must be at least 1, and a whole number.")

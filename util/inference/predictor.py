@@ -7,7 +7,6 @@ if pose is not None:
 """
 
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -24,25 +23,23 @@ from util.inference.find_hand import DEPTH_RANGE, centers_from_depth, check_dept
 from util.inference.frames import checked_center, enter
 from util.inference.hands import (
     ACROSS,
+    CUT_OFF,
     Candidate,
     Found,
     Handedness,
     HandPose,
     Side,
-    crop_candidate,
+    check_max_hands,
     distinct,
     is_hand,
     most_confident,
-    next_center,
     sides_of,
     to_crop_again,
-    touches_edge,
     why_no_hand,
 )
 from util.inference.load import DEFAULT_CHECKPOINT, load_pose_network
 from util.inference.separate import without_others
 
-MAX_BATCH = 32  # crops through the network at once
 Poses = list[HandPose | None]
 Answer = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # joints, confidence, weights
 # Of the joints' mean confidence, for networks whose row in config.py has none: see NetworkInfo.
@@ -57,8 +54,7 @@ class HandPosePredictor:
 
     Args:
         checkpoint: weights of the pose network, or an int8 file (.xml), which is run by OpenVINO on the CPU.
-        device: auto, cpu, cuda or cuda:N.
-        precision: of the network: fp32, bf16 or fp16, as far as the backend has it.
+        device, precision: auto, cpu, cuda or cuda:N; fp32, bf16 or fp16, as far as the backend has it.
         min_confidence: mean confidence of the joints below which there is no hand; None: the network's own.
         assumed: what to take for a checkpoint that does not say what it holds, as published ones.
         backend: what runs the network: torch, compile, onnxruntime or openvino; auto: an int8 file beside
@@ -110,32 +106,8 @@ class HandPosePredictor:
             depth_scale: mm a unit of `depth`: 1000 for metres, 0.125 for an SR305's frames.
             weights: also give the adaptive weight maps.
         """
-        centers = None if center is None else [center]
-        return self.predict_batch([depth], camera, centers, handedness, depth_scale, weights)[0]
-
-    def predict_batch(
-        self,
-        depths: Sequence[np.ndarray],
-        camera: Camera,
-        centers: Sequence[np.ndarray | None] | None = None,
-        handedness: Handedness = "auto",
-        depth_scale: float = 1.0,
-        weights: bool = False,
-    ) -> Poses:
-        """The hand in each of several frames; arguments as for `predict`. A None among `centers` is found."""
-        sides = sides_of(handedness)
-        frames = [self.enter(depth, camera, depth_scale) for depth in depths]
-        centers = [None] * len(frames) if centers is None else list(centers)
-        rough = [center is None for center in centers]
-        for i, frame in enumerate(frames):
-            if not rough[i]:
-                centers[i] = checked_center(centers[i])
-                continue
-            centers[i] = np.full(3, np.nan)
-            with suppress(UserError):  # there is none
-                centers[i] = self.find(frame, camera, sides)[0]
-        poses = self.answer_around(frames, camera, centers, rough, sides, weights)
-        return [pose if is_hand(pose, camera, self.min_confidence) else None for pose in poses]
+        found = self._find(depth, camera, center, handedness, depth_scale, weights)
+        return next(iter(found.hands), None)
 
     def predict_hands(
         self,
@@ -159,12 +131,25 @@ class HandPosePredictor:
         depth_scale: float = 1.0,
     ) -> str:
         """Why `predict` finds no hand with these arguments; empty where it finds one."""
+        return self._find(depth, camera, center, handedness, depth_scale).reason
+
+    def _find(
+        self,
+        depth: np.ndarray,
+        camera: Camera,
+        center: np.ndarray | None,
+        handedness: Handedness,
+        depth_scale: float,
+        weights: bool = False,
+    ) -> Found:
+        """The hand in one frame, or why there is none; arguments as for `predict`."""
         frame = self.enter(depth, camera, depth_scale)
         if center is None:
-            return self.search(frame, camera, 1, handedness).reason
-        sides, centers = sides_of(handedness), [checked_center(center)]
-        (pose,) = self.answer_around([frame], camera, centers, [False], sides)
-        return why_no_hand(pose, camera, self.min_confidence)
+            return self.search(frame, camera, 1, handedness, weights)
+        first = [Candidate(frame, checked_center(center), side) for side in sides_of(handedness)]
+        pose = most_confident(self.answer(first, camera, weights))
+        reason = why_no_hand(pose, camera, self.min_confidence)
+        return Found([] if reason else [pose], reason)
 
     def enter(self, depth: np.ndarray, camera: Camera, depth_scale: float = 1.0) -> np.ndarray:
         """A frame as the methods below take it: (H, W) float32 mm, filtered if `denoise`."""
@@ -180,59 +165,48 @@ class HandPosePredictor:
         known: Sequence[HandPose] = (),
     ) -> Found:
         """At most `max_hands` hands in one frame of `enter`, without those `known`; if there is none, why."""
-        if not isinstance(max_hands, int | np.integer) or max_hands < 1:
-            raise UserError(f"max_hands is {max_hands}: it must be at least 1, and a whole number.")
+        check_max_hands(max_hands)
         sides = sides_of(handedness)
         most = max_hands + SPARE_CENTERS if max_hands > 1 or known else 1
         try:
             centers = self.find(frame, camera, sides, most, known)
         except UserError as error:
             return Found([], str(error))
-        count = len(centers)
-        poses = self.answer_around([frame] * count, camera, centers, [True] * count, sides, weights)
-        hands = [pose for pose in poses if is_hand(pose, camera, self.min_confidence)]
-        hands = distinct(hands, known)[:max_hands]
+        poses = [self.answer_around(frame, camera, center, sides, weights) for center in centers]
+        hands = distinct([pose for pose in poses if is_hand(pose, camera, self.min_confidence)], known)
         if not hands:
             return Found([], why_no_hand(most_confident(poses), camera, self.min_confidence))
         if len(hands) + len(known) > 1:  # once more, each without the others in its crop
             frames = without_others(frame, camera, [hand.joints_xyz for hand in (*hands, *known)], self.cube)
-            pairs = zip(frames, hands, strict=False)
-            candidates = [Candidate(own, next_center(hand), hand.handedness) for own, hand in pairs]
+            pairs = zip(frames, hands[:max_hands], strict=False)
+            candidates = [Candidate(own, hand.middle, hand.handedness) for own, hand in pairs]
             second = self.follow(candidates, camera, weights)
-            hands = distinct([new or old for new, old in zip(second, hands, strict=True)], known)
-        return Found(hands)
+            hands = distinct([new or old for new, old in zip(second, hands, strict=False)], known)
+        return Found(hands[:max_hands])
 
     def follow(self, candidates: Sequence[Candidate], camera: Camera, weights: bool = False) -> Poses:
-        """The hand of each candidate, None where there is none; cropped again if it touches the edge."""
+        """The hand of each candidate, None where there is none; cropped again if it is not in the middle."""
         poses = self.answer(candidates, camera, weights)
-        cut = [i for i, pose in enumerate(poses) if pose is not None and touches_edge(pose)]
-        again = [candidates[i]._replace(center=next_center(poses[i])) for i in cut]
-        for i, pose in zip(cut, self.answer(again, camera, weights), strict=True):
+        moved = [i for i, pose in enumerate(poses) if pose is not None and pose.off_center > CUT_OFF]
+        again = [candidates[i]._replace(center=poses[i].middle) for i in moved]
+        for i, pose in zip(moved, self.answer(again, camera, weights), strict=True):
             poses[i] = pose or poses[i]
         return [pose if is_hand(pose, camera, self.min_confidence) else None for pose in poses]
 
     def answer_around(
         self,
-        frames: Sequence[np.ndarray],
+        frame: np.ndarray,
         camera: Camera,
-        centers: Sequence[np.ndarray],
-        rough: Sequence[bool],
-        sides: tuple[Side, ...],
+        center: np.ndarray,
+        sides: Sequence[Side],
         weights: bool = False,
-    ) -> Poses:
-        """The network's answer around each centre (3,) mm, of a second crop where that is `rough`."""
-        tries = [Candidate(*place, side) for place in zip(frames, centers, strict=True) for side in sides]
-        first = self.answer(tries, camera, weights)
-        answers = [first[i : i + len(sides)] for i in range(0, len(first), len(sides))]
-        # The centre that depth alone gives may be centimetres off: the first answer is a better one.
-        least = self.min_confidence
-        again = [(i, pose) for i in np.flatnonzero(rough) for pose in to_crop_again(answers[i], least)]
-        tries = [Candidate(frames[i], next_center(pose), pose.handedness) for i, pose in again]
-        for i, _ in again:
-            answers[i] = []
-        for (i, _), pose in zip(again, self.answer(tries, camera, weights), strict=True):
-            answers[i].append(pose)
-        return [most_confident(poses) for poses in answers]
+    ) -> HandPose | None:
+        """The network's answer around a rough centre (3,) mm: of a second crop around the first joints,
+        as the centre that depth alone gives may be centimetres off."""
+        first = self.answer([Candidate(frame, center, side) for side in sides], camera, weights)
+        likely = to_crop_again(first, self.min_confidence)
+        again = [Candidate(frame, pose.middle, pose.handedness) for pose in likely]
+        return most_confident(self.answer(again, camera, weights) or first)
 
     def find(
         self,
@@ -244,7 +218,7 @@ class HandPosePredictor:
     ) -> np.ndarray:
         """Rough centres (n, 3) mm of what is like a hand, see `centers_from_depth`; of left hands alone they
         are exactly a right hand's in the mirrored frame."""
-        places, across = [next_center(hand) for hand in known], 1.0
+        places, across = [hand.middle for hand in known], 1.0
         if sides == ("left",):
             frame, camera, across = frame[:, ::-1], camera.mirrored(frame.shape[1]), np.array(ACROSS)
         places = [place * across for place in places]
@@ -252,7 +226,7 @@ class HandPosePredictor:
 
     def answer(self, candidates: Sequence[Candidate], camera: Camera, weights: bool = False) -> Poses:
         """The network's answer for each candidate, None where there is nothing to see; not only for hands."""
-        crops = [crop_candidate(candidate, camera, self.cube, self.spec.img_size) for candidate in candidates]
+        crops = [candidate.crop(camera, self.cube, self.spec.img_size) for candidate in candidates]
         there = [i for i, crop in enumerate(crops) if crop is not None]
         poses: Poses = [None] * len(crops)
         answers = self.run([crops[i] for i in there], weights)
@@ -271,19 +245,16 @@ class HandPosePredictor:
         """Joints (J, 3) float64 normalised uvd, confidence (J,) and weights (J, F, F) of each crop."""
         if weights and self.network is None:
             raise UserError("An int8 file gives no weight maps: use the checkpoint that it was made from.")
-        answers = []
-        for start in range(0, len(crops), MAX_BATCH):
-            image = np.stack([network_input(crop) for crop in crops[start : start + MAX_BATCH]])
-            image, maps = torch.from_numpy(image).to(self.device), [None] * len(image)
-            if self.engine is not None and not weights:
-                uvd, confidence = self.engine(image)
-            else:  # an engine gives no maps
-                dense = last_dense(self.network, image)
-                uvd, confidence, weight = decode(dense, image, self.spec.kernel_size)
-                maps = weight.cpu().numpy() if weights else maps
-            if not uvd.isfinite().all():
-                raise UserError(
-                    f"Joints are not finite: the weights are damaged, or {self.precision} overflows."
-                )
-            answers += zip(uvd.double().cpu().numpy(), confidence.cpu().numpy(), maps, strict=True)
-        return answers
+        if not crops:
+            return []
+        image = torch.from_numpy(np.stack([network_input(crop) for crop in crops])).to(self.device)
+        maps = [None] * len(crops)
+        if self.engine is not None and not weights:
+            uvd, confidence = self.engine(image)
+        else:  # an engine gives no maps
+            dense = last_dense(self.network, image)
+            uvd, confidence, weight = decode(dense, image, self.spec.kernel_size)
+            maps = weight.cpu().numpy() if weights else maps
+        if not uvd.isfinite().all():
+            raise UserError(f"Joints are not finite: the weights are damaged, or {self.precision} overflows.")
+        return list(zip(uvd.cpu().double().numpy(), confidence.cpu().numpy(), maps, strict=True))

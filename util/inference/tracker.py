@@ -15,35 +15,34 @@ from util.inference.hands import (
     Handedness,
     HandPose,
     Side,
-    joint_distance,
+    check_max_hands,
     most_confident,
-    next_center,
-    shown_area,
     sides_of,
 )
 from util.inference.predictor import HandPosePredictor
 from util.inference.separate import without_others
 
 MEMORY = 60  # frames that a hand may be away and keep its identity
-# Frames between searches for one more hand, while one is followed; and where one was lost lately.
-SEARCH_EVERY, SEARCH_LOST = 10, 4
+# Frames between searches for one more hand: where one was lost lately, while there is room for one, and for
+# one beside the wanted hands, which is not answered but taken out of their crops.
+SEARCH_LOST, SEARCH_EVERY, SEARCH_SPARE = 4, 10, 30
 # Both sides are tried until one leads by LEAD, the sum of their confidences' difference, but in at most
 # DECIDE frames; then in one of RECHECK. An older vote counts FADE less.
 LEAD, DECIDE, RECHECK, FADE = 0.12, 10, 30, 0.9
-# mm from where a hand was last, for it to be the same: if it was lost, and if it is still followed.
-FARTHEST, STEP = 800.0, 350.0
+# mm from where a hand was last, for it to be the same: if it was lost, if it is still followed, and if it was
+# lost because it touched another.
+FARTHEST, STEP, SAME_PLACE = 800.0, 350.0, 150.0
 OTHER_SIDE = 300.0  # mm that count for it where the side is another
-# A crop that shows so many times as much as the last one holds another hand too; mm from a hand's joints that
-# are left of it then.
-GREW, REACH = 1.3, 45.0
+# Joints that may lie on two hands which touch: so many mm² are shown within so many mm of them, more than a
+# hand and its arm have, and their confidence is not so far above what the network's `reacquire_below` says.
+MIXED_AREA, MIXED_REACH, MIXED_CONFIDENCE = 20_000.0, 100.0, 0.3
 
 
 class OneEuro:
     """The One-Euro filter (Casiez et al., CHI 2012): still when the hand rests, quick when it moves.
 
-    Args:
-        min_cutoff: Hz, of what passes when nothing moves; lower is smoother and later.
-        beta: Hz a mm/s, by how much speed raises it.
+    `min_cutoff`: Hz, of what passes when nothing moves; lower is smoother and later. `beta`: Hz a mm/s, by
+    how much speed raises it.
     """
 
     SPEED_CUTOFF = 1.0  # Hz, of the speed itself
@@ -66,32 +65,25 @@ class OneEuro:
             self._value, self._speed = value, np.zeros_like(value)
         elif seconds:
             speed = (value - self._value) / seconds
-            self._speed = self._speed + _share(self.SPEED_CUTOFF, seconds) * (speed - self._speed)
+            turn = 2 * np.pi * seconds  # a low pass of f Hz lets 1 / (1 + 1 / (turn f)) of a step through
+            self._speed = self._speed + (speed - self._speed) / (1 + 1 / (turn * self.SPEED_CUTOFF))
             cutoff = self.min_cutoff + self.beta * np.abs(self._speed)
-            self._value = self._value + _share(cutoff, seconds) * (value - self._value)
+            self._value = self._value + (value - self._value) / (1 + 1 / (turn * cutoff))
         return self._value
-
-
-def _share(cutoff: float | np.ndarray, seconds: float) -> float | np.ndarray:
-    """Of a step that a low pass of `cutoff` Hz lets through after `seconds`."""
-    return 1 / (1 + 1 / (2 * np.pi * cutoff * seconds))
 
 
 class HandTracker:
     """Poses of the hands in a stream's frames. It belongs to one thread; several may share the predictor.
 
     A hand keeps its identity from frame to frame, also when it is away for up to MEMORY frames or crosses
-    another hand.
+    another hand. Of several, one that touches a hand so that the joints may be of both counts as lost.
 
     Args:
-        predictor: of single frames.
-        camera: that takes the frames.
-        handedness: of the hands; auto: both sides are tried in a hand's first frames, then the more confident
-            one is kept until the hand is lost, and checked every RECHECK frames.
-        depth_scale: as for `HandPosePredictor.predict`.
+        predictor, camera, depth_scale, weights: as for `HandPosePredictor.predict`.
+        handedness: auto: both sides are tried in a hand's first frames, then the more confident one is kept
+            until the hand is lost, and checked every RECHECK frames.
         smoothing: of the joints over time; None: every frame's own joints.
-        weights: also give the adaptive weight maps.
-        max_hands: how many hands are followed at most.
+        max_hands: how many hands are answered at most.
     """
 
     def __init__(
@@ -106,7 +98,9 @@ class HandTracker:
     ):
         self.predictor, self.camera, self.smoothing = predictor, camera, smoothing
         self.handedness, self.depth_scale, self.weights = handedness, depth_scale, weights
+        check_max_hands(max_hands)
         self.max_hands, self._sides = max_hands, sides_of(handedness)
+        self._room = max_hands + (max_hands > 1)  # hands that are followed at most
         self.reset()
 
     def reset(self) -> None:
@@ -120,12 +114,7 @@ class HandTracker:
         return most_confident(self.update_hands(depth, seconds))
 
     def update_hands(self, depth: np.ndarray, seconds: float = 1 / 30) -> list[HandPose]:
-        """The hands in the next frame, in the order of their identities.
-
-        Args:
-            depth: (H, W), as for `HandPosePredictor.predict`.
-            seconds: since the last frame, for the smoothing.
-        """
+        """The hands in the next frame (H, W), `seconds` after the last one, in the order they were found."""
         frame = self.predictor.enter(depth, self.camera, self.depth_scale)
         self._frames, self.reason = self._frames + 1, ""
         followed = [track for track in self._tracks if not track.missing]
@@ -134,66 +123,69 @@ class HandTracker:
         # A crop may have slid down the forearm, or off a fast hand: searching the frame may find better.
         weak = [track for track in followed if _confidence(poses.get(track)) < self.predictor.reacquire_below]
         every = SEARCH_LOST if len(followed) < len(self._tracks) else SEARCH_EVERY
-        room = len(followed) < self.max_hands and self._frames % every == 0
+        every = every if len(followed) < self.max_hands else SEARCH_SPARE
+        room = len(followed) < self._room and self._frames % every == 0
         if weak or room or not followed:
             self._search(frame, poses, weak)
         for track in self._tracks:
             track.take(poses.get(track))
         self._tracks = [track for track in self._tracks if track.missing <= MEMORY]
-        return [track.answer(self.camera, seconds) for track in self._tracks if not track.missing]
+        there = [track for track in self._tracks if not track.missing]
+        return [track.answer(self.camera, seconds) for track in there[: self.max_hands]]
 
     def _follow(self, frame: np.ndarray, tracks: list["_Track"]) -> dict["_Track", HandPose]:
-        """What is where the hands were, each without the others in its crop."""
+        """What is where the hands were, each without the others in its crop, and of the side to believe."""
         joints = [track.pose.joints_xyz for track in tracks]
-        frames = without_others(frame, self.camera, joints, self.predictor.cube, strangers=True)
-        poses = self._answers(tracks, frames)
-        for track, pose in poses.items():
-            if shown_area(pose, self.camera) > GREW * shown_area(track.pose, self.camera):
-                # Another hand touches it: its crop without what is not near where it was.
-                own, joints = frames[tracks.index(track)], [track.pose.joints_xyz]
-                own = without_others(own, self.camera, joints, self.predictor.cube, reach=REACH)
-                poses[track] = most_confident([pose, self._answers([track], own).get(track)])
-        return poses
-
-    def _answers(self, tracks: list["_Track"], frames: list[np.ndarray]) -> dict["_Track", HandPose]:
-        """The hand of each track in a frame of its own, of the side to believe; none if it is not there."""
-        tries = [track.sides(self._sides) for track in tracks]
-        candidates = [
-            Candidate(own, next_center(track.pose), side)
-            for track, own, sides in zip(tracks, frames, tries, strict=True)
-            for side in sides
+        frames = without_others(frame, self.camera, joints, self.predictor.cube)
+        tries = [
+            (track, Candidate(own, track.pose.middle, side))
+            for track, own in zip(tracks, frames, strict=True)
+            for side in track.sides(self._sides)
         ]
-        answers = iter(self.predictor.follow(candidates, self.camera, self.weights))
-        pairs = zip(tracks, tries, strict=True)
-        poses = {track: track.vote([next(answers) for _ in sides]) for track, sides in pairs}
-        return {track: pose for track, pose in poses.items() if pose is not None}
+        answers = self.predictor.follow([tried for _, tried in tries], self.camera, self.weights)
+        pairs = list(zip(tries, answers, strict=True))
+        poses = {track: track.vote([pose for (own, _), pose in pairs if own is track]) for track in tracks}
+        for track, pose in poses.items():
+            track.mixed = pose is not None and self._is_mixed(pose)
+        return {track: pose for track, pose in poses.items() if pose and not track.mixed}
+
+    def _is_mixed(self, pose: HandPose) -> bool:
+        """Whether the joints may lie on two hands that touch."""
+        least = self.predictor.reacquire_below
+        confident = pose.mean_confidence > least + MIXED_CONFIDENCE * (1 - least)
+        around = pose.shown_area(self.camera, MIXED_REACH)
+        return self.max_hands > 1 and not confident and around > MIXED_AREA
 
     def _drop_doubles(self, poses: dict["_Track", HandPose]) -> None:
         """Where two tracks came upon one hand, the one that went further to it has lost its own."""
         for one, other in combinations(list(poses), 2):
-            if one in poses and other in poses and joint_distance(poses[one], poses[other]) < SAME_HAND:
-                del poses[max((one, other), key=lambda track: joint_distance(track.pose, poses[track]))]
+            if one in poses and other in poses and poses[one].distance(poses[other]) < SAME_HAND:
+                del poses[max((one, other), key=lambda track: track.pose.distance(poses[track]))]
 
     def _search(self, frame: np.ndarray, poses: dict["_Track", HandPose], weak: list["_Track"]) -> None:
         """Look in the whole frame for hands that are not followed with confidence."""
         known = [pose for track, pose in poses.items() if track not in weak]
+        room = self._room - len(known)
         # A hand that was here a frame ago has not changed its side.
-        same = self.max_hands == 1 and weak and weak[0].decided
+        same = room == 1 and weak and weak[0].decided
         handedness = weak[0].pose.handedness if same else self.handedness
-        found = self.predictor.search(frame, self.camera, self.max_hands, handedness, self.weights, known)
-        self.reason = found.reason
+        found = self.predictor.search(frame, self.camera, room, handedness, self.weights, known)
+        hands = [hand for hand in found.hands if not self._is_mixed(hand)]
+        self.reason = found.reason or ("" if hands else "two hands touch")
         free = [track for track in self._tracks if track.missing or track in weak]
-        cost = np.array([[track.distance_to(hand) for track in free] for hand in found.hands])
-        pairs = zip(*linear_sum_assignment(cost.reshape(len(found.hands), len(free))), strict=True)
-        # What is followed, if not with confidence, is not far from where it was.
-        farthest = [STEP if track in poses else FARTHEST for track in free]
+        cost = np.array([[track.distance_to(hand) for track in free] for hand in hands])
+        pairs = zip(*linear_sum_assignment(cost.reshape(len(hands), len(free))), strict=True)
+        # What is followed, if not with confidence, is not far from where it was; nor what touches another.
+        farthest = [STEP if track in poses else SAME_PLACE if track.mixed else FARTHEST for track in free]
         owners = {i: free[j] for i, j in pairs if self.max_hands == 1 or cost[i, j] <= farthest[j]}
         # Hands that are known come first: they need no room.
-        for i in sorted(range(len(found.hands)), key=lambda i: i not in owners):
-            pose, track = found.hands[i], owners.get(i)
-            if track not in poses and len(poses) >= self.max_hands:
+        for i in sorted(range(len(hands)), key=lambda i: i not in owners):
+            pose, track = hands[i], owners.get(i)
+            if track not in poses and len(poses) >= self._room:
                 continue
             if track is None:
+                if any(pose.distance(other) < SAME_HAND for other in poses.values()):
+                    continue
                 used = {track.identity for track in self._tracks}
                 track = _Track(next(k for k in count() if k not in used), pose, self.smoothing)
                 self._tracks.append(track)
@@ -203,10 +195,10 @@ class HandTracker:
 
 
 class _Track:
-    """One hand over time: `pose` where it was last, `missing` frames ago."""
+    """One hand over time: `pose` where it was last, `missing` frames ago; `mixed`: as it touched another."""
 
     def __init__(self, identity: int, pose: HandPose, smoothing: OneEuro | None):
-        self.identity, self.pose, self.missing = identity, pose, 0
+        self.identity, self.pose, self.missing, self.mixed = identity, pose, 0, False
         self.smoothing = copy.deepcopy(smoothing)
         self._forget()
 
@@ -217,8 +209,8 @@ class _Track:
 
     def sides(self, allowed: tuple[Side, ...]) -> tuple[Side, ...]:
         """Those to try in the next frame."""
-        unsettled = not self.decided or self._age % RECHECK == 0
-        return allowed if unsettled or len(allowed) == 1 else (self.pose.handedness,)
+        both = not self.decided or self._age % RECHECK == 0
+        return allowed if both or len(allowed) == 1 else (self.pose.handedness,)
 
     @property
     def decided(self) -> bool:
@@ -245,8 +237,9 @@ class _Track:
 
     def distance_to(self, pose: HandPose) -> float:
         """How far a pose is from this hand, mm; another side counts as a distance."""
-        apart = float(np.linalg.norm(next_center(self.pose) - next_center(pose)))
-        return apart + OTHER_SIDE * (pose.handedness != self.pose.handedness)
+        apart = float(np.linalg.norm(self.pose.middle - pose.middle))
+        # Where it touched another, its side may have been mistaken.
+        return apart + OTHER_SIDE * (not self.mixed and pose.handedness != self.pose.handedness)
 
     def answer(self, camera: Camera, seconds: float) -> HandPose:
         """The pose with the hand's identity, smoothed."""
