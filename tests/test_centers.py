@@ -1,4 +1,4 @@
-"""Finding the hand: real frames of two cameras, built scenes, files of centres and the command."""
+"""Finding the hand: real frames of two cameras, built scenes, refined by a network; files and the command."""
 
 import json
 import shutil
@@ -12,13 +12,18 @@ from config import Config
 from dataloader import dataset_info
 from dataloader.index import build_index, find_frames
 from dataloader.nyu import read_depth
+from tests.helpers.blob_network import blob_predictor
 from tests.helpers.layout_folders import spread_hands, write_hands17_folder, write_icvl_folder
-from tests.helpers.project import SHARED
+from tests.helpers.nyu_folder import ball_hand, open_hand
+from tests.helpers.project import PROJECT, SHARED
 from tests.helpers.real_frames import KINECT2, KINECT2_PALMS, PALMS, SR305, kinect2_frame, off_palm
 from util.camera import NYU_CAMERA, Camera
+from util.checkpoint import RESULTS, ModelSpec, save_checkpoint
 from util.inference import find_hand
-from util.inference.centers import center_errors, find_centers
+from util.inference.centers import center_errors, find_centers, refine_center
 from util.inference.find_hand import DEPTH_RANGE, center_from_depth
+from util.inference.hands import Candidate
+from util.inference.predictor import HandPosePredictor
 from util.points import read_centers, write_centers
 
 
@@ -219,6 +224,10 @@ def test_the_command_writes_centres_that_the_loader_reads(written, method, tmp_p
     out = written / "icvl" / "center_test_refined.txt"
     out.unlink(missing_ok=True)  # what the command is for
     common = ("--dataset", "icvl", "--data_dir", written, "--method", method)
+    if method == "refined":  # by a network that is sure of nothing
+        spec = ModelSpec("resnet_18", 16, 4, 1.0, "icvl", 64)
+        save_checkpoint(tmp_path / "a.pth", spec.build(), spec)
+        common = (*common, "--load_model", tmp_path / "a.pth")
     ran = run_script("util.inference.centers", *common, "--out", out, "--json", tmp_path / "errors.json")
     assert ran.code == 0, ran.err
     report = json.loads((tmp_path / "errors.json").read_text())
@@ -283,6 +292,7 @@ def test_the_command_without_labels(written, tmp_path, run_script):
         (("--method", "guess"), "--method"),
         (("--depth_range", "900", "300"), "the nearest depth comes first"),
         (("--dataset", "msra"), "msra/P0 is missing"),
+        (("--dataset", "icvl", "--method", "refined", "--load_model", "no.pth"), "no.pth is missing"),
     ],
 )
 def test_settings_that_cannot_work(written, flags, sentence, run_script):

@@ -360,14 +360,15 @@ def test_a_time_that_cannot_be_is_refused(seconds):
     assert np.isfinite(euro(np.array([2.0]), 0.1))
 
 
+@pytest.mark.parametrize(("seed", "third_seed"), [(5, 11), (3, 4)])  # beside the two hands; touching one
 @pytest.mark.slow
-def test_a_third_hand_draws_no_track_onto_it():
+def test_a_third_hand_draws_no_track_onto_it(seed, third_seed):
     need_synthetic_hand()
     from dataloader.synthetic.hand.bank import HandBank
     from dataloader.synthetic.motion import MovingHand, TwoMovingHands
 
     shapes, shift = HandBank(), 170
-    two, third = TwoMovingHands(shapes, 5, NYU_CAMERA), MovingHand(shapes, 11, NYU_CAMERA)
+    two, third = TwoMovingHands(shapes, seed, NYU_CAMERA), MovingHand(shapes, third_seed, NYU_CAMERA)
     predictor, homes = HandPosePredictor(RESULTS / "hourglass_1_synth.pth", "cpu"), {}  # of each identity
     tracker = HandTracker(predictor, NYU_CAMERA, max_hands=2)
     for i in range(60, 84):
