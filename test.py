@@ -130,12 +130,12 @@ def predict(parts: list[Config]) -> tuple[Any, np.ndarray]:
 
     datasets, joints = [], []
     for fold in parts:
-        if not (fold.load_model or shipped_weights(fold)):
-            wanted = f"weights of {fold.net} for {fold.dataset}"
-            raise UserError(f"results/ has no {wanted}: pass --load_model, or --load_model random.")
         answers = []
         for file in listed(fold.load_model) or [""]:
             backend, spec, device = backend_from_config(replace(fold, load_model=file))
+            if not (file or shipped_weights(fold)):
+                wanted = f"weights of {fold.net} for {fold.dataset}"
+                raise UserError(f"results/ has no {wanted}: pass --load_model, or --load_model random.")
             dataset = build_dataset(replace(fold, img_size=spec.img_size, cube=spec.cube or fold.cube))
             loader = make_loader(dataset, fold.batch_size, fold.num_workers, device)
             predicted = predict_frames(lambda image, r=backend: r(image)[0], loader, device, fold.precision)
