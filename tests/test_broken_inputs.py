@@ -114,7 +114,7 @@ FILES = {
     "a label too many": (LABELS, labels(7.0, shape=(3, 4, 36, 3)), "3 depth frames, 4 labels and 3 centres"),
     "label is NaN": (LABELS, labels(np.nan, 0, 1, 3), "depth_1_0000002.png"),
     "label behind the camera": (LABELS, labels(-1, 0, 2, 32, 2), "0000003.png"),
-    "kinds in Latin-1": (KINDS, lambda path: path.write_bytes(b"caf\xe9"), "kinds.txt is not UTF-8 text"),
+    "kinds in Latin-1": (KINDS, lambda path: path.write_bytes(b"\xe9t\xe9"), "kinds.txt is not UTF-8 text"),
     "kinds in UTF-16": (KINDS, lambda path: path.write_bytes("plain".encode("utf-16")), "is not UTF-8 text"),
     "kinds of bytes": (KINDS, lambda path: path.write_bytes(b"\0\x01\x80"), "is not UTF-8 text"),
     "no centres": (CENTERS, Path.unlink, "center_test_refined.txt is missing"),
