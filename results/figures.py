@@ -43,8 +43,8 @@ def draw_method(image: np.ndarray, config: Config) -> Figure:
     figure = Figure(figsize=(9, 6.2), layout="constrained")
     panels = figure.subplots(2, 3).flatten()
     titles = (
-        *("1. depth crop", "2. the network", f"3. closeness to the {JOINT}"),
-        *("4. direction to it", "5. adaptive weights: softmax", "6. joints: weighted means"),
+        *("depth crop", "the network", f"closeness to the {JOINT}"),
+        *("direction to it", "adaptive weights: softmax", "joints: weighted means"),
     )
     for axes, title in zip(panels, titles, strict=True):
         axes.set_title(title, fontsize=13)
