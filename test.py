@@ -65,10 +65,9 @@ def main(config: Config) -> None:
         frames = dataset.index  # without those that are left out of training
     camera, true_xyz = frames.camera(info.camera), frames.joint_xyz
     answers |= {run: read_joints(own, frames, config) for run, own in files.items()}
-    xyz, spread_mm = {}, {}
+    xyz, joints, spread_mm = {}, {}, {}
     for own, uvd in answers.items():
-        xyz[own], spread_mm[own] = average_joints(camera.uvd_to_xyz(uvd))
-    joints = {run: uvd[0] if len(uvd) == 1 else camera.xyz_to_uvd(xyz[run]) for run, uvd in answers.items()}
+        xyz[own], joints[own], spread_mm[own] = average_joints(uvd, camera)
     if not frames.labelled:
         write_predictions(config, folder, frames, joints[name], xyz[name])
         print(f"The labels are withheld: nothing to score. Written to {folder}/")

@@ -82,12 +82,12 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "replace").decode()
 
 
-Files = str | Sequence[str]  # the value of a setting that takes one file or several
+Files = str | Path | Sequence[str | Path]  # one file or several
 
 
-def listed(files: Files) -> list[str]:
+def listed(files: Files) -> list[str | Path]:
     """One file or several as a list; empty where none is named."""
-    return [files] * bool(files) if isinstance(files, str) else list(files)
+    return [files] * bool(files) if isinstance(files, str | Path) else list(files)
 
 
 def require_file(path: Path, what: str) -> None:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from util import UserError
+from util.camera import Camera
 
 PCK_THRESHOLDS_MM = np.linspace(0, 50, 100)
 SUCCESS_THRESHOLDS_MM = np.arange(81)
@@ -35,11 +36,20 @@ class Metrics(NamedTuple):
     frame_mm: np.ndarray
 
 
-def average_joints(answers_xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of several networks' answers (M, ..., J, 3) mm: (..., J, 3); and how far they spread around
-    it, (..., J) mm, a measure of uncertainty: the root of their mean squared distance from it."""
-    mean = answers_xyz.mean(axis=0)
-    return mean, np.sqrt(((answers_xyz - mean) ** 2).sum(axis=-1).mean(axis=0))
+def average_joints(answers_uvd: np.ndarray, camera: Camera) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The mean, in mm, of the answers of one network or several.
+
+    Args:
+        answers_uvd: (M, ..., J, 3) full-frame uvd.
+
+    Returns:
+        its xyz (..., J, 3) mm; its uvd (..., J, 3), of one answer that answer; how far they spread around it,
+        (..., J) mm, a measure of uncertainty: the root of their mean squared distance from it.
+    """
+    answers_xyz = camera.uvd_to_xyz(answers_uvd)
+    xyz = answers_xyz.mean(axis=0)
+    uvd = answers_uvd[0] if len(answers_uvd) == 1 else camera.xyz_to_uvd(xyz)
+    return xyz, uvd, np.sqrt(((answers_xyz - xyz) ** 2).sum(axis=-1).mean(axis=0))
 
 
 def joint_errors(predicted_xyz: np.ndarray, true_xyz: np.ndarray) -> np.ndarray:

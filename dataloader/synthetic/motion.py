@@ -53,9 +53,7 @@ class MovingFrame(NamedTuple):
 
     depth: np.ndarray  # (H, W) uint16 mm, 0 = no reading
     joint_xyz: np.ndarray  # (14, 3) or (2, 14, 3) mm, NYU's evaluated joints
-    visible: (
-        np.ndarray
-    )  # () or (2,) bool: all joints are in the frame, a third at most covered by another hand
+    visible: np.ndarray  # () or (2,): all joints are in the frame, another hand covers a third at most
 
 
 class MovingHand:

@@ -19,6 +19,7 @@ from util import UserError
 from util.camera import Camera, crop_to_uvd
 from util.checkpoint import ModelSpec
 from util.deployment.folding import last_dense
+from util.files import Files, listed
 from util.inference.find_hand import DEPTH_RANGE, centers_from_depth, check_depth_range
 from util.inference.frames import checked_center, enter
 from util.inference.hands import (
@@ -67,7 +68,7 @@ class HandPosePredictor:
 
     def __init__(
         self,
-        checkpoint: str | Path | Sequence[str | Path] = DEFAULT_CHECKPOINT,
+        checkpoint: Files = DEFAULT_CHECKPOINT,
         device: str = "auto",
         precision: str = "fp32",
         min_confidence: float | None = None,
@@ -78,8 +79,8 @@ class HandPosePredictor:
     ):
         check_depth_range(depth_range)
         self.depth_range, self.denoise = depth_range, denoise
-        files = [checkpoint] if isinstance(checkpoint, str | Path) else checkpoint
-        self.networks = load_together([Path(file) for file in files], device, backend, precision, assumed)
+        files = list(map(Path, listed(checkpoint)))
+        self.networks = load_together(files, device, backend, precision, assumed)
         first = self.networks[0]
         self.checkpoint, self.spec, self.info, self.device, self.backend, self.precision, *_ = first
         self.cube = np.array(self.spec.cube or self.info.cube, np.float64)
@@ -237,10 +238,9 @@ class HandPosePredictor:
             (frame, _, side), crop = candidates[i], crops[i]
             width, M = frame.shape[1], crop.M.astype(np.float64)
             view = camera.mirrored(width) if side == "left" else camera
-            uvd = crop_to_uvd(normalised_uvd, crop.center_xyz[2], crop.cube[2], M, self.spec.img_size)
-            xyz, spread_mm = average_joints(view.uvd_to_xyz(uvd))
-            uvd, spread_mm = (uvd[0], None) if len(uvd) == 1 else (view.xyz_to_uvd(xyz), spread_mm)
-            names = self.info.joint_names
+            answers_uvd = crop_to_uvd(normalised_uvd, crop.center_xyz[2], crop.cube[2], M, self.spec.img_size)
+            xyz, uvd, spread_mm = average_joints(answers_uvd, view)
+            names, spread_mm = self.info.joint_names, spread_mm if len(self.networks) > 1 else None
             pose = HandPose(xyz, uvd, crop.center_xyz, confidence, crop, maps, names, spread_mm=spread_mm)
             poses[i] = pose.mirrored(width) if side == "left" else pose
         return poses
