@@ -25,6 +25,7 @@ from tests.helpers.sphere_hands import write_sphere_hands
 from tests.helpers.trained_network import SIZE, SPEC, example_crops, shift_mm, trained
 from util import UserError
 from util.checkpoint import ModelSpec, load_network, load_or_init_network, save_checkpoint
+from util.deployment import backends
 from util.deployment.backends import (
     exported_int8,
     load_backend,
@@ -407,3 +408,15 @@ def test_weights_too_large_for_fp16_are_not_written(network, tmp_path, fails):
     files = ("--load_model", tmp_path / "best.pth", "--out", tmp_path / "weights.pth")
     assert "more than 2.0: nothing was written to" in fails("util.deployment.export", *files)
     assert not (tmp_path / "weights.pth").exists()
+
+
+def test_auto_takes_the_fastest_that_is_there(monkeypatch):
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(backends, "find_spec", lambda name: None)
+    assert backends.fastest_backend(cpu) == ("torch", "fp32")
+    monkeypatch.setattr(backends, "find_spec", lambda name: name)
+    assert backends.fastest_backend(gpu, "fp16") == ("torch", "fp16")
+    for capabilities, precision in ((["FP32"], "fp32"), (["FP32", "BF16"], "bf16")):
+        core = SimpleNamespace(get_property=lambda *_, has=capabilities: has)
+        monkeypatch.setattr(backends, "openvino_core", lambda core=core: core)
+        assert backends.fastest_backend(cpu) == ("openvino", precision)
