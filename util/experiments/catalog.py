@@ -10,7 +10,7 @@ from util import UserError
 
 # What a run trains with, beside what its experiment varies. `full` is the released recipe's rates and epochs.
 SCALES: dict[str, dict[str, Any]] = {
-    "small": {"img_size": 64, "batch_size": 16, "augment_para": (10.0, 0.1, 30.0)}
+    "small": {"img_size": 64, "batch_size": 16, "augment_para": (10.0, 0.1, 30.0), "precision": "bf16"}
     | {"lr": 5e-4, "scheduler": "cosine", "warmup_epochs": 0.05},
     "full": {"img_size": 128, "precision": "bf16", "compile": True},
 }
