@@ -5,12 +5,17 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 
+import cv2
 import numpy as np
 import pytest
 
-from tests.helpers.nyu_folder import ball_hand, open_hand, write_nyu_folder
+from dataloader import dataset_info
+from tests.helpers.balls import along_bones, render_balls
+from tests.helpers.layout_folders import spread_hands
 from tests.helpers.project import PROJECT
+from util.camera import Camera
 
 NETWORK = """
 import torch
@@ -40,13 +45,19 @@ def bone_loss(predicted, true):
 
 @pytest.fixture
 def project(tmp_path):
-    """A copy of the code, and ten frames of a data set called mydata, in NYU's layout."""
+    """A copy of the code, and frames of a data set called mydata, in the page's layout."""
     copy = tmp_path / "project"
     ignored = shutil.ignore_patterns(".git", "results", "data", "output", "tests", "__pycache__", ".*")
     shutil.copytree(PROJECT, copy, ignore=ignored)
-    joints = np.array([open_hand([5.0 * i, 0, 700]) for i in range(6)])
-    for split in ("train", "val", "test"):
-        write_nyu_folder(copy / "data" / "mydata", split, map(ball_hand, joints), joints, joints.mean(axis=1))
+    for seed, split in enumerate(("train", "val", "test")):
+        depth = copy / "data" / "mydata" / split / "depth"
+        depth.mkdir(parents=True)
+        joints = spread_hands("dexycb", 6, seed)  # whose order the page's data set has
+        np.save(depth.with_name("joints.npy"), joints)
+        for i, joint_xyz in enumerate(joints):
+            points = along_bones(joint_xyz, dataset_info("dexycb").chains)
+            frame = render_balls(points, Camera(475.0, 475.0, 320.0, 240.0), (480, 640), 9.0)
+            assert cv2.imwrite(str(depth / f"{i:06}.png"), frame.round().astype(np.uint16))
     return copy
 
 
@@ -70,9 +81,8 @@ def test_a_network_a_data_set_and_a_loss_are_added_as_the_page_says(project):
     (project / "model" / "my_network.py").write_text(NETWORK)
     add_after(project / "config.py", "NETWORKS = {", f"    {row}\n")
 
-    shutil.copy(project / "dataloader" / "nyu.py", project / "dataloader" / "mydata.py")
-    reader = project / "dataloader" / "mydata.py"
-    reader.write_text(reader.read_text().replace('"synth": replace(', '"mydata": replace('))
+    reader = re.search(r'^   ```python\n(   """My data.*?)^   ```$', page, re.M | re.S)[1]
+    (project / "dataloader" / "mydata.py").write_text(textwrap.dedent(reader))
     new_set = re.search(r'^   ("mydata": DatasetRow\(.*\),)$', page, re.M)[1]
     add_after(project / "config.py", "DATASETS = {", f"    {new_set}\n")
 
@@ -84,6 +94,13 @@ def test_a_network_a_data_set_and_a_loss_are_added_as_the_page_says(project):
     engine = project / "util" / "training" / "engine.py"
     engine.write_text(engine.read_text().replace('return {"dense"', f'return {{{weight} "dense"'))
 
+    centers = re.search(r"^   python (-m util.inference.centers .*)$", page, re.M)[1]
+    for split in ("train", "val", "test"):
+        said = run(project, *centers.replace("train", split).split())
+        assert "within 20 mm" in said
+        true = np.load(project / "data" / "mydata" / split / "joints.npy").mean(axis=1)
+        made = np.loadtxt(project / "data" / "mydata" / f"center_{split}_refined.txt")
+        assert np.linalg.norm(made - true, axis=1).max() < 40
     flags = ("--dataset", "mydata", "--net", "mynet_8", "--img_size", "64", "--num_workers", "0")
     run(project, "train.py", *flags, "--max_epoch", "1", "--batch_size", "2", "--log_every", "1")
     checkpoint = "output/mydata/mynet_8/best.pth"
@@ -92,4 +109,3 @@ def test_a_network_a_data_set_and_a_loss_are_added_as_the_page_says(project):
     assert step["loss"] == pytest.approx(step["dense"] + step["coord"] + 2 * step["bones"])
     assert step["bones"] > 0
     assert "MPE (mm)" in run(project, "test.py", *flags, "--load_model", checkpoint)
-    assert "within 20 mm" in run(project, "-m", "util.inference.centers", "--dataset", "mydata")
