@@ -98,7 +98,9 @@ def pick_tiles(
 def save_scores(path: Path, name: str, rows: dict[str, Metrics], joint_names: tuple[str, ...]) -> None:
     """Draw one of FIGURES, with a curve, or a dot at each joint, per entry of `rows`."""
     layout = FIGURES[name]
-    figure = Figure(figsize=(5.5 * len(layout[0]) + 2.5, 4.5 * len(layout)), layout="constrained")
+    columns = len(layout[0])
+    size = 5 * columns, 4.2 * len(layout) + 0.25 * -(-len(rows) // columns)
+    figure = Figure(figsize=size, layout="constrained")
     for panel, axes in figure.subplot_mosaic(layout).items():
         axes.set_prop_cycle(CURVE_STYLES)
         axes.grid(alpha=0.3)
@@ -113,7 +115,7 @@ def save_scores(path: Path, name: str, rows: dict[str, Metrics], joint_names: tu
         axes.set(xlim=(0, thresholds_mm[-1]), ylim=(0, 1), xlabel="distance (mm)", ylabel=CURVES[panel])
     # One legend for all panels, outside them: a method looks the same in each.
     labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(*labels, loc="outside right upper", fontsize=8, handlelength=3.5)
+    figure.legend(*labels, loc="outside lower center", ncols=columns, fontsize=9, handlelength=3.5)
     save_figure(figure, path)
 
 
@@ -121,7 +123,10 @@ def _draw_joints(axes: Axes, rows: dict[str, Metrics], joint_names: tuple[str, .
     place = np.arange(len(joint_names) + 1)
     for (run, m), shift in zip(rows.items(), np.linspace(-0.35, 0.35, len(rows) + 2)[1:-1], strict=True):
         label = f"{plain(run)}: {m.mpe_mm:.2f} mm"
-        axes.plot(place + shift, [*m.per_joint_mm, m.mpe_mm], linestyle="", markersize=4, label=label)
+        axes.plot(place + shift, [*m.per_joint_mm, m.mpe_mm], linestyle="", markersize=5, label=label)
+    for edge in place[1:] - 0.5:
+        axes.axvline(edge, color="0.8", linewidth=0.8)
+    axes.grid(visible=False, axis="x")
     axes.set_xticks(place, [*joint_names, "mean"], rotation=40, ha="right")
     axes.set(xlim=(-0.5, place[-1] + 0.5), ylim=(0, None), ylabel="mean error (mm)")
 
