@@ -237,11 +237,11 @@ class NetworkInfo(NamedTuple):
     reacquire_below: float | None = None
 
 
-# By the name's part before `_`. Of the shipped networks, 1 of 100 hands of the bundled test split has less
+# By the name's part before `_`. Of the shipped networks, 1 or 2 of 100 hands of the bundled test split have less
 # confidence than `min_confidence`, 1 of 20 to 30 less than `reacquire_below`.
 NETWORKS = {
-    "resnet": NetworkInfo("model.resnet_deconv:build", 1.0, 0.58, 0.64),
-    "hourglass": NetworkInfo("model.hourglass:build", 0.4, 0.32, 0.4),
+    "resnet": NetworkInfo("model.resnet_deconv:build", 1.0, 0.6, 0.64),
+    "hourglass": NetworkInfo("model.hourglass:build", 0.4, 0.31, 0.38),
 }
 
 
