@@ -1,22 +1,19 @@
-"""Finding the hand: real frames of two cameras, built scenes, refined by a network; files and the command."""
+"""Finding the hand: in built scenes, refined by a network; files and the command."""
 
 import json
 import shutil
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import pytest
 
 from config import Config
 from dataloader import dataset_info
 from dataloader.index import build_index, find_frames
-from dataloader.nyu import read_depth
 from tests.helpers.blob_network import blob_predictor
 from tests.helpers.layout_folders import spread_hands, write_hands17_folder, write_icvl_folder
 from tests.helpers.nyu_folder import ball_hand, open_hand
-from tests.helpers.project import PROJECT, SHARED
-from tests.helpers.real_frames import KINECT2, KINECT2_PALMS, PALMS, SR305, kinect2_frame, off_palm
+from tests.helpers.project import PROJECT
 from util.camera import NYU_CAMERA, Camera
 from util.checkpoint import RESULTS, ModelSpec, save_checkpoint
 from util.inference import find_hand
@@ -25,24 +22,6 @@ from util.inference.find_hand import DEPTH_RANGE, center_from_depth
 from util.inference.hands import Candidate
 from util.inference.predictor import HandPosePredictor
 from util.points import read_centers, write_centers
-
-
-@pytest.mark.skipif(not (SHARED / "sr305").is_dir(), reason="the SR305 frames are not here")
-@pytest.mark.parametrize("name", PALMS)
-def test_the_centre_lies_on_a_real_hand_before_a_body(name):
-    raw = cv2.imread(str(SHARED / "sr305" / f"20210326-{name}.png"), cv2.IMREAD_UNCHANGED)
-    u, v, d = SR305.xyz_to_uvd(center_from_depth(raw * 0.125, SR305))
-    assert np.hypot(u - PALMS[name][0], v - PALMS[name][1]) * d / SR305.fx < 30
-    # On the hand's own surface, not on the body 100 to 400 mm behind it.
-    around = raw[int(v) - 5 : int(v) + 6, int(u) - 5 : int(u) + 6] * 0.125
-    assert abs(np.median(around[around > 0]) - d) < 30
-
-
-@pytest.mark.skipif(not (SHARED / "nyu").is_dir(), reason="the NYU frame is not here")
-def test_the_centre_is_near_the_released_one():
-    depth = read_depth(SHARED / "nyu" / "depth_1_0000001.png")
-    released = np.loadtxt(SHARED / "nyu" / "center_test_refined.txt", max_rows=1)
-    assert np.linalg.norm(center_from_depth(depth, NYU_CAMERA) - released) < 20
 
 
 def test_the_hand_of_a_synthetic_frame_is_found_beside_forearms_bodies_and_tables():
@@ -54,16 +33,6 @@ def test_the_hand_of_a_synthetic_frame_is_found_beside_forearms_bodies_and_table
     errors = np.linalg.norm(found - frames.joint_xyz[every_fifth].mean(axis=1), axis=1)
     assert np.median(errors) < 20
     assert np.mean(errors > 60) < 0.05
-
-
-@pytest.mark.skipif(not (SHARED / "kinect2").is_dir(), reason="the Kinect 2 frames are not here")
-def test_the_centre_lies_on_a_hand_before_a_person_that_the_range_cuts():
-    off = {
-        number: off_palm(KINECT2, center_from_depth(kinect2_frame(SHARED, number), KINECT2), palm)
-        for number, palm in KINECT2_PALMS.items()
-    }
-    print(f"Kinect 2: centres at most {max(off.values()):.0f} mm from the palm")
-    assert max(off.values()) < 60, off
 
 
 def test_an_edge_that_the_range_makes_is_no_outline():
@@ -336,16 +305,3 @@ def test_the_shipped_network_finds_the_centres_of_the_bundled_frames(shipped):
     )
     assert refined.median_mm < 5 < 9 < rough.median_mm
     assert refined.within_20mm > 0.95
-
-
-@pytest.mark.skipif(not (SHARED / "nyu").is_dir(), reason="the NYU frame is not here")
-def test_the_shipped_network_lands_near_the_true_centre(shipped):
-    depth = read_depth(SHARED / "nyu" / "depth_1_0000001.png")
-    truth = NYU_CAMERA.uvd_to_xyz(
-        np.load(SHARED / "nyu" / "test_labels_uvd.npz")["joint_uvd"][0].astype(float)
-    )
-    rough = center_from_depth(depth, NYU_CAMERA)
-    refined = refine_center(shipped, depth, NYU_CAMERA, rough)
-    distance = [np.linalg.norm(center - truth.mean(0)) for center in (rough, refined)]
-    print(f"{distance[1]:.1f} mm from the mean of the joints, {distance[0]:.1f} before")
-    assert distance[1] < 10

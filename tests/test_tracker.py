@@ -10,8 +10,7 @@ import pytest
 
 from dataloader.crop import Crop
 from tests.helpers.blob_network import CAMERA, blob_predictor
-from tests.helpers.project import SHARED, need_synthetic_hand
-from tests.helpers.real_frames import KINECT2, KINECT2_PALMS, kinect2_frame
+from tests.helpers.project import need_synthetic_hand
 from util.camera import NYU_CAMERA
 from util.checkpoint import RESULTS
 from util.demo import stream
@@ -393,21 +392,6 @@ def test_a_filter_that_cannot_be(arguments):
 def test_a_number_of_hands_that_cannot_be(max_hands):
     with pytest.raises(ValueError, match=f"max_hands is {max_hands}"):
         HandTracker(TwoHandsPredictor(), NYU_CAMERA, max_hands=max_hands)
-
-
-@pytest.mark.skipif(not (SHARED / "kinect2").is_dir(), reason="the Kinect 2 frames are not here")
-@pytest.mark.parametrize("net", ["resnet_18", "hourglass_1"])
-@pytest.mark.slow
-def test_no_crop_cuts_a_real_hand(net):
-    """A crop's border may show the forearm, nothing near a joint. Between two frames, seconds passed."""
-    tracker = HandTracker(HandPosePredictor(RESULTS / f"{net}_synth.pth", "cpu"), KINECT2)
-    for number in KINECT2_PALMS:
-        pose = tracker.update(kinect2_frame(SHARED, number))
-        joints = pose.joints_uvd[:, :2] * pose.crop.M[0, 0] + pose.crop.M[:2, 2]
-        border = pose.crop.image > 0
-        border[1:-1, 1:-1] = False
-        near = np.linalg.norm(np.argwhere(border)[:, None, ::-1] - joints, axis=2) < 15  # pixels, 35 mm
-        assert not near.any(), number
 
 
 def resident_mb():
