@@ -20,7 +20,7 @@ from util.camera import NYU_CAMERA, Camera
 from util.demo.overlay import MAX_POINTS, STRIP, cube_points, draw_panel, skeleton, weight_sheet
 from util.demo.settings import DemoSettings
 from util.demo.sources import Source
-from util.demo.stream import run_stream, stayed
+from util.demo.stream import Poser, run_stream, stayed
 from util.inference.predictor import HandPosePredictor
 from util.inference.tracker import HandTracker
 from util.plots import chain_colors
@@ -179,13 +179,19 @@ def test_a_camera_that_stops_keeps_what_was_saved(demo, tmp_path, stack, monkeyp
     assert last["error"] == "The camera stopped sending frames."
 
 
-def test_smoothing_is_told_a_recordings_own_times(tmp_path, stack, monkeypatch):
+def test_smoothing_is_told_the_times_of_a_recording_or_those_that_passed(tmp_path, stack, monkeypatch):
     told, frames = [], np.load(stack)[:3].astype(np.float32)
     monkeypatch.setattr(HandTracker, "update_hands", lambda _, depth, seconds: told.append(seconds) or [])
+    predictor, smooth = blob_predictor(tmp_path), DemoSettings(smooth=True)
     source = Source("film", lambda i: frames[i], 3, CAMERA, rate=10.0, times=np.array([0, 0.1, 0.3]))
     for film in (source, source._replace(times=None)):
-        run_stream(film, blob_predictor(tmp_path), DemoSettings(smooth=True))
+        run_stream(film, predictor, smooth)
     assert told == pytest.approx([0.1, 0.1, 0.2, 0.1, 0.1, 0.1])
+    told.clear()
+    poser = Poser(Source("camera", None, None, CAMERA, live=True), predictor, smooth)
+    for frame, moment in zip(frames, (10.0, 10.2, 10.5), strict=True):
+        poser(frame, moment)
+    assert told == pytest.approx([1 / 30, 0.2, 0.3])
 
 
 def test_a_bug_in_a_source_keeps_its_trace(tmp_path):
