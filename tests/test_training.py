@@ -71,11 +71,16 @@ def assert_equal(found: torch.nn.Module, expected: torch.nn.Module) -> None:
         assert torch.equal(found.state_dict()[key], value), key
 
 
-def test_each_of_several_processes_has_a_gpu_of_its_own(monkeypatch):
-    monkeypatch.setenv("LOCAL_RANK", "63")
-    with pytest.raises(ValueError, match="'cuda:63' is not available"):
+def test_a_device_that_is_not_there_is_a_sentence(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "63")  # each of several processes has a GPU of its own
+    with refused("'cuda:63' is not available"):
         pick_device("cuda")
     assert pick_device("cpu").type == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto").type == "cpu"
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    with refused("'mps' is not available here"):  # auto takes the GPU of a Mac, and this machine is none
+        pick_device("auto")
 
 
 @pytest.mark.slow
