@@ -58,13 +58,14 @@ def succeeds(run_script):
 
 @pytest.fixture
 def fails(run_script):
-    """Run a script that must end with exit code 2 and one sentence, which is returned."""
+    """Run a script that must end with exit code 2 and one sentence, which is returned; `beside` marks
+    the lines that may stand before it: by default those of progress."""
 
-    def run(*command):
+    def run(*command, beside=("%|",)):
         ran = run_script(*command)
         assert ran.code == 2, ran
-        *bars, sentence = ran.err.strip().splitlines()
-        assert all("%|" in bar for bar in bars), ran.err  # of progress
+        *others, sentence = ran.err.strip().splitlines()
+        assert all(any(mark in line for mark in beside) for line in others if line.strip()), ran.err
         assert sentence.startswith("error: ")
         assert sentence.endswith(".")
         return sentence

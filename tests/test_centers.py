@@ -1,8 +1,7 @@
-"""Finding the hand: real frames of two cameras, built scenes, refined by a network; files and the command."""
+"""Finding the hand: in built scenes, refined by a network; files and the command."""
 
 import json
 import shutil
-from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -11,12 +10,11 @@ import pytest
 from config import Config
 from dataloader import dataset_info
 from dataloader.index import build_index, find_frames
-from dataloader.nyu import read_depth
 from tests.helpers.blob_network import blob_predictor
 from tests.helpers.layout_folders import spread_hands, write_hands17_folder, write_icvl_folder
 from tests.helpers.nyu_folder import ball_hand, open_hand
-from tests.helpers.project import PROJECT, SHARED
-from tests.helpers.real_frames import KINECT2, KINECT2_PALMS, PALMS, SR305, kinect2_frame, off_palm
+from tests.helpers.project import PROJECT
+from tests.helpers.refused import refused
 from util.camera import NYU_CAMERA, Camera
 from util.checkpoint import RESULTS, ModelSpec, save_checkpoint
 from util.inference import find_hand
@@ -25,24 +23,6 @@ from util.inference.find_hand import DEPTH_RANGE, center_from_depth
 from util.inference.hands import Candidate
 from util.inference.predictor import HandPosePredictor
 from util.points import read_centers, write_centers
-
-
-@pytest.mark.skipif(not (SHARED / "sr305").is_dir(), reason="the SR305 frames are not here")
-@pytest.mark.parametrize("name", PALMS)
-def test_the_centre_lies_on_a_real_hand_before_a_body(name):
-    raw = cv2.imread(str(SHARED / "sr305" / f"20210326-{name}.png"), cv2.IMREAD_UNCHANGED)
-    u, v, d = SR305.xyz_to_uvd(center_from_depth(raw * 0.125, SR305))
-    assert np.hypot(u - PALMS[name][0], v - PALMS[name][1]) * d / SR305.fx < 30
-    # On the hand's own surface, not on the body 100 to 400 mm behind it.
-    around = raw[int(v) - 5 : int(v) + 6, int(u) - 5 : int(u) + 6] * 0.125
-    assert abs(np.median(around[around > 0]) - d) < 30
-
-
-@pytest.mark.skipif(not (SHARED / "nyu").is_dir(), reason="the NYU frame is not here")
-def test_the_centre_is_near_the_released_one():
-    depth = read_depth(SHARED / "nyu" / "depth_1_0000001.png")
-    released = np.loadtxt(SHARED / "nyu" / "center_test_refined.txt", max_rows=1)
-    assert np.linalg.norm(center_from_depth(depth, NYU_CAMERA) - released) < 20
 
 
 def test_the_hand_of_a_synthetic_frame_is_found_beside_forearms_bodies_and_tables():
@@ -54,53 +34,6 @@ def test_the_hand_of_a_synthetic_frame_is_found_beside_forearms_bodies_and_table
     errors = np.linalg.norm(found - frames.joint_xyz[every_fifth].mean(axis=1), axis=1)
     assert np.median(errors) < 20
     assert np.mean(errors > 60) < 0.05
-
-
-@pytest.mark.skipif(not (SHARED / "kinect2").is_dir(), reason="the Kinect 2 frames are not here")
-def test_the_centre_lies_on_a_hand_before_a_person_that_the_range_cuts():
-    off = {
-        number: off_palm(KINECT2, center_from_depth(kinect2_frame(SHARED, number), KINECT2), palm)
-        for number, palm in KINECT2_PALMS.items()
-    }
-    print(f"Kinect 2: centres at most {max(off.values()):.0f} mm from the palm")
-    assert max(off.values()) < 60, off
-
-
-def test_an_edge_that_the_range_makes_is_no_outline():
-    """A body bends away through the farthest depth: where it is cut off it has no edge."""
-    camera, shape = CAMERAS[0]
-    rows, columns = np.indices(shape)
-    depth = 900 + 1000 * ((columns - 320) / 200) ** 2 + 1000 * ((rows - 240) / 200) ** 2
-    depth[depth > 1400] = 0
-    cut = find_hand.sample_frame(depth, camera, (100.0, 1100.0))
-    whole = find_hand.sample_frame(depth, camera, (100.0, 1500.0))
-    assert cut.xyz[:, 2].max() < 1100 < whole.xyz[:, 2].max()
-    assert cut.outline.sum() == 0
-    assert whole.outline.sum() > 500
-
-
-def test_several_hands_are_found_the_likeliest_first():
-    camera, shape = CAMERAS[0]
-    other = [(x + 260, y, z + 100, width, height) for x, y, z, width, height in (PALM, *FINGERS)]
-    depth = scene(camera, shape, [PALM, *FINGERS, *other])
-    first, second = find_hand.centers_from_depth(depth, camera, most=2)
-    assert (distance_from_hand(first) < (15, 40, 10)).all()
-    assert (distance_from_hand(second - (260, 0, 100)) < (15, 40, 10)).all()
-    (left_over,) = find_hand.centers_from_depth(depth, camera, most=1, known=[first])
-    np.testing.assert_allclose(left_over, second)
-    with pytest.raises(ValueError, match="as large as a hand"):
-        find_hand.centers_from_depth(depth, camera, most=1, known=[first, second])
-
-
-def test_a_wall_is_no_hand_and_hides_none():
-    camera, shape = CAMERAS[0]
-    # Slanted: from 540 mm on the left, nearer than the hand, over 650 behind it, to 900 mm on the right.
-    wall = 1 / np.linspace(np.full(shape[0], 1 / 540), 1 / 900, shape[1], axis=1)
-    hand = scene(camera, shape, [PALM, *FINGERS])
-    depth = np.where(hand > 0, hand, wall)
-    assert (distance_from_hand(center_from_depth(depth, camera)) < (15, 40, 10)).all()
-    with pytest.raises(ValueError, match="as large as a hand"):
-        center_from_depth(wall, camera)
 
 
 def scene(camera, shape, parts):
@@ -126,9 +59,44 @@ CAMERAS = [
 ]
 
 
-def distance_from_hand(center):
-    """From the middle between palm and fingers, in x, y and z."""
-    return np.abs(center - (-60, -70, 600 + 10))
+# A wall, from 540 mm on the left, nearer than the hand, over 650 behind it, to 900 mm on the right.
+SLANTED = 1 / np.linspace(np.full(480, 1 / 540), 1 / 900, 640, axis=1)
+
+
+def on_hand(center):
+    """Whether it lies near the middle between palm and fingers, in x, y and z."""
+    return (np.abs(center - (-60, -70, 600 + 10)) < (15, 40, 10)).all()
+
+
+def test_several_hands_are_found_the_likeliest_first():
+    camera, shape = CAMERAS[0]
+    other = [(x + 260, y, z + 100, width, height) for x, y, z, width, height in (PALM, *FINGERS)]
+    depth = scene(camera, shape, [PALM, *FINGERS, *other])
+    first, second = find_hand.centers_from_depth(depth, camera, most=2)
+    assert on_hand(first)
+    assert on_hand(second - (260, 0, 100))
+    (left_over,) = find_hand.centers_from_depth(depth, camera, most=1, known=[first])
+    np.testing.assert_allclose(left_over, second)
+    with pytest.raises(ValueError, match="as large as a hand"):
+        find_hand.centers_from_depth(depth, camera, most=1, known=[first, second])
+
+
+def test_a_wall_hides_no_hand():
+    hand = scene(*CAMERAS[0], [PALM, *FINGERS])
+    assert on_hand(center_from_depth(np.where(hand > 0, hand, SLANTED), CAMERAS[0][0]))
+
+
+def test_an_edge_that_the_range_makes_is_no_outline():
+    """A body bends away through the farthest depth: where it is cut off it has no edge."""
+    camera, shape = CAMERAS[0]
+    rows, columns = np.indices(shape)
+    depth = 900 + 1000 * ((columns - 320) / 200) ** 2 + 1000 * ((rows - 240) / 200) ** 2
+    depth[depth > 1400] = 0
+    cut = find_hand.sample_frame(depth, camera, (100.0, 1100.0))
+    whole = find_hand.sample_frame(depth, camera, (100.0, 1500.0))
+    assert cut.xyz[:, 2].max() < 1100 < whole.xyz[:, 2].max()
+    assert cut.outline.sum() == 0
+    assert whole.outline.sum() > 500
 
 
 @pytest.mark.parametrize(("camera", "shape"), CAMERAS)
@@ -142,25 +110,7 @@ def test_the_hand_is_found_in_a_scene(camera, shape, others):
     if camera.flip < 0:
         parts = [(x, -y, *rest) for x, y, *rest in parts]
     center = center_from_depth(scene(camera, shape, parts), camera) * (1, camera.flip, 1)
-    assert (distance_from_hand(center) < (15, 40, 10)).all()
-
-
-def test_what_lies_far_behind_the_nearest_surface_is_not_sampled(monkeypatch):
-    """A hand at 600 mm is looked for up to 1,050 mm: a person behind it would only thin out its samples."""
-    sampled, sample = [], find_hand.sample_frame
-
-    def spy(*arguments):
-        sampled.append(sample(*arguments))
-        return sampled[-1]
-
-    monkeypatch.setattr(find_hand, "sample_frame", spy)
-    camera, shape = CAMERAS[0]
-    parts = [PALM, *FINGERS, (60, 60, 1000, 150, 150), (260, 60, 1100, 150, 150)]
-    center = center_from_depth(scene(camera, shape, parts), camera)
-    assert (distance_from_hand(center) < (15, 40, 10)).all()
-    assert [round(samples.xyz[:, 2].max()) for samples in sampled] == [1100, 1000]
-    center_from_depth(scene(camera, shape, parts), camera, (100.0, 900.0))
-    assert sampled[-1].xyz[:, 2].max() < 900
+    assert on_hand(center)
 
 
 def test_noise_and_missing_readings_do_not_move_the_centre():
@@ -184,8 +134,9 @@ def test_noise_and_missing_readings_do_not_move_the_centre():
         (np.full((480, 640), np.nan), "no reading"),
         (scene(*CAMERAS[0], [(0, 0, 300, 30, 30)]), "nothing in range is as large as a hand"),
         (np.indices((480, 640)).sum(0) % 2 * 500.0 + 400, "nothing in range"),
+        (SLANTED, "as large as a hand"),
     ],
-    ids=["zero", "NaN", "speck", "checkers"],
+    ids=["zero", "NaN", "speck", "checkers", "wall"],
 )
 def test_no_hand_is_an_error(depth, sentence):
     with pytest.raises(ValueError, match=sentence):
@@ -196,7 +147,7 @@ def test_errors_count_frames_without_a_centre():
     joints = np.tile([0.0, 0, 700], (4, 14, 1))
     centers = np.array([[0, 0, 700], [10, 0, 700], [0, 0, 740], [np.nan] * 3])
     assert center_errors(centers, joints) == pytest.approx((4, 1, 50 / 3, 10, 0.5))
-    with pytest.raises(ValueError, match="No frame has a centre"):
+    with refused("No frame has a centre"):
         center_errors(np.full((4, 3), np.nan), joints)
 
 
@@ -220,7 +171,7 @@ def written(tmp_path_factory):
 
 
 @pytest.mark.parametrize("method", ["labels", "depth", "refined"])
-def test_the_command_writes_centres_that_the_loader_reads(written, method, tmp_path, run_script):
+def test_the_command_writes_centres_that_the_loader_reads(written, method, tmp_path, succeeds):
     out = written / "icvl" / "center_test_refined.txt"
     out.unlink(missing_ok=True)  # what the command is for
     common = ("--dataset", "icvl", "--data_dir", written, "--method", method)
@@ -228,8 +179,7 @@ def test_the_command_writes_centres_that_the_loader_reads(written, method, tmp_p
         spec = ModelSpec("resnet_18", 16, 4, 1.0, "icvl", 64)
         save_checkpoint(tmp_path / "a.pth", spec.build(), spec)
         common = (*common, "--load_model", tmp_path / "a.pth")
-    ran = run_script("util.inference.centers", *common, "--out", out, "--json", tmp_path / "errors.json")
-    assert ran.code == 0, ran.err
+    ran = succeeds("util.inference.centers", *common, "--out", out, "--json", tmp_path / "errors.json")
     report = json.loads((tmp_path / "errors.json").read_text())
     assert report["frames"] == 4
     assert report["invalid"] == 0
@@ -241,64 +191,54 @@ def test_the_command_writes_centres_that_the_loader_reads(written, method, tmp_p
     assert errors.mean_mm == pytest.approx(report["mean_mm"], abs=2e-3)
 
 
-@pytest.fixture(scope="module")
-def icvl(written):
-    """Its four test frames and the centres of all."""
-    frames = find_frames(Config(dataset="icvl", data_dir=str(written)).resolved())
-    return frames, find_centers(frames, dataset_info("icvl"), DEPTH_RANGE)
-
-
-def test_damaged_frames_get_no_centre_and_cost_the_others_nothing(written, tmp_path, run_script):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_frames_that_cannot_be_used_get_no_centre_and_cost_the_others_nothing(
+    written, workers, tmp_path, run_script
+):
     shutil.copytree(written / "icvl", tmp_path / "icvl")
-    (frame, *_) = sorted((tmp_path / "icvl").rglob("*.png"))[-4:]  # of the test split
-    frame.write_bytes(b"no picture")
     out = tmp_path / "centers.txt"
-    flags = ("--dataset", "icvl", "--data_dir", tmp_path, "--out", out, "--num_workers")
-    for workers in (1, 2):
-        ran = run_script("util.inference.centers", *flags, workers)
+    flags = ("--dataset", "icvl", "--data_dir", tmp_path, "--out", out, "--num_workers", workers)
+
+    def find():
+        ran = run_script("util.inference.centers", *flags)
         assert ran.code == 0, ran.err
-        assert f"{frame} is damaged: it cannot be decoded" in ran.out + ran.err
-        assert np.isnan(read_centers(out)[:, 0]).sum() == 1
+        return ran.out + ran.err, read_centers(out)
+
+    _, expected = find()
+    damaged, small = sorted((tmp_path / "icvl" / "Testing").rglob("*.png"))[-2:]
+    damaged.write_bytes(b"no picture")
+    cv2.imwrite(str(small), np.ones((20, 20), np.uint16))
+    said, found = find()
+    assert f"{damaged} is damaged: it cannot be decoded" in said
+    assert str(small) in said
+    assert np.isnan(found[-2:]).all()
+    np.testing.assert_array_equal(found[:-2], expected[:-2])
     before = out.read_bytes()
-    assert run_script("util.inference.centers", *flags, 1, "--json", tmp_path).code == 2  # it is a folder
+    assert run_script("util.inference.centers", *flags, "--json", tmp_path).code == 2  # it is a folder
     assert out.read_bytes() == before
 
 
-def test_frames_that_cannot_be_used_get_no_centre(icvl):
-    (frames, expected), info = icvl, dataset_info("icvl")
-    assert np.isnan(find_centers(frames, replace(info, frame_size=(480, 640)), DEPTH_RANGE)).all()
-    absent = frames._replace(names=np.array([b"absent.png", *frames.names[1:]]))
-    centers = find_centers(absent, info, DEPTH_RANGE)
-    assert np.isnan(centers[0]).all()
-    np.testing.assert_array_equal(centers[1:], expected[1:])
-
-
-def test_the_command_without_labels(written, tmp_path, run_script):
+def test_the_command_without_labels(written, tmp_path, succeeds):
     out = tmp_path / "e.json"
-    common = ("util.inference.centers", "--dataset", "hands17", "--data_dir", written, "--json", out)
-    assert run_script(*common).code == 0
+    succeeds("util.inference.centers", "--dataset", "hands17", "--data_dir", written, "--json", out)
     report = json.loads(out.read_text())
     assert report["frames"] == 2
     assert "mean_mm" not in report
-    refused = run_script(*common, "--method", "labels")
-    assert refused.code == 2
-    assert "are withheld" in refused.err
 
 
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (("--dataset", "bighand"), "There is no data set 'bighand'"),
-        (("--method", "guess"), "--method"),
-        (("--depth_range", "900", "300"), "the nearest depth comes first"),
-        (("--dataset", "msra"), "msra/P0 is missing"),
-        (("--dataset", "icvl", "--method", "refined", "--load_model", "no.pth"), "no.pth is missing"),
+        ("--dataset bighand", "There is no data set 'bighand'"),
+        ("--method guess", "--method"),
+        ("--depth_range 900 300", "the nearest depth comes first"),
+        ("--dataset msra", "msra/P0 is missing"),
+        ("--dataset icvl --method refined --load_model no.pth", "no.pth is missing"),
+        ("--dataset hands17 --method labels", "are withheld"),
     ],
 )
-def test_settings_that_cannot_work(written, flags, sentence, run_script):
-    ran = run_script("util.inference.centers", "--data_dir", written, *flags)
-    assert ran.code == 2
-    assert sentence in ran.err.strip().splitlines()[-1]
+def test_settings_that_cannot_work(written, flags, sentence, fails):
+    assert sentence in fails("util.inference.centers", "--data_dir", written, *flags.split())
 
 
 CENTER = np.array([20.0, -30.0, 700.0])
@@ -336,16 +276,3 @@ def test_the_shipped_network_finds_the_centres_of_the_bundled_frames(shipped):
     )
     assert refined.median_mm < 5 < 9 < rough.median_mm
     assert refined.within_20mm > 0.95
-
-
-@pytest.mark.skipif(not (SHARED / "nyu").is_dir(), reason="the NYU frame is not here")
-def test_the_shipped_network_lands_near_the_true_centre(shipped):
-    depth = read_depth(SHARED / "nyu" / "depth_1_0000001.png")
-    truth = NYU_CAMERA.uvd_to_xyz(
-        np.load(SHARED / "nyu" / "test_labels_uvd.npz")["joint_uvd"][0].astype(float)
-    )
-    rough = center_from_depth(depth, NYU_CAMERA)
-    refined = refine_center(shipped, depth, NYU_CAMERA, rough)
-    distance = [np.linalg.norm(center - truth.mean(0)) for center in (rough, refined)]
-    print(f"{distance[1]:.1f} mm from the mean of the joints, {distance[0]:.1f} before")
-    assert distance[1] < 10

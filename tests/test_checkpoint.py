@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from config import Config
+from tests.helpers.refused import refused
 from util.checkpoint import (
     ModelSpec,
     init_network,
@@ -215,9 +216,8 @@ def _saved(content):
 def test_damaged_files_end_in_one_sentence(tmp_path, network, name, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.pth").write_bytes(DAMAGES[name](dict(network.state_dict())))
-    with pytest.raises(ValueError, match=r"a\.pth.*refused" if name == "code" else r"a\.pth") as caught:
+    with refused("a.pth", "refused" if name == "code" else ""):
         load_network(tmp_path / "a.pth", SPEC)
-    assert "\n" not in str(caught.value)
     assert [file.name for file in tmp_path.iterdir()] == ["a.pth"]  # no code was run
 
 
@@ -261,10 +261,8 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, network):
 )
 def test_a_spec_that_cannot_be_is_refused_before_anything_is_built(tmp_path, network, change, sentence):
     save_checkpoint(tmp_path / "a.pth", network, SPEC._replace(**change))
-    with pytest.raises(ValueError, match=sentence) as caught:
+    with refused("a.pth", sentence):
         load_network(tmp_path / "a.pth", SPEC)
-    assert "a.pth" in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 def test_a_flipped_bit_is_found_wherever_it_lies(tmp_path):

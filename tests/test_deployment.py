@@ -21,6 +21,7 @@ from dataloader import dataset_info
 from dataloader.dataset import build_dataset
 from model.awr import decode, dense_to_joints
 from tests.helpers.project import PROJECT
+from tests.helpers.refused import refused
 from tests.helpers.sphere_hands import write_sphere_hands
 from tests.helpers.trained_network import SIZE, SPEC, example_crops, shift_mm, trained
 from util import UserError
@@ -272,20 +273,16 @@ DAMAGES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_an_int8_file_that_cannot_be_read_is_one_sentence(damage, int8_file, tmp_path, run_script):
+def test_an_int8_file_that_cannot_be_read_is_one_sentence(damage, int8_file, tmp_path):
     path = tmp_path / "damaged.xml"
     graph, weights = damage(int8_file.read_bytes(), int8_file.with_suffix(".bin").read_bytes())
     path.write_bytes(graph)
     if weights is not None:
         path.with_suffix(".bin").write_bytes(weights)
     began = time.monotonic()
-    with pytest.raises(UserError, match=r"cannot be read: it or the \.bin beside it is damaged or missing"):
+    with refused(f"{path} cannot be read: it or the .bin beside it is damaged or missing"):
         load_engine(path)
     assert time.monotonic() - began < 2
-    ran = run_script("test.py", "--load_model", path)
-    assert ran.code == 2
-    assert ran.err.startswith(f"error: {path} cannot be read: it or the .bin beside it is damaged or missing")
-    assert ran.err.count("\n") == 1
 
 
 @pytest.mark.slow
@@ -318,9 +315,7 @@ def test_auto_takes_an_int8_file_of_this_checkpoint_alone(int8_file, tmp_path, m
 
 
 def test_a_missing_int8_file_names_the_command_that_writes_it(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match=r"is missing: `python -m .* --precision int8 --out .*xml` wri"
-    ):
+    with refused("is missing: `python -m ", f" --precision int8 --out {tmp_path}/none.xml` wri"):
         load_engine(tmp_path / "none.xml")
 
 

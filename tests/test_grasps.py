@@ -15,6 +15,7 @@ from dataloader.index import build_index, find_frames
 from dataloader.joint_orders import ORDERS, columns_of
 from tests.helpers import grasp_folders as grasps
 from tests.helpers.grasp_folders import DEXYCB, HO3D, LEFT, RIGHT, SERIALS, SUBJECTS, in_order
+from tests.helpers.refused import refused
 from util.camera import parse_camera
 from util.checkpoint import ModelSpec, save_checkpoint
 from util.inference.predictor import HandPosePredictor
@@ -48,14 +49,11 @@ def settings(root, dataset="dexycb", split="test", **others):
 
 
 @pytest.fixture
-def run(run_script, tmp_path):
-    """Run a script on a data set of a folder; what it writes lies in tmp_path."""
+def run(succeeds):
+    """Run a script on a data set of a folder."""
 
     def run(script, root, dataset, *flags):
-        common = ("--dataset", dataset, "--data_dir", root, "--setup", "s1")
-        ran = run_script(script, *common, *flags)
-        assert ran.code == 0, ran.err
-        return ran
+        return succeeds(script, "--dataset", dataset, "--data_dir", root, "--setup", "s1", *flags)
 
     return run
 
@@ -117,9 +115,8 @@ def test_a_left_hand_is_seen_and_scored_as_the_right_hand_that_it_mirrors(tmp_pa
         samples.append(build_dataset(settings(root))[0])
         load = ("--load_model", networks["dexycb"], "--num_workers")
         run("test.py", root, "dexycb", *load, 0, "--centers", "labels", "--output_dir", root)
-        run(
-            "util.inference.centers", root, "dexycb", *load, 1, "--method", "refined", "--out", root / "c.txt"
-        )
+        refined = ("--method", "refined", "--out", root / "c.txt")
+        run("util.inference.centers", root, "dexycb", *load, 1, *refined)
         scores.append(json.loads((root / "metrics.json").read_text())["mpe_mm"])
         pixels.append((np.loadtxt(root / "predictions.txt").reshape(21, 3) - (319.5, 0, 0)) * (sign, 1, 1))
         centers.append(np.loadtxt(root / "c.txt") * (sign, 1, 1))
@@ -134,18 +131,8 @@ def test_a_left_hand_is_seen_and_scored_as_the_right_hand_that_it_mirrors(tmp_pa
 @pytest.mark.parametrize("dataset", SETS)
 def test_an_epoch_of_training_and_its_scores(written, dataset, tmp_path, run):
     tiny = ("--num_workers", 0, "--img_size", 32, "--centers", "labels")
-    recipe = (
-        "--net",
-        "hourglass_1",
-        "--batch_size",
-        2,
-        "--max_epoch",
-        1,
-        "--cache",
-        "--output_dir",
-        tmp_path,
-    )
-    ran = run("train.py", written, dataset, *tiny, *recipe, "--augment_para", 10, 0.2, 180)
+    recipe = "--net hourglass_1 --batch_size 2 --max_epoch 1 --cache --augment_para 10 0.2 180"
+    ran = run("train.py", written, dataset, *tiny, *recipe.split(), "--output_dir", tmp_path)
     assert "Centres are made from the labels" in ran.err
     flags = ("--split", "val" if dataset == "hands19" else "test", "--output_dir", tmp_path / "out")
     run("test.py", written, dataset, *tiny, *flags, "--load_model", tmp_path / "best.pth")
@@ -185,22 +172,23 @@ def test_ho3d_writes_pred_json(written, version, tmp_path, networks, run):
     flags = ("--load_model", networks["ho3d"], "--centers", tmp_path / "c.txt", "--num_workers", 0)
     ran = run("test.py", written / version, "ho3d", *flags, "--output_dir", tmp_path)
     joints, meshes = json.loads((tmp_path / "pred.json").read_text())
-    (u, v, d), (fx, fy, cx, cy) = (
-        np.loadtxt(tmp_path / "predictions.txt")[0].reshape(21, 3).T,
-        grasps.CAMERAS[3],
-    )
+    u, v, d = np.loadtxt(tmp_path / "predictions.txt")[0].reshape(21, 3).T
+    fx, fy, cx, cy = grasps.CAMERAS[3]
     expected = np.column_stack([(u - cx) * d / fx, (cy - v) * d / fy, -d]) / 1000
     np.testing.assert_allclose(joints[0], expected, atol=1e-5)
     assert len(joints) == len(meshes) == 3
     assert (tmp_path / "metrics.json").exists() == (version == "ho3d") != ("labels are withheld" in ran.out)
 
 
-def test_hands19_writes_its_submission(written, tmp_path, networks, run):
+def test_hands19_writes_its_submission_as_hands17_does(written, tmp_path, networks, run):
     np.savetxt(tmp_path / "c.txt", [[0, 20, 600]] * 2)
     flags = ("--load_model", networks["hands19"], "--centers", tmp_path / "c.txt", "--num_workers", 0)
     run("test.py", written, "hands19", *flags, "--output_dir", tmp_path)
     rows = [line.split("\t") for line in (tmp_path / "submission.txt").read_text().splitlines()]
-    assert [(row[0], len(row)) for row in rows] == [(f"image_D0000000{i}.png", 64) for i in (1, 2)]
+    assert [row[0] for row in rows] == [f"image_D0000000{i}.png" for i in (1, 2)]
+    submitted = np.array([row[1:] for row in rows], float).reshape(2, 21, 3)
+    uvd = np.loadtxt(tmp_path / "predictions.txt").reshape(2, 21, 3)
+    assert np.abs(submitted - dataset_info("hands19").camera.uvd_to_xyz(uvd)).max() < 0.01
 
 
 def test_official_scores_are_those_of_an_independent_computation():
@@ -231,13 +219,8 @@ def test_orders_are_those_of_the_named_joints(written, tmp_path, run):
     assert (ORDERS["dexycb"], ORDERS["ho3d"]) == (DEXYCB, HO3D)
     mano, numbers = ORDERS["mano"], columns_of("dexycb", ORDERS["mano"])
     assert numbers == [0, 5, 6, 7, 9, 10, 11, 17, 18, 19, 13, 14, 15, 1, 2, 3, 8, 12, 20, 16, 4]
-    assert [mano[i] for i in (1, 7, 15, 16, 19)] == [
-        "index MCP",
-        "pinky MCP",
-        "thumb DIP",
-        "index tip",
-        "ring tip",
-    ]
+    places = {1: "index MCP", 7: "pinky MCP", 15: "thumb DIP", 16: "index tip", 19: "ring tip"}
+    assert {i: mano[i] for i in places} == places
     for order, names in ORDERS.items():
         np.savetxt(tmp_path / "p.txt", [in_order(hand, names).ravel() for hand in TRUE], fmt="%.4f")
         flags = ("--predictions", tmp_path / "p.txt", "--predictions_format", "xyz", "--output_dir", tmp_path)
@@ -266,12 +249,7 @@ DAMAGES = [
     ("dexycb", CALIBRATION, write("depth: 1"), "is damaged: expected color"),
     ("dexycb", META, write("num_frames: 3\nmano_sides: [both]"), "is damaged: expected num_frames"),
     ("dexycb", META, write("a: [" * 9), "is damaged"),
-    (
-        "ho3d",
-        PICKLE,
-        write(pickle.dumps(Runs())),
-        "was refused, as it asks for builtins.print, which may run",
-    ),
+    ("ho3d", PICKLE, write(pickle.dumps(Runs())), "as it asks for builtins.print, which may run"),
     ("ho3d", PICKLE, write("\x80\x02"), "is damaged: it cannot be read"),
     ("ho3d", PICKLE, write(pickle.dumps({"camMat": None})), "is damaged: expected camMat (3, 3)"),
     ("ho3d", "evaluation_xyz.json", write("[[1, 2]]"), "joints of each of 3 frames"),
@@ -286,11 +264,8 @@ DAMAGES = [
 def test_damage_ends_in_a_sentence(written, dataset, file, damage, sentence, tmp_path, capsys):
     shutil.copytree(written / dataset, tmp_path / dataset)
     damage(tmp_path / dataset / file)
-    with pytest.raises((ValueError, FileNotFoundError)) as raised:
+    with refused(sentence):
         build_index(settings(tmp_path, dataset))
-    assert sentence in str(raised.value)
-    assert str(raised.value).endswith(".")
-    assert "\n" not in str(raised.value)
     assert "it ran" not in capsys.readouterr().out
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataloader import labels
-from dataloader.labels import cache_file, read_label_files
+from dataloader.labels import read_label_files
 from tests.helpers.project import PROJECT
 from util.files import read_table
 from util.points import read_centers
@@ -127,13 +127,6 @@ def test_a_read_only_data_set_has_its_cache_with_the_user(label_file, tmp_path, 
     (tmp_path / "other").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
     assert len(read_label_files([label_file], 1)) == 2
-
-
-def test_a_user_without_a_home_needs_none(monkeypatch, tmp_path):
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(os, "access", lambda *_: False)
-    monkeypatch.setattr("pathlib.Path.home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
-    assert cache_file(tmp_path / "a.npy", "key").name == "a-key.npy"
 
 
 MEASURE = """

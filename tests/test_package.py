@@ -39,6 +39,12 @@ def run(*command, **where):
     return ran.stdout
 
 
+def joints_here(camera):
+    """The frame's joints (14, 3) mm by this project's own modules."""
+    predictor = HandPosePredictor(PROJECT / "results" / "hourglass_1_synth.pth")
+    return predictor.predict(read_depth(FRAME), camera).joints_xyz
+
+
 @pytest.mark.slow
 def test_a_package_of_the_source_distribution_gives_the_same_joints(tmp_path):
     write_out = ("-q", "egg_info", "--egg-base", tmp_path)  # nothing is written into the project
@@ -66,11 +72,8 @@ def test_a_package_of_the_source_distribution_gives_the_same_joints(tmp_path):
     for name in ("util.py", "config.py", "model.py"):
         (mine / name).write_text("MINE = True\n")
     assert run(python, "-c", FIVE_LINES, cwd=mine).split()[-1] == VERSION
-    from dataloader.nyu import read_depth
-
-    predictor = HandPosePredictor(PROJECT / "results" / "hourglass_1_synth.pth")
-    pose = predictor.predict(read_depth(FRAME), Camera(fx=588.03, fy=587.07, cx=320, cy=240))
-    np.testing.assert_allclose(np.load(mine / "joints.npy"), pose.joints_xyz, atol=1e-3)
+    expected = joints_here(Camera(fx=588.03, fy=587.07, cx=320, cy=240))
+    np.testing.assert_allclose(np.load(mine / "joints.npy"), expected, atol=1e-3)
 
     bank = "from awr.dataloader.synthetic.hand.bank import BUNDLED, HandBank; HandBank(BUNDLED, 'train')"
     run(python, "-c", bank, cwd=mine)
@@ -90,6 +93,5 @@ from dataloader.nyu import read_depth
 print(*predictor.predict(read_depth(Path({str(FRAME)!r})), NYU_CAMERA).joints_xyz.round(2).flatten())
 """
     found = run(sys.executable, "-c", code, cwd=tmp_path)
-    predictor = HandPosePredictor(PROJECT / "results" / "hourglass_1_synth.pth")
-    pose = predictor.predict(read_depth(FRAME), NYU_CAMERA)
-    np.testing.assert_allclose(np.array(found.split(), float).reshape(-1, 3), pose.joints_xyz, atol=0.02)
+    joints = np.array(found.split(), float).reshape(-1, 3)
+    np.testing.assert_allclose(joints, joints_here(NYU_CAMERA), atol=0.02)

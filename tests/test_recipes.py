@@ -54,15 +54,17 @@ def test_the_four_recipes_train_and_phase_2_follows_phase_1(nyu, tmp_path, succe
         assert "scores it on test" in ran.out
 
 
-def test_a_plateau_is_an_epoch_too_many_without_a_new_best_and_cuts_the_rate():
+def test_the_best_error_is_the_least_and_a_plateau_an_epoch_too_many_without_one():
     config = Config(scheduler="plateau", patience=1, lr=0.5).resolved()
     state = SimpleNamespace(config=config, best_mpe_mm=9.0, waited=0, cuts=0, epoch=0, step=0)
     state.processes = SimpleNamespace(print=lambda _: None)
-    cuts = []
-    for error in (8.0, 8.5, 8.2, 8.1, 7.0, 7.5, 7.6):
-        finish_epoch(state, error)
+    cuts, best = [], []
+    for error in (8.0, 8.5, 8.2, 8.1, 7.0, 7.0, 7.6):
+        best.append(finish_epoch(state, error))
         cuts.append(state.cuts)
+    assert best == [True, False, False, False, True, False, False]
     assert cuts == [0, 0, 1, 1, 1, 1, 2]
+    assert (state.best_mpe_mm, state.epoch) == (7.0, 7)
     assert [learning_rate(config, 9, cut) for cut in (0, 1, 2)] == pytest.approx([0.5, 0.05, 0.005])
 
 

@@ -1,6 +1,9 @@
-"""Files that appear whole or not at all, also where the disk is full or the place takes none."""
+"""Files that appear whole or not at all, also where the disk is full or the place takes none; and locks."""
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -9,8 +12,10 @@ import pytest
 from PIL import Image, ImageSequence
 
 from tests.helpers.full_disk import file_limit
+from tests.helpers.project import PROJECT
+from util import UserError
 from util.demo import recording
-from util.files import atomic_write
+from util.files import atomic_write, locked_folder
 
 NOISE = np.random.default_rng(0).integers(0, 256, (20, 240, 321, 3)).astype(np.uint8)
 RATE = 30.0
@@ -123,3 +128,29 @@ def test_what_was_there_stays_until_the_block_succeeded(tmp_path):
         assert path.read_text() == "before"
     assert path.read_text() == "after"
     assert list(tmp_path.iterdir()) == [path]
+
+
+LOCKING = """
+import os, sys, time
+from pathlib import Path
+from util.files import locked_folder
+with locked_folder(Path(sys.argv[1])):
+    if os.fork() == 0:
+        print("locked", flush=True)
+    time.sleep(30)
+"""
+
+
+def test_a_lock_ends_with_its_process_although_a_worker_lives(tmp_path):
+    command = [sys.executable, "-c", LOCKING, str(tmp_path)]
+    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, start_new_session=True) as process:
+        try:
+            assert process.stdout.readline() == b"locked\n"
+            with pytest.raises(UserError, match="Another run writes into"), locked_folder(tmp_path):
+                pass
+            process.kill()
+            process.wait()
+            with locked_folder(tmp_path):
+                pass
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)

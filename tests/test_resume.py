@@ -11,11 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-import train
 from tests.helpers.full_disk import file_limit
 from tests.helpers.processes import read_log, start_training, wait_for_step
 from tests.helpers.sphere_hands import write_sphere_hands
-from util.cli import run
 
 STEPS = 12
 
@@ -107,32 +105,6 @@ def test_saves_and_leaves_when_asked(settings, undisturbed, tmp_path, number):
 
 
 @pytest.fixture
-def run_here(monkeypatch, capfd):
-    """Runs train.py here; gives what it printed and said on stderr."""
-
-    def run_train(*arguments: object) -> tuple[str, str]:
-        monkeypatch.setattr("sys.argv", ["train.py", *map(str, arguments)])
-        run(train.main, train.__doc__, train.Config, train.GROUPS)
-        return capfd.readouterr()
-
-    return run_train
-
-
-@pytest.fixture
-def fails(run_here, capfd):
-    """Runs train.py here; it must end with exit code 2 and one sentence, which is returned."""
-
-    def run_train(*arguments: object) -> str:
-        with pytest.raises(SystemExit) as stop:
-            run_here(*arguments)
-        assert stop.value.code == 2
-        (complaint,) = capfd.readouterr().err.strip().splitlines()
-        return complaint
-
-    return run_train
-
-
-@pytest.fixture
 def copied(undisturbed, tmp_path) -> Path:
     shutil.copy(undisturbed / "last.pth", tmp_path)
     return tmp_path
@@ -141,7 +113,7 @@ def copied(undisturbed, tmp_path) -> Path:
 def test_disk_that_fills_while_writing(settings, copied, fails):
     before = (copied / "last.pth").read_bytes()
     with file_limit(len(before) // 2):
-        complaint = fails(*settings, "--resume", "--max_epoch", "3", "--output_dir", copied)
+        complaint = fails("train.py", *settings, "--resume", "--max_epoch", "3", "--output_dir", copied)
     assert "last.pth: File too large" in complaint
     assert (copied / "last.pth").read_bytes() == before
     assert [file.name for file in copied.glob(".*")] == [".lock"]
@@ -149,44 +121,49 @@ def test_disk_that_fills_while_writing(settings, copied, fails):
 
 def test_full_disk_for_the_log(settings, tmp_path, fails):
     (tmp_path / "log.jsonl").symlink_to("/dev/full")
-    assert fails(*settings, "--output_dir", tmp_path) == f"error: {tmp_path}: No space left on device."
+    assert (
+        fails("train.py", *settings, "--output_dir", tmp_path)
+        == f"error: {tmp_path}: No space left on device."
+    )
 
 
 def test_diverged_loss_names_the_frames(settings, copied, fails):
     before = (copied / "last.pth").read_bytes()
     diverging = ("--lr", "1e30", "--clip_grad", "0", "--save_minutes", "9")
-    complaint = fails(*settings, "--resume", "--max_epoch", "3", "--output_dir", copied, *diverging)
+    complaint = fails(
+        "train.py", *settings, "--resume", "--max_epoch", "3", "--output_dir", copied, *diverging
+    )
     assert "not finite" in complaint
     assert complaint.count("depth_1_") == 2  # the batch's frames
     assert (copied / "last.pth").read_bytes() == before
 
 
-def test_a_run_of_another_device_goes_on(settings, copied, run_here):
+def test_a_run_of_another_device_goes_on(settings, copied, succeeds):
     content = torch.load(copied / "last.pth", weights_only=True)
     content["config"] |= {"device": "cuda:1", "precision": "bf16"}
     content["random"]["cuda"] = [torch.zeros(16, dtype=torch.uint8)]
     torch.save(content, copied / "last.pth")
-    printed, _ = run_here(*settings, "--resume", "--output_dir", copied)
+    printed = succeeds("train.py", *settings, "--resume", "--output_dir", copied).out
     assert "was trained with device cuda:1, from here on cpu" in printed
     assert f"from step {STEPS}" in printed
 
 
-def test_what_was_logged_after_the_checkpoint_is_cut_off(settings, undisturbed, copied, run_here):
+def test_what_was_logged_after_the_checkpoint_is_cut_off(settings, undisturbed, copied, succeeds):
     log = (undisturbed / "log.jsonl").read_text()
     (copied / "log.jsonl").write_text(log + log.splitlines()[-2] + "\n")
-    run_here(*settings, "--resume", "--output_dir", copied)
+    succeeds("train.py", *settings, "--resume", "--output_dir", copied)
     assert (copied / "log.jsonl").read_text() == log
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_other_frames_of_the_same_names_are_said(settings, copied, run_here, split):
+def test_other_frames_of_the_same_names_are_said(settings, copied, succeeds, split):
     root = copied / "data"
     shutil.copytree(settings[1], root)  # with their times
-    arguments = [*settings, "--resume", "--output_dir", copied, "--data_dir", root]
-    assert "warning" not in run_here(*arguments)[1]
+    arguments = ["train.py", *settings, "--resume", "--output_dir", copied, "--data_dir", root]
+    assert "warning" not in succeeds(*arguments).err
     frames = sorted((root / "synth" / split).glob("*.png"))
     shutil.copyfile(frames[0], frames[-1])
-    (warning,) = run_here(*arguments)[1].strip().splitlines()
+    (warning,) = succeeds(*arguments).err.strip().splitlines()
     assert f"was trained with other frames of the split {split} (" in warning
     assert warning.endswith(".")
 
@@ -227,13 +204,13 @@ REFUSED = {
 @pytest.mark.parametrize("flags", REFUSED, ids=" ".join)
 def test_what_cannot_be_resumed_or_started(settings, copied, fails, monkeypatch, flags):
     monkeypatch.chdir(copied)
-    assert REFUSED[flags] in fails(*settings, "--output_dir", copied, *flags)
+    assert REFUSED[flags] in fails("train.py", *settings, "--output_dir", copied, *flags)
 
 
 @pytest.mark.slow
 def test_machines_that_share_no_disk_cannot_resume(settings, copied, fails, monkeypatch):
     monkeypatch.setattr("util.training.distributed.Processes.gather", lambda _, value: [value, (0, 0, 0)])
-    complaint = fails(*settings, "--resume", "--max_epoch", "3", "--output_dir", copied)
+    complaint = fails("train.py", *settings, "--resume", "--max_epoch", "3", "--output_dir", copied)
     assert "not the same for all processes" in complaint
 
 
@@ -266,7 +243,7 @@ def test_a_folder_that_a_run_writes_into_is_refused(settings, tmp_path, fails):
     try:
         wait_for_step(process, tmp_path, 1)
         for resume in ([], ["--resume"]):
-            assert f"Another run writes into {tmp_path}" in fails(*arguments, *resume)
+            assert f"Another run writes into {tmp_path}" in fails("train.py", *arguments, *resume)
         assert process.is_alive()
     finally:
         process.kill()

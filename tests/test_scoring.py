@@ -14,13 +14,12 @@ from config import VERSION, Config
 from dataloader.index import build_index
 from tests.helpers.bundled import write_bundled
 from tests.helpers.nyu_folder import write_nyu_folder, write_scored_hands
-from tests.helpers.project import PROJECT, SHARED
+from tests.helpers.project import PROJECT, SHARED, need_shared
 from util.camera import NYU_CAMERA
 from util.points import doubt_format, parse_format, read_predictions
 from util.scoring import results_folder, run_name
 
-NYU_FOLDER = PROJECT.parent / "shared" / "nyu"
-needs_nyu = pytest.mark.skipif(not NYU_FOLDER.is_dir(), reason="NYU is not redistributable and not here")
+NYU_FOLDER = SHARED / "nyu"
 PICTURES = ("pck.png", "success.png", "joints.png", "gallery.png")
 
 
@@ -31,7 +30,7 @@ def nyu_labels():
     return NYU_CAMERA.uvd_to_xyz(uvd), np.loadtxt(NYU_FOLDER / "center_test_refined.txt")
 
 
-@needs_nyu
+@need_shared("nyu")
 @pytest.mark.parametrize("name", ["resnet_18", "hourglass_1"])
 def test_the_published_predictions_score_as_published(name, nyu_labels, tmp_path, succeeds):
     write_nyu_folder(tmp_path / "nyu", "test", [], *nyu_labels)
@@ -50,11 +49,11 @@ def test_the_published_predictions_score_as_published(name, nyu_labels, tmp_path
     assert (tmp_path / "out" / "predictions.txt").read_text() == (NYU_FOLDER / f"{name}.txt").read_text()
 
 
-@pytest.mark.skipif(not (SHARED / "published").is_dir(), reason="published predictions are not ours to ship")
+@need_shared("published")
 @pytest.mark.slow
 @pytest.mark.parametrize("dataset", ["icvl", "nyu"])
 def test_a_comparison_of_published_predictions_has_the_published_means(
-    dataset, nyu_labels, tmp_path, run_script
+    dataset, nyu_labels, tmp_path, succeeds
 ):
     published = json.loads((SHARED / "published" / "published.json").read_text())[dataset]
     files = {name: SHARED / "published" / "predictions" / dataset / f"{name}.txt" for name in published}
@@ -67,8 +66,7 @@ def test_a_comparison_of_published_predictions_has_the_published_means(
     first, *others = files
     compared = [f"{name}={files[name]}" for name in others]
     arguments = ("--predictions", files[first], "--compare", *compared, "--output_dir", tmp_path / "out")
-    ran = run_script("test.py", "--dataset", dataset, "--data_dir", tmp_path, *arguments)
-    assert ran.code == 0, ran.err
+    succeeds("test.py", "--dataset", dataset, "--data_dir", tmp_path, *arguments)
     rows = [line.split("|") for line in (tmp_path / "out" / "comparison.md").read_text().splitlines()[2:]]
     found = {row[1].strip(): float(row[2].split()[0]) for row in rows}
     assert found == pytest.approx(published, abs=1e-4)  # both have three digits

@@ -2,9 +2,7 @@
 
 import os
 import re
-import struct
 import sys
-import zlib
 from unittest.mock import MagicMock
 
 import cv2
@@ -15,6 +13,7 @@ from PIL import Image
 from dataloader import dataset_info
 from tests.helpers.nyu_folder import ball_hand, encode_depth, open_hand
 from tests.helpers.project import need_synthetic_hand
+from tests.helpers.refused import refused
 from util.camera import CAMERAS, NYU_CAMERA, Camera, parse_camera, scale_camera
 from util.demo.sources import SourceOptions, open_source
 from util.demo.stream import why_no_hand
@@ -27,11 +26,6 @@ OBJECTS = np.array([{"a": 1}], object)
 
 def open_file(path, options=GIVEN):
     return open_source(str(path), options)
-
-
-def read_all(path):
-    source = open_file(path)
-    return [source.read(i) for i in range(source.length)]
 
 
 def write_png(path, frame):
@@ -57,15 +51,6 @@ def write_video(path, frames=RAW, code="FFV1", depth=cv2.CV_16U, rate=30):
 
 def write_8_bit_video(path):
     write_video(path, (RAW // 256).astype(np.uint8), "MJPG", cv2.CV_8U)
-
-
-def write_piped_video(path):
-    """A film that was piped does not know how long it is."""
-    write_video(path)
-    content = path.read_bytes()
-    start = content.index(b"\x44\x89\x88")  # the element Duration, and its eight bytes
-    path.write_bytes(content[:start] + b"\xec\x89" + bytes(9) + content[start + 11 :])
-    assert cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT) != 6
 
 
 def write_pages(path, dtype=np.uint16):
@@ -116,7 +101,6 @@ READABLE = {
         for kind in (np.uint16, np.int32, np.float32, np.float64)
     },
     "SIX.MKV": write_video,
-    "six_piped.mkv": write_piped_video,
 }
 
 
@@ -234,21 +218,7 @@ def write_folder(*writers):
     return write
 
 
-def write_large_png(path):
-    """A PNG whose header announces 30,000 × 30,000 pixels."""
-    write_png(path, ONE)
-    header = b"IHDR" + struct.pack(">IIBBBBB", 30000, 30000, 16, 0, 0, 0, 0)
-    content = path.read_bytes()
-    path.write_bytes(content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:])
-
-
-def write_cut_exr(path):
-    write_exr(path, Z=Z)
-    os.truncate(path, 99)
-
-
 PAGES_OF_PGM = b"".join(b"P5\n64 48\n65535\n" + frame.astype(">u2").tobytes() for frame in RAW)
-NO_STACK = r"has shape .*: expected \(H, W\), or \(T, H, W\)"
 BROKEN = {
     "absent.png": (lambda path: None, "is missing"),
     "empty": (lambda path: path.mkdir(), "holds no depth frames"),
@@ -260,22 +230,23 @@ BROKEN = {
     "damaged.npz": (lambda path: path.write_bytes(b"PK no archive"), "cannot be read as an array"),
     "pickle.npy": (lambda path: np.save(path, OBJECTS), "cannot be read as an array"),
     "pickle.npz": (lambda path: np.savez(path, OBJECTS), "cannot be read as an array"),
-    "flat.npy": (lambda path: np.save(path, np.ones(4)), r"has shape \(4,\)"),
-    "none.npy": (lambda path: np.save(path, np.ones((0, 4, 4))), r"has shape \(0, 4, 4\)"),
+    "flat.npy": (lambda path: np.save(path, np.ones(4)), "has shape (4,)"),
+    "none.npy": (lambda path: np.save(path, np.ones((0, 4, 4))), "has shape (0, 4, 4)"),
     "two.npz": (lambda path: np.savez(path, a=1, b=2), "holds the arrays a, b"),
     "damaged.bin": (lambda path: path.write_bytes(b"short"), "not in MSRA's format"),
     "damaged.mp4": (lambda path: path.write_bytes(b"no film"), "cannot be read as a video of 16-bit"),
     "bytes.avi": (write_8_bit_video, "if its second stream is depth, take it out: ffmpeg"),
-    "large.png": (write_large_png, "is damaged"),
     **{f"pipe.{ending}": (os.mkfifo, "is not a file") for ending in ("png", "npy", "bin")},
     **{
-        f"{shape}.npy": (lambda path, shape=shape: np.save(path, np.ones(shape, np.uint8)), NO_STACK)
+        f"{shape}.npy": (
+            lambda path, shape=shape: np.save(path, np.ones(shape, np.uint8)),
+            "expected (H, W), or (T, H, W)",
+        )
         for shape in ((480, 640, 3), (480, 640, 30), (6, 48, 64, 2), (2, 3, 4, 5, 6))
     },
     "pages.pgm": (lambda path: path.write_bytes(PAGES_OF_PGM), "holds 6 frames"),
     "sizes.tiff": (lambda path: cv2.imwritemulti(str(path), [ONE, RAW[1, :40]]), "several sizes"),
     "colour.exr": (lambda path: write_exr(path, R=Z, G=Z, B=Z + 1), "expected depth in Z"),
-    "cut.exr": (write_cut_exr, "is damaged"),
     "pages of png": (write_folder(("png", write_pages)), "holds 6 frames: expected one a file"),
     "pages of tiff": (write_folder(("tiff", write_pages)), "holds 6 frames: expected one a file"),
     "stacks": (
@@ -284,7 +255,7 @@ BROKEN = {
     ),
     "shapes": (
         write_folder(*(("png", lambda path, rows=rows: write_png(path, ONE[:rows])) for rows in (48, 40))),
-        r"1.png has shape \(40, 64\), the first frame \(48, 64\)",
+        "1.png has shape (40, 64), the first frame (48, 64)",
     ),
 }
 
@@ -293,9 +264,9 @@ BROKEN = {
 def test_broken_sources_are_a_sentence(tmp_path, name, capfd):
     make, sentence = BROKEN[name]
     make(tmp_path / name)
-    with pytest.raises((ValueError, FileNotFoundError), match=sentence) as raised:
-        read_all(tmp_path / name)
-    assert str(raised.value).endswith(".")
+    with refused(sentence):
+        source = open_file(tmp_path / name)
+        [source.read(i) for i in range(source.length)]
     assert capfd.readouterr().err.removeprefix("libpng error: Not enough image data\n") == ""
 
 

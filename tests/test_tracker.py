@@ -1,7 +1,6 @@
 """A hand through a stream of frames: followed, lost, found again, smoothed."""
 
 import re
-import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,13 +9,10 @@ import pytest
 
 from dataloader.crop import Crop
 from tests.helpers.blob_network import CAMERA, blob_predictor
-from tests.helpers.project import SHARED, need_synthetic_hand
-from tests.helpers.real_frames import KINECT2, KINECT2_PALMS, kinect2_frame
+from tests.helpers.project import need_synthetic_hand
+from tests.helpers.refused import refused
 from util.camera import NYU_CAMERA
 from util.checkpoint import RESULTS
-from util.demo import stream
-from util.demo.settings import DemoSettings
-from util.demo.sources import Source
 from util.inference.hands import Found, HandPose, distinct
 from util.inference.predictor import DEFAULT_CHECKPOINT, HandPosePredictor
 from util.inference.tracker import DECIDE, MEMORY, RECHECK, SEARCH_EVERY, SEARCH_LOST, HandTracker, OneEuro
@@ -25,17 +21,18 @@ FRAMES = 300
 EVERY = 6  # of the clip, predicted on its own beside the tracked pose
 
 
-def rendered_hand(camera):
+def rendered(kind, seed, *settings, **more):
+    """A MovingHand or TwoMovingHands of the bundled bank."""
     need_synthetic_hand()
+    from dataloader.synthetic import motion
     from dataloader.synthetic.hand.bank import HandBank
-    from dataloader.synthetic.motion import MovingHand
 
-    return MovingHand(HandBank(), 0, camera, (240, 320), leaves=True)
+    return getattr(motion, kind)(HandBank(), seed, *settings, **more)
 
 
 @pytest.fixture(scope="module")
 def moving_hand():
-    return rendered_hand(CAMERA)
+    return rendered("MovingHand", 0, CAMERA, (240, 320), leaves=True)
 
 
 @pytest.fixture(scope="module")
@@ -59,26 +56,30 @@ def test_the_clip_is_what_it_says(moving_hand, clip):
     steps = [np.linalg.norm(b.joint_xyz - a.joint_xyz, axis=1).max() for a, b in pairwise(clip[:90])]
     assert 1 < np.mean(steps) < 30
     assert max(steps) < 60
-    up = rendered_hand(CAMERA._replace(flip=-1)).frame(3)
+    up = rendered("MovingHand", 0, CAMERA._replace(flip=-1), (240, 320), leaves=True).frame(3)
     np.testing.assert_array_equal(up.depth, clip[3].depth)
     np.testing.assert_allclose(up.joint_xyz * (1, -1, 1), clip[3].joint_xyz)
 
 
+def follow(predictor, clip):
+    """The poses that a tracker finds: none where nothing is to be seen, and no joint that is no number."""
+    tracker = HandTracker(predictor, CAMERA, "right")
+    poses = [tracker.update(frame.depth) for frame in clip]
+    for frame, pose in zip(clip, poses, strict=True):
+        assert pose is None or (frame.depth.any() and np.isfinite(pose.joints_xyz).all())
+    return poses
+
+
 def returns(clip):
-    """Frames at which the whole hand is back."""
-    return [i for i in range(1, len(clip)) if clip[i].visible and not clip[i - 1].visible]
+    """Slices of the five frames from which on the whole hand is back."""
+    back = [i for i in range(1, len(clip)) if clip[i].visible and not clip[i - 1].visible]
+    return [slice(i, i + 5) for i in back]
 
 
 def test_a_hand_that_leaves_is_lost_and_found_again(clip, tmp_path):
-    tracker = HandTracker(blob_predictor(tmp_path), CAMERA, "right")
-    poses = [tracker.update(frame.depth) for frame in clip]
-    for frame, pose in zip(clip, poses, strict=True):
-        if not frame.depth.any():
-            assert pose is None
-        if pose is not None:
-            assert np.isfinite(pose.joints_xyz).all()
+    poses = follow(blob_predictor(tmp_path), clip)
     for back in returns(clip):
-        assert any(pose is not None for pose in poses[back : back + 5])
+        assert any(pose is not None for pose in poses[back])
     followed = [p is not None for p, f in zip(poses, clip, strict=True) if f.visible]
     assert np.mean(followed) > 0.9
 
@@ -86,31 +87,23 @@ def test_a_hand_that_leaves_is_lost_and_found_again(clip, tmp_path):
 @pytest.mark.slow
 def test_tracking_is_as_near_as_frame_by_frame(clip):
     predictor = HandPosePredictor(DEFAULT_CHECKPOINT, "cpu")
-    tracker = HandTracker(predictor, CAMERA, "right")
-    started = time.perf_counter()
-    poses = [tracker.update(frame.depth) for frame in clip]
-    rate = FRAMES / (time.perf_counter() - started)
+    poses = follow(predictor, clip)
 
-    def error(pose, i):
-        return np.linalg.norm(pose.joints_xyz - clip[i].joint_xyz, axis=1).mean()
+    def error(pose, frame):
+        return np.linalg.norm(pose.joints_xyz - frame.joint_xyz, axis=1).mean()
 
-    for i, pose in enumerate(poses):
-        assert pose is None or np.isfinite(pose.joints_xyz).all()
-        assert pose is None or clip[i].depth.any()
     for back in returns(clip):
-        assert any(poses[i] is not None and error(poses[i], i) < 40 for i in range(back, back + 5))
+        near = zip(poses[back], clip[back], strict=True)
+        assert any(pose is not None and error(pose, frame) < 40 for pose, frame in near)
     tracked, alone = [], []
-    for i in range(0, FRAMES, EVERY):
-        single = predictor.predict(clip[i].depth, CAMERA, handedness="right") if clip[i].visible else None
-        if single is not None and poses[i] is not None:
-            tracked.append(error(poses[i], i))
-            alone.append(error(single, i))
-    followed = sum(pose is not None for pose, frame in zip(poses, clip, strict=True) if frame.visible)
-    print(
-        f"{FRAMES} frames, {rate:.1f} a second; of {sum(f.visible for f in clip)} visible hands {followed} "
-        f"found; tracked {np.mean(tracked):.2f} mm, frame by frame {np.mean(alone):.2f} mm"
-    )
-    assert followed > 0.95 * sum(frame.visible for frame in clip)
+    for pose, frame in zip(poses[::EVERY], clip[::EVERY], strict=True):
+        single = predictor.predict(frame.depth, CAMERA, handedness="right") if frame.visible else None
+        if single is not None and pose is not None:
+            tracked.append(error(pose, frame))
+            alone.append(error(single, frame))
+    followed = [pose is not None for pose, frame in zip(poses, clip, strict=True) if frame.visible]
+    print(f"tracked {np.mean(tracked):.2f} mm, frame by frame {np.mean(alone):.2f} mm")
+    assert np.mean(followed) > 0.95
     assert np.mean(tracked) < 1.1 * np.mean(alone)
 
 
@@ -295,11 +288,7 @@ def test_hands_keep_their_identity_when_one_is_away_or_covered():
 
 @pytest.mark.slow
 def test_two_rendered_hands_that_cross_and_leave():
-    need_synthetic_hand()
-    from dataloader.synthetic.hand.bank import HandBank
-    from dataloader.synthetic.motion import TwoMovingHands
-
-    hands = TwoMovingHands(HandBank(), 0, CAMERA, (240, 320), leaves=True)
+    hands = rendered("TwoMovingHands", 0, CAMERA, (240, 320), leaves=True)
     tracker = HandTracker(HandPosePredictor(DEFAULT_CHECKPOINT, "cpu"), CAMERA, "auto", max_hands=2)
     owner, switches, misses, visible, errors, wrong_side = {}, 0, 0, 0, [], 0
     for i in range(40, 190):  # a crossing, and each of them away once
@@ -363,12 +352,8 @@ def test_a_time_that_cannot_be_is_refused(seconds):
 @pytest.mark.parametrize(("seed", "third_seed"), [(5, 11), (3, 4)])  # beside the two hands; touching one
 @pytest.mark.slow
 def test_a_third_hand_draws_no_track_onto_it(seed, third_seed):
-    need_synthetic_hand()
-    from dataloader.synthetic.hand.bank import HandBank
-    from dataloader.synthetic.motion import MovingHand, TwoMovingHands
-
-    shapes, shift = HandBank(), 170
-    two, third = TwoMovingHands(shapes, seed, NYU_CAMERA), MovingHand(shapes, third_seed, NYU_CAMERA)
+    shift = 170
+    two, third = rendered("TwoMovingHands", seed, NYU_CAMERA), rendered("MovingHand", third_seed, NYU_CAMERA)
     predictor, homes = HandPosePredictor(RESULTS / "hourglass_1_synth.pth", "cpu"), {}  # of each identity
     tracker = HandTracker(predictor, NYU_CAMERA, max_hands=2)
     for i in range(60, 84):
@@ -383,31 +368,23 @@ def test_a_third_hand_draws_no_track_onto_it(seed, third_seed):
             assert errors.min() < 40, i
 
 
-@pytest.mark.parametrize("arguments", [{"min_cutoff": 0}, {"beta": -1}, {"min_cutoff": float("nan")}])
-def test_a_filter_that_cannot_be(arguments):
-    with pytest.raises(ValueError, match="One-Euro"):
-        OneEuro(**arguments)
-
-
-@pytest.mark.parametrize("max_hands", [0, 2.5])
-def test_a_number_of_hands_that_cannot_be(max_hands):
-    with pytest.raises(ValueError, match=f"max_hands is {max_hands}"):
-        HandTracker(TwoHandsPredictor(), NYU_CAMERA, max_hands=max_hands)
-
-
-@pytest.mark.skipif(not (SHARED / "kinect2").is_dir(), reason="the Kinect 2 frames are not here")
-@pytest.mark.parametrize("net", ["resnet_18", "hourglass_1"])
-@pytest.mark.slow
-def test_no_crop_cuts_a_real_hand(net):
-    """A crop's border may show the forearm, nothing near a joint. Between two frames, seconds passed."""
-    tracker = HandTracker(HandPosePredictor(RESULTS / f"{net}_synth.pth", "cpu"), KINECT2)
-    for number in KINECT2_PALMS:
-        pose = tracker.update(kinect2_frame(SHARED, number))
-        joints = pose.joints_uvd[:, :2] * pose.crop.M[0, 0] + pose.crop.M[:2, 2]
-        border = pose.crop.image > 0
-        border[1:-1, 1:-1] = False
-        near = np.linalg.norm(np.argwhere(border)[:, None, ::-1] - joints, axis=2) < 15  # pixels, 35 mm
-        assert not near.any(), number
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"smoothing": {"min_cutoff": 0}}, "One-Euro"),
+        ({"smoothing": {"beta": -1}}, "One-Euro"),
+        ({"smoothing": {"min_cutoff": float("nan")}}, "One-Euro"),
+        ({"max_hands": 0}, "max_hands is 0"),
+        ({"max_hands": 2.5}, "max_hands is 2.5"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_a_sentence(arguments, sentence):
+    with refused(sentence):
+        smoothing = OneEuro(**arguments.get("smoothing", {}))
+        HandTracker(
+            TwoHandsPredictor(), NYU_CAMERA, max_hands=arguments.get("max_hands", 1), smoothing=smoothing
+        )
 
 
 def resident_mb():
@@ -433,13 +410,3 @@ def test_memory_stays_flat_over_thousands_of_frames(tmp_path):
     before = resident_mb()
     follow(range(200, 1500))
     assert resident_mb() - before < 8
-
-
-def test_a_live_camera_is_smoothed_by_the_time_that_passed(tmp_path, monkeypatch):
-    waited = []
-    monkeypatch.setattr(HandTracker, "update_hands", lambda _, depth, seconds: waited.append(seconds))
-    source = Source("camera", None, None, CAMERA, live=True)
-    poser = stream.Poser(source, blob_predictor(tmp_path), DemoSettings(smooth=True))
-    for moment in (10.0, 10.2, 10.5):
-        poser(np.zeros((240, 320)), moment)
-    assert waited == pytest.approx([1 / 30, 0.2, 0.3])
