@@ -237,8 +237,8 @@ class NetworkInfo(NamedTuple):
     reacquire_below: float | None = None
 
 
-# By the name's part before `_`. Of the shipped networks, 1 or 2 of 100 hands of the bundled test split have less
-# confidence than `min_confidence`, 1 of 20 to 30 less than `reacquire_below`.
+# By the name's part before `_`. Of 100 hands of the bundled test split 1 or 2 have less confidence than
+# `min_confidence` in the shipped networks, 3 to 5 less than `reacquire_below`.
 NETWORKS = {
     "resnet": NetworkInfo("model.resnet_deconv:build", 1.0, 0.6, 0.64),
     "hourglass": NetworkInfo("model.hourglass:build", 0.4, 0.31, 0.38),
