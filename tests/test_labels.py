@@ -87,14 +87,23 @@ def test_tables_of_other_programs_are_read(tmp_path, separator, mark, end):
 
 
 @pytest.mark.parametrize("writable", [True, False])
-def test_the_cache_is_used_and_mapped(label_file, monkeypatch, writable):
-    first = read_label_files([label_file], 1)
+def test_the_cache_is_used_and_mapped_and_with_the_user_where_the_folder_takes_none(
+    label_file, monkeypatch, tmp_path, writable
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
     monkeypatch.setattr(os, "access", lambda *_: writable)
-    monkeypatch.setattr(labels, "_parse_labels", lambda *_: pytest.fail("parsed again"))
-    again = read_label_files([label_file], 1)
+    first = read_label_files([label_file], 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(labels, "_parse_labels", lambda *_: pytest.fail("parsed again"))
+        again = read_label_files([label_file], 1)
     assert isinstance(again, np.memmap)
     np.testing.assert_array_equal(again, first)
-    assert len(caches(label_file.parent)) == 1
+    of_user = list((tmp_path / "user" / "awr").glob("*"))
+    assert [len(caches(label_file.parent)), len(of_user)] == ([1, 0] if writable else [0, 1])
+    # And where nothing can be written, the labels are still read.
+    (tmp_path / "other").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    assert len(read_label_files([label_file], 1)) == 2
 
 
 def test_another_label_file_is_parsed_again(label_file):
@@ -115,18 +124,6 @@ def test_a_torn_cache_is_rebuilt(label_file, left):
     cache.write_bytes(whole[:left])
     np.testing.assert_array_equal(read_label_files([label_file], 1)["joint"][:, 0, 2], [3, 6])
     assert cache.read_bytes() == whole
-
-
-def test_a_read_only_data_set_has_its_cache_with_the_user(label_file, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
-    monkeypatch.setattr(os, "access", lambda *_: False)
-    assert isinstance(read_label_files([label_file], 1), np.memmap)
-    assert not caches(label_file.parent)
-    assert len(list((tmp_path / "user" / "awr").iterdir())) == 1
-    # And where nothing can be written, the labels are still read.
-    (tmp_path / "other").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
-    assert len(read_label_files([label_file], 1)) == 2
 
 
 MEASURE = """
