@@ -3,7 +3,6 @@
 import json
 import re
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -112,22 +111,6 @@ def test_an_int8_file_beside_the_checkpoint_is_measured(benchmark, tmp_path, mon
     monkeypatch.setattr("util.deployment.backends.load_engine", lambda _: (ours, benchmark.spec))
     benchmark.chosen = ("frame_hourglass_1_openvino_int8", "moved_hourglass_1_openvino_int8")
     assert [row.name for row in benchmark.rows()] == list(benchmark.chosen)
-
-
-def test_live_rows_are_of_whole_frames(benchmark):
-    passes, centers = [], []
-
-    def predict(depth, camera, center, handedness):
-        centers.append(center)
-        assert (depth.shape, handedness) == ((480, 640), "right")
-
-    benchmark.plain = passes.append
-    found, tracked = benchmark.live_rows(SimpleNamespace(predict=predict), "live_found_x", "live_tracked_x")
-    assert (found.name, found.unit, tracked.name) == ("live_found_x", "ms", "live_tracked_x")
-    assert found.ratio == pytest.approx(found.plain / found.ours)
-    # 8 frames in three runs of either row.
-    assert [center is None for center in centers] == [True] * 24 + [False] * 24
-    assert [tuple(crop.shape) for crop in passes] == [(1, 1, 32, 32)] * 48
 
 
 @pytest.mark.slow

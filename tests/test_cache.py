@@ -74,6 +74,8 @@ def test_samples_are_the_same_and_no_frame_is_read_twice(config):
         assert_same(samples(cached, epoch), samples(plain, epoch))
     assert len(reads) == FRAMES
     assert read_again(config) == []
+    for changes in ({"cube": (250.0, 250.0, 250.0)}, {"img_size": 64}):  # get other crops
+        read_again(replace(config, **changes))
 
 
 @settings(max_examples=60, deadline=None)
@@ -182,12 +184,6 @@ def test_what_is_damaged_is_made_again_and_nothing_else(config, damage, frames):
     read = read_again(config)
     assert (len(read), read[-1 if frames == 1 else 3]) == (frames, "depth_1_0000004.png")
     assert read_again(config) == []
-
-
-@pytest.mark.parametrize("changes", [{"cube": (250.0, 250.0, 250.0)}, {"img_size": 64}])
-def test_other_settings_get_other_crops(config, changes):
-    samples(build_dataset(config))
-    read_again(replace(config, **changes))
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])

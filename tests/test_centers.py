@@ -1,4 +1,4 @@
-"""Finding the hand: in built scenes, refined by a network; files and the command."""
+"""Finding hands: in built scenes, beside others, refined by a network; files and the command."""
 
 import json
 import shutil
@@ -9,10 +9,11 @@ import pytest
 
 from config import Config
 from dataloader import dataset_info
+from dataloader.crop import crop_hand
 from dataloader.index import build_index, find_frames
 from tests.helpers.blob_network import blob_predictor
 from tests.helpers.layout_folders import spread_hands, write_hands17_folder, write_icvl_folder
-from tests.helpers.nyu_folder import ball_hand, open_hand
+from tests.helpers.nyu_folder import ball_hand, open_hand, two_hands
 from tests.helpers.project import PROJECT
 from tests.helpers.refused import refused
 from util.camera import NYU_CAMERA, Camera
@@ -22,6 +23,7 @@ from util.inference.centers import center_errors, find_centers, refine_center
 from util.inference.find_hand import DEPTH_RANGE, center_from_depth
 from util.inference.hands import Candidate
 from util.inference.predictor import HandPosePredictor
+from util.inference.separate import without_others
 from util.points import read_centers, write_centers
 
 
@@ -276,3 +278,33 @@ def test_the_shipped_network_finds_the_centres_of_the_bundled_frames(shipped):
     )
     assert refined.median_mm < 5 < 9 < rough.median_mm
     assert refined.within_20mm > 0.95
+
+
+@pytest.mark.parametrize(("apart", "behind"), [(200.0, 0.0), (60.0, 120.0), (0.0, 120.0)])
+def test_a_hands_frame_has_nothing_of_another(apart, behind):
+    both, left, right = (frame.astype(np.float32) for frame in two_hands(apart, behind))
+    joints = [open_hand([-apart / 2, 0, 600]), open_hand([apart / 2, 0, 600 + behind])]
+    cube = np.array([300.0, 300, 300])
+    without = without_others(both, NYU_CAMERA, joints, cube)
+    for frame, own, middle in zip(without, (left, right), joints, strict=True):
+        center = (middle.min(0) + middle.max(0)) / 2
+        shown, scene, alone = (
+            crop_hand(view, NYU_CAMERA, center, cube, 128).image for view in (frame, both, own)
+        )
+        seen = (scene == alone) & (alone > 0)  # of this hand
+        others = (scene > 0) & ~seen
+        assert np.count_nonzero(shown[seen]) > 0.95 * np.count_nonzero(seen)
+        assert np.count_nonzero(shown[others]) < 0.05 * np.count_nonzero(others)
+    np.testing.assert_array_equal(without_others(left, NYU_CAMERA, joints[:1], cube)[0], left)
+    outside = [hand + np.array([5000, 0, 0]) for hand in joints]
+    for frame in without_others(both, NYU_CAMERA, outside, cube):
+        np.testing.assert_array_equal(frame, both)
+
+
+def test_two_hands_that_touch_are_parted_between_their_joints():
+    one = np.zeros((480, 640), np.float32)
+    one[200:260, 240:400] = 600  # a bar, of which each hand has half; a pixel and a bit a mm
+    hands = [NYU_CAMERA.uvd_to_xyz(np.array([[u, 230.0, 600.0]])) for u in (270, 370)]
+    left, right = without_others(one, NYU_CAMERA, hands, np.array([300.0, 300, 300]))
+    assert np.flatnonzero(left[230]).tolist() == list(range(240, 321))
+    assert np.flatnonzero(right[230]).tolist() == list(range(320, 400))

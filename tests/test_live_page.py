@@ -98,7 +98,9 @@ def test_the_controls_do_what_they_say(page):
     assert np.ptp(page.weights_picture.image) == 0
 
     page.source_choice.value = page.source_choice.options[1]
+    page.play.value = True
     page.step()
+    assert not page.play.value  # nobody knows whether a folder's files follow one another
     assert page.frame_slider.max == 1
     assert "left.png" in page.status.content
     np.testing.assert_allclose(page.hands[0].joints_xyz, moved, atol=1)
@@ -148,26 +150,6 @@ def test_a_damaged_frame_does_not_end_the_page(open_page):
     for said in ("right hand", "frame 1 is damaged.", "right hand"):
         page.step()
         assert said in page.status.content
-
-
-def test_a_source_of_one_frame(open_page):
-    several = Source("several", lambda i: HAND, 3, CAMERA)
-    page = open_page(Source("one", lambda i: [HAND][i], 1, CAMERA), several)
-    for name, play in (("one", True), ("several", False), ("one", True)):
-        page.source_choice.value = name
-        page.step()
-        page.play.value = play
-        page.frame_slider.value = page.frame_slider.max
-        page.step()
-        assert ("frame 0" if name == "one" else "frame 2") in page.status.content
-        assert not page.step()  # also where it plays, nothing changes
-
-
-def test_a_folder_does_not_play_by_itself(sources, open_page):
-    page = open_page(sources[1])
-    assert page.step()
-    assert not page.play.value
-    assert "left.png" in page.status.content
 
 
 def test_two_hands_on_the_page(open_page):

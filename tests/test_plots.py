@@ -26,6 +26,7 @@ def panels(monkeypatch, tmp_path):
 
 
 def test_every_term_of_the_log_is_a_curve(panels):
+    assert panels([])["weighted loss"] == {"loss": ([], [])}
     common = {"step": 1, "lr": 1e-3, "mpe_mm": 20.0, "images_per_s": 50.0}
     steps = [{"epoch": e, "loss": 3.0 - e, "dense": 2.0 - e, "bone": 1.0, **common} for e in (0.5, 1.0)]
     steps[1]["late"] = 0.5
@@ -34,10 +35,6 @@ def test_every_term_of_the_log_is_a_curve(panels):
     terms = {"dense": ([0.5, 1.0], [1.5, 1.0]), "bone": ([0.5, 1.0], [1.0, 1.0]), "late": ([1.0], [0.5])}
     assert drawn["loss terms before weighting"] == terms
     assert drawn["MPE (mm)"] == {"training": ([0.5, 1.0], [20.0, 20.0]), "validation": ([1.0], [21.0])}
-
-
-def test_a_log_without_steps_is_drawn(panels):
-    assert panels([])["weighted loss"] == {"loss": ([], [])}
 
 
 def test_every_chain_has_the_name_of_its_finger():

@@ -13,7 +13,7 @@ from config import Config
 from dataloader.crop import crop_hand
 from dataloader.dataset import build_dataset
 from tests.helpers.blob_network import CAMERA, blob_predictor
-from tests.helpers.nyu_folder import ball_hand, open_hand
+from tests.helpers.nyu_folder import ball_hand, open_hand, two_hands
 from tests.helpers.project import PROJECT
 from tests.helpers.refused import refused
 from util.camera import CAMERAS, NYU_CAMERA, Camera, to_millimetres, uvd_to_crop
@@ -21,7 +21,6 @@ from util.checkpoint import RESULTS, ModelSpec, save_checkpoint
 from util.inference.frames import denoised, enter
 from util.inference.hands import CUT_OFF, Candidate
 from util.inference.predictor import HandPosePredictor
-from util.inference.separate import without_others
 from util.inference.tracker import HandTracker
 
 
@@ -315,14 +314,6 @@ def test_both_sides_are_tried_and_the_more_confident_is_taken(blob, hand, monkey
     assert blob.predict(np.zeros_like(hand), NYU_CAMERA) is None
 
 
-def two_hands(apart, behind=0.0):
-    """A hand at 600 mm and one to its right, `behind` mm further away; the frame of each alone too."""
-    places = [-apart / 2, 0, 600], [apart / 2, 0, 600 + behind]
-    left, right = (ball_hand(open_hand(place)) for place in places)
-    both = np.where((left > 0) & ((left < right) | (right == 0)), left, right)
-    return both, left, right
-
-
 def test_two_hands_are_found_each_without_the_other(blob):
     both, left, right = two_hands(260.0)
     hands = blob.predict_hands(both, NYU_CAMERA, handedness="right")
@@ -336,36 +327,6 @@ def test_two_hands_are_found_each_without_the_other(blob):
     for number in (0, 2.5):
         with pytest.raises(ValueError, match=f"max_hands is {number}"):
             blob.predict_hands(both, NYU_CAMERA, number)
-
-
-@pytest.mark.parametrize(("apart", "behind"), [(200.0, 0.0), (60.0, 120.0), (0.0, 120.0)])
-def test_a_hands_frame_has_nothing_of_another(apart, behind):
-    both, left, right = (frame.astype(np.float32) for frame in two_hands(apart, behind))
-    joints = [open_hand([-apart / 2, 0, 600]), open_hand([apart / 2, 0, 600 + behind])]
-    cube = np.array([300.0, 300, 300])
-    without = without_others(both, NYU_CAMERA, joints, cube)
-    for frame, own, middle in zip(without, (left, right), joints, strict=True):
-        center = (middle.min(0) + middle.max(0)) / 2
-        shown, scene, alone = (
-            crop_hand(view, NYU_CAMERA, center, cube, 128).image for view in (frame, both, own)
-        )
-        seen = (scene == alone) & (alone > 0)  # of this hand
-        others = (scene > 0) & ~seen
-        assert np.count_nonzero(shown[seen]) > 0.95 * np.count_nonzero(seen)
-        assert np.count_nonzero(shown[others]) < 0.05 * np.count_nonzero(others)
-    np.testing.assert_array_equal(without_others(left, NYU_CAMERA, joints[:1], cube)[0], left)
-    outside = [hand + np.array([5000, 0, 0]) for hand in joints]
-    for frame in without_others(both, NYU_CAMERA, outside, cube):
-        np.testing.assert_array_equal(frame, both)
-
-
-def test_two_hands_that_touch_are_parted_between_their_joints():
-    one = np.zeros((480, 640), np.float32)
-    one[200:260, 240:400] = 600  # a bar, of which each hand has half; a pixel and a bit a mm
-    hands = [NYU_CAMERA.uvd_to_xyz(np.array([[u, 230.0, 600.0]])) for u in (270, 370)]
-    left, right = without_others(one, NYU_CAMERA, hands, np.array([300.0, 300, 300]))
-    assert np.flatnonzero(left[230]).tolist() == list(range(240, 321))
-    assert np.flatnonzero(right[230]).tolist() == list(range(320, 400))
 
 
 def test_a_pose_as_a_dictionary(blob, hand):
@@ -399,7 +360,6 @@ def test_more_confident_joints_are_nearer(trained):
     assert len(errors) > 0.95 * len(picked)
     order = np.argsort(np.concatenate(confidence))
     quarters = [part.mean() for part in np.array_split(np.concatenate(errors)[order], 4)]
-    print("mean error by quarter of confidence, mm:", np.round(quarters, 2))
     assert quarters == sorted(quarters, reverse=True)
     assert np.mean(quarters[:2]) > 1.5 * np.mean(quarters[2:])
 

@@ -69,7 +69,6 @@ def test_the_centre_lies_on_a_hand_before_a_person_that_the_range_cuts():
     for number, palm in PALMS["kinect2"].items():
         center = center_from_depth(kinect2_frame(number), KINECT2)
         off[number] = off_palm(KINECT2, KINECT2.xyz_to_uvd(center), palm)
-    print(f"Kinect 2: centres at most {max(off.values()):.0f} mm from the palm")
     assert max(off.values()) < 60, off
 
 
@@ -81,7 +80,6 @@ def test_the_centre_of_nyus_frame_is_near_the_released_one_and_refined_the_true_
     network = HandPosePredictor(RESULTS / "resnet_18_synth.pth", "cpu", denoise=False)
     refined = refine_center(network, depth, NYU_CAMERA, rough)
     distance = [np.linalg.norm(center - truth.mean(0)) for center in (rough, refined)]
-    print(f"{distance[1]:.1f} mm from the mean of the joints, {distance[0]:.1f} before")
     assert distance[1] < 10
 
 
@@ -92,7 +90,6 @@ def test_nyus_frame_needs_no_released_centre(predictor, nyu):
         np.linalg.norm(predictor.predict(depth, NYU_CAMERA, center).joints_xyz - truth, axis=1).mean()
         for center in (released, None)
     ]
-    print(f"NYU frame 1: {errors[0]:.1f} mm with the released centre, {errors[1]:.1f} mm with none")
     assert errors[1] < errors[0] + 3
 
 
@@ -105,7 +102,6 @@ def test_joints_lie_on_a_hand_before_a_body(predictor):
         pose = predictor.predict(sr305_frame(name), SR305, depth_scale=0.125)
         assert pose is not None, name
         away.append(off_palm(SR305, pose.joints_uvd[predictor.info.joint_names.index("palm")], palm))
-    print("palm from the mark, mm:", np.round(sorted(away)))
     assert max(away) < 80  # the palm's joint lies below the fingers' roots, by 20 to 50 mm
 
 
@@ -121,7 +117,6 @@ def test_a_hand_before_a_whole_person_and_its_side(predictor):
             wrong_side.append(number)
     for number in KINECT2_EMPTY:
         assert predictor.predict(kinect2_frame(number), KINECT2, handedness="auto") is None, number
-    print(f"{predictor.spec.net}: joints at most {max(off):.0f} mm from the palm, wrong side in {wrong_side}")
     assert max(off) < 40
     if predictor.spec.net == "hourglass_1":
         assert set(wrong_side) <= {KINECT2_TURNING_AWAY}

@@ -28,21 +28,17 @@ def save(path, rate=RATE, seconds=None):
             add(picture, i / rate if seconds is None else seconds[i], f"{i}")
 
 
-def test_a_film_has_every_picture(tmp_path):
-    save(tmp_path / "film.mp4")
-    film = cv2.VideoCapture(str(tmp_path / "film.mp4"))
-    frames = [film.read()[1] for _ in NOISE]
-    assert not film.read()[0]
-    assert all(frame.shape == (240, 320, 3) for frame in frames)
-
-
-def lasts(path):
-    """Seconds that a film plays."""
+def frames_and_seconds(path):
+    """The pictures (H, W, 3) of a film, and how long it plays."""
     if path.suffix == ".gif":
         with Image.open(path) as film:
-            return sum(frame.info["duration"] for frame in ImageSequence.Iterator(film)) / 1000
+            frames = [(np.array(frame), frame.info["duration"]) for frame in ImageSequence.Iterator(film)]
+        return [frame for frame, _ in frames], sum(duration for _, duration in frames) / 1000
     film = cv2.VideoCapture(str(path))
-    return film.get(cv2.CAP_PROP_FRAME_COUNT) / film.get(cv2.CAP_PROP_FPS)
+    frames = []
+    while (frame := film.read()[1]) is not None:
+        frames.append(frame)
+    return frames, len(frames) / film.get(cv2.CAP_PROP_FPS)
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "film.gif"])
@@ -51,16 +47,19 @@ def test_a_film_of_a_camera_keeps_its_time(tmp_path, name):
     save(tmp_path / name, seconds=[20 + (i / 12 if i < 10 else 9 / 12 + (i - 9) / 60) for i in range(20)])
     exact = name == "film.mp4"
     expected = (1 + round(11 / 12 * RATE)) / RATE if exact else 11 / 12
-    assert lasts(tmp_path / name) == pytest.approx(expected, abs=1e-6 if exact else 0.1)
+    assert frames_and_seconds(tmp_path / name)[1] == pytest.approx(expected, abs=1e-6 if exact else 0.1)
 
 
 @pytest.mark.parametrize("rate", [10.0, 12.5, 60.0])
 @pytest.mark.parametrize("name", ["film.mp4", "film.gif"])
-def test_a_film_of_a_recording_lasts_as_long(tmp_path, name, rate):
+def test_a_film_of_a_recording_is_whole_and_lasts_as_long(tmp_path, name, rate):
     save(tmp_path / name, rate)
     # A GIF has fewer pictures, and counts hundredths.
     thinned = name == "film.gif" and rate > 100 / recording.GIF_STEP
-    assert lasts(tmp_path / name) == pytest.approx(len(NOISE) / rate, abs=0.07 if thinned else 0.011)
+    frames, seconds = frames_and_seconds(tmp_path / name)
+    assert seconds == pytest.approx(len(NOISE) / rate, abs=0.07 if thinned else 0.011)
+    if name == "film.mp4":  # it has every picture, and an even number of columns
+        assert [frame.shape for frame in frames] == [(240, 320, 3)] * len(NOISE)
 
 
 @pytest.mark.parametrize("size", [0, 40, 100_000])
@@ -88,17 +87,6 @@ def test_a_place_that_takes_no_files_is_named_before_the_work(name):
     assert raised.value.filename == str(SYSTEM / name)
 
 
-def test_a_link_stays_one(tmp_path):
-    target, link = tmp_path / "disk" / "best.txt", tmp_path / "best.txt"
-    target.parent.mkdir()
-    target.write_text("before")
-    link.symlink_to(target)
-    with atomic_write(link) as temporary:
-        temporary.write_text("after")
-    assert link.is_symlink()
-    assert target.read_text() == "after"
-
-
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
 def test_a_pipe_is_written_to_as_it_is(tmp_path):
     pipe = tmp_path / "poses.jsonl"
@@ -111,23 +99,26 @@ def test_a_pipe_is_written_to_as_it_is(tmp_path):
     assert list(tmp_path.iterdir()) == [pipe]
 
 
-def test_what_was_there_stays_until_the_block_succeeded(tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_text("before")
+def test_what_was_there_stays_until_the_block_succeeded_and_a_link_one(tmp_path):
+    target, link = tmp_path / "disk" / "best.txt", tmp_path / "best.txt"
+    target.parent.mkdir()
+    target.write_text("before")
+    link.symlink_to(target)
 
-    def write_half():
-        with atomic_write(path) as temporary:
-            temporary.write_text("half")
-            raise ValueError("enough")
+    def write(text, error=None):
+        with atomic_write(link) as temporary:
+            temporary.write_text(text)
+            assert target.read_text() == "before"
+            if error:
+                raise error
 
     with pytest.raises(ValueError, match="enough"):
-        write_half()
-    assert path.read_text() == "before"
-    with atomic_write(path) as temporary:
-        temporary.write_text("after")
-        assert path.read_text() == "before"
-    assert path.read_text() == "after"
-    assert list(tmp_path.iterdir()) == [path]
+        write("half", ValueError("enough"))
+    assert target.read_text() == "before"
+    write("after")
+    assert target.read_text() == "after"
+    assert link.is_symlink()
+    assert sorted(tmp_path.rglob("*")) == [link, target.parent, target]
 
 
 LOCKING = """

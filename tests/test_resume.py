@@ -133,7 +133,8 @@ def test_diverged_loss_names_the_frames(settings, copied, fails):
     complaint = fails(
         "train.py", *settings, "--resume", "--max_epoch", "3", "--output_dir", copied, *diverging
     )
-    assert "not finite" in complaint
+    assert "not finite for a batch of frames in" in complaint
+    assert "a lower lr (here 2.5e+29)" in complaint
     assert complaint.count("depth_1_") == 2  # the batch's frames
     assert (copied / "last.pth").read_bytes() == before
 

@@ -10,8 +10,7 @@ import urllib.request
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu-sandbox", "--use-angle=swiftshader"),
-    *("--enable-unsafe-swiftshader", "--no-first-run", "--disable-extensions", "--mute-audio"),
-    *("--disable-background-networking", "--disable-dev-shm-usage", "--hide-scrollbars"),
+    *("--enable-unsafe-swiftshader", "--disable-dev-shm-usage", "--hide-scrollbars"),
     *("--remote-debugging-port=0", "--window-size=1280,800"),
 )
 

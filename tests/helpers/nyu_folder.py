@@ -33,6 +33,14 @@ def ball_hand(joint_xyz, radius_mm=18.0):
     return render_balls(joint_xyz, NYU_CAMERA, (480, 640), radius_mm).round().astype(np.uint16)
 
 
+def two_hands(apart, behind=0.0):
+    """A hand at 600 mm and one to its right, `behind` mm further away; the frame of each alone too."""
+    places = [-apart / 2, 0, 600], [apart / 2, 0, 600 + behind]
+    left, right = (ball_hand(open_hand(place)) for place in places)
+    both = np.where((left > 0) & ((left < right) | (right == 0)), left, right)
+    return both, left, right
+
+
 def encode_depth(depth):
     """(H, W) mm -> (H, W, 3) uint8 in OpenCV's channel order: depth = green · 256 + blue."""
     depth = np.asarray(depth, np.uint16)
