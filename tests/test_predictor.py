@@ -29,8 +29,8 @@ from tests.helpers.real_frames import (
 from util.camera import CAMERAS, NYU_CAMERA, Camera, to_millimetres, uvd_to_crop
 from util.checkpoint import RESULTS, ModelSpec, save_checkpoint
 from util.inference.frames import denoised, enter
-from util.inference.hands import CUT_OFF, Candidate
-from util.inference.predictor import HandPosePredictor
+from util.inference.hands import Candidate
+from util.inference.predictor import CUT_OFF, HandPosePredictor
 from util.inference.separate import without_others
 from util.inference.tracker import HandTracker
 
@@ -482,7 +482,7 @@ def test_a_found_hand_is_cropped_again_around_its_joints(blob, hand, monkeypatch
     monkeypatch.setattr(HandPosePredictor, "answer", spy)
     pose = blob.predict(hand, NYU_CAMERA, handedness="right")
     ((first,), (rough,)), ((second,), _) = passes
-    np.testing.assert_allclose(first, blob.find(blob.enter(hand, NYU_CAMERA), NYU_CAMERA, ("right",))[0])
+    np.testing.assert_allclose(first, blob.find(blob.enter(hand, NYU_CAMERA), NYU_CAMERA, "right")[0])
     np.testing.assert_allclose(second, rough.middle)
     assert np.linalg.norm(second - first) > 1
     np.testing.assert_array_equal(pose.center_xyz, second)
