@@ -45,8 +45,11 @@ def load_predictor(settings: DemoSettings, source: Source) -> HandPosePredictor:
     if backend == "auto" and (settings.weights or settings.serve or (length or SHORT) < SHORT):
         backend = "torch"
     config = Config(net=settings.net, dataset=settings.dataset).resolved()
+    weights = settings.load_model or shipped_weights(config)
+    if not weights:
+        raise UserError(f"No weights of {config.net} for {config.dataset} come with AWR: pass --load_model.")
     predictor = HandPosePredictor(
-        settings.load_model or weights_of(config),
+        weights,
         device=settings.device,
         precision=settings.precision,
         min_confidence=settings.min_confidence,
@@ -60,12 +63,3 @@ def load_predictor(settings: DemoSettings, source: Source) -> HandPosePredictor:
     elif predictor.precision not in (settings.precision, "int8"):
         print(f"{settings.precision} is not faster on this {predictor.device}: using {predictor.precision}.")
     return predictor
-
-
-def weights_of(config: Config) -> str:
-    """The weights that come with the project for a network and a data set."""
-    path = shipped_weights(config)
-    if not path:
-        names = f"{config.net} for {config.dataset}"
-        raise UserError(f"No weights of {names} come with the project: pass --load_model.")
-    return path
