@@ -4,11 +4,10 @@ from dataclasses import replace
 
 from config import Config
 from util import UserError
-from util.camera import parse_camera
 from util.checkpoint import shipped_weights, spec_from_config
 from util.demo.live_page import serve
 from util.demo.settings import DemoSettings
-from util.demo.sources import Source, SourceOptions, open_source
+from util.demo.sources import Source, open_source
 from util.demo.stream import frames_to_come, run_stream
 from util.inference.predictor import HandPosePredictor
 
@@ -17,7 +16,7 @@ SHORT = 100  # frames
 
 def run_demo(settings: DemoSettings) -> None:
     """Predict the frames of every source, and show or save the poses."""
-    sources = [open_source(name, options_of(name, settings)) for name in settings.source]
+    sources = [open_source(name, settings) for name in settings.source]
     if not (settings.show or settings.save or settings.serve):
         settings = replace(settings, weights=False)  # nobody would see them
     predictor = load_predictor(settings, sources[0])
@@ -25,17 +24,6 @@ def run_demo(settings: DemoSettings) -> None:
         serve(sources, predictor, settings)
     else:
         run_stream(sources[0], predictor, settings)
-
-
-def options_of(source: str, settings: DemoSettings) -> SourceOptions:
-    """What the settings say about a source, as far as it needs it."""
-    if source == "realsense":  # which knows it
-        return SourceOptions()
-    camera = parse_camera(settings.camera) if settings.camera else None
-    if source != "synthetic":
-        return SourceOptions(camera, settings.depth_scale, settings.fps)
-    drawn = {name: getattr(settings, name) for name in ("seed", "leaves", "body", "hands")}
-    return SourceOptions(camera, **drawn)
 
 
 def load_predictor(settings: DemoSettings, source: Source) -> HandPosePredictor:
