@@ -15,7 +15,7 @@ from tests.helpers.project import need_synthetic_hand
 from util import UserError
 from util.demo.live_page import DEPTH, LOOP, SURROUNDINGS, LivePage, serve
 from util.demo.settings import DemoSettings
-from util.demo.sources import Source, SourceOptions, open_source
+from util.demo.sources import Source, open_source
 
 pytest.importorskip("viser", reason="pip install -r requirements-demo.txt")
 FRAMES = 5
@@ -34,7 +34,7 @@ def sources(tmp_path_factory):
     (root / "folder").mkdir()
     cv2.imwrite(str(root / "folder" / "left.png"), frames[2])
     cv2.imwrite(str(root / "folder" / "right.png"), frames[4])
-    options = SourceOptions(CAMERA)
+    options = replace(RIGHT, camera="294,293.5,159.5,119.5")
     need_synthetic_hand()
     return [open_source(str(name), options) for name in (root / "stack.npy", root / "folder", "synthetic")]
 

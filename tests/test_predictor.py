@@ -19,8 +19,8 @@ from tests.helpers.refused import refused
 from util.camera import CAMERAS, NYU_CAMERA, Camera, to_millimetres, uvd_to_crop
 from util.checkpoint import RESULTS, ModelSpec, save_checkpoint
 from util.inference.frames import denoised, enter
-from util.inference.hands import CUT_OFF, Candidate
-from util.inference.predictor import HandPosePredictor
+from util.inference.hands import Candidate
+from util.inference.predictor import CUT_OFF, HandPosePredictor
 from util.inference.tracker import HandTracker
 
 
@@ -366,7 +366,7 @@ def test_more_confident_joints_are_nearer(trained):
 
 def test_a_found_hand_is_cropped_again_around_its_joints(blob, hand):
     frame = blob.enter(hand, NYU_CAMERA)
-    first = blob.find(frame, NYU_CAMERA, ("right",))[0]
+    first = blob.find(frame, NYU_CAMERA, "right")[0]
     (rough,) = blob.answer([Candidate(frame, first, "right")], NYU_CAMERA)
     pose = blob.predict(hand, NYU_CAMERA, handedness="right")
     np.testing.assert_allclose(pose.center_xyz, rough.middle)

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from dataclasses import replace
 from unittest.mock import MagicMock
 
 import cv2
@@ -15,12 +16,13 @@ from tests.helpers.nyu_folder import ball_hand, encode_depth, open_hand
 from tests.helpers.project import need_synthetic_hand
 from tests.helpers.refused import refused
 from util.camera import CAMERAS, NYU_CAMERA, Camera, parse_camera, scale_camera
-from util.demo.sources import SourceOptions, open_source
+from util.demo.settings import DemoSettings
+from util.demo.sources import open_source
 from util.demo.stream import why_no_hand
 
 RAW = np.random.default_rng(0).integers(0, 9999, (6, 48, 64)).astype(np.uint16)  # mm
 CAMERA = Camera(50, 50, 32, 24)
-GIVEN = SourceOptions(CAMERA)
+GIVEN = DemoSettings(camera="50,50,32,24")
 OBJECTS = np.array([{"a": 1}], object)
 
 
@@ -107,7 +109,7 @@ READABLE = {
 @pytest.mark.parametrize("name", READABLE)
 def test_every_frame_of_a_file_is_read_in_any_order(tmp_path, name):
     READABLE[name](tmp_path / name)
-    source = open_file(tmp_path / name, GIVEN._replace(depth_scale=1000.0 if "metres" in name else None))
+    source = open_file(tmp_path / name, replace(GIVEN, depth_scale=1000.0 if "metres" in name else None))
     assert (source.length, source.camera) == (6 if name.lower().startswith("six") else 1, CAMERA)
     # Pillow itself writes pages 1, 2 and 4 with a line of page 0.
     order = (5, 0, 3) if name == "six_pages.png" else (0, 1, 2, 5, 3, 0, 1, 4) if source.length == 6 else (0,)
@@ -119,11 +121,11 @@ def test_every_frame_of_a_file_is_read_in_any_order(tmp_path, name):
 def test_nyu_and_msra_files_bring_their_camera(tmp_path):
     depth = RAW[0] % 2000
     write_png(tmp_path / "nyu.png", encode_depth(np.pad(depth, ((0, 432), (0, 576)))))
-    source = open_file(tmp_path / "nyu.png", SourceOptions())
+    source = open_file(tmp_path / "nyu.png", DemoSettings())
     np.testing.assert_array_equal(source.read(0)[:48, :64], depth)
     assert source.camera == NYU_CAMERA
     write_msra(tmp_path / "000001_depth.bin", depth)
-    source = open_file(tmp_path / "000001_depth.bin", SourceOptions())
+    source = open_file(tmp_path / "000001_depth.bin", DemoSettings())
     np.testing.assert_array_equal(source.read(0)[5:53, 3:67], depth)
     assert source.camera == dataset_info("msra").camera
     assert open_file(tmp_path / "000001_depth.bin", GIVEN).camera == CAMERA
@@ -144,11 +146,12 @@ def test_a_folder_is_read_in_the_order_of_its_numbers(tmp_path):
 
 def test_the_table_scales_with_the_resolution_and_knows_the_unit(tmp_path):
     np.save(tmp_path / "small.npy", np.ones((240, 320), np.uint16))
-    source = open_file(tmp_path / "small.npy", SourceOptions(CAMERAS["sr305"]))
+    source = open_file(tmp_path / "small.npy", DemoSettings(camera="sr305"))
     assert (source.scales, source.read(0).max()) == ((0.125, 0.125), 0.125)
     full = CAMERAS["sr305"].camera
     assert source.camera.fx == full.fx / 2
-    assert open_file(tmp_path / "small.npy", SourceOptions(CAMERAS["sr305"], 1.0)).read(0).max() == 1.0
+    source_in_mm = open_file(tmp_path / "small.npy", DemoSettings(camera="sr305", depth_scale=1.0))
+    assert source_in_mm.read(0).max() == 1.0
     # The edges of the frame are the same rays.
     for u, v in ((-0.5, -0.5), (319.5, 239.5)):
         small = source.camera.uvd_to_xyz(np.array([u, v, 500.0]))
@@ -170,7 +173,7 @@ def test_a_camera_from_the_command_line():
 @pytest.mark.slow
 def test_the_synthetic_hand_comes_through_any_camera():
     need_synthetic_hand()
-    source = open_source("synthetic", SourceOptions(CAMERAS["kinect2"], seed=3, body=True))
+    source = open_source("synthetic", DemoSettings(camera="kinect2", seed=3, body=True))
     assert source.read(0).shape == (424, 512)
     assert source.length is None
     assert source.camera == CAMERAS["kinect2"].camera
@@ -195,7 +198,7 @@ def pipeline(monkeypatch):
 def test_a_realsense_brings_its_own_intrinsics(pipeline, monkeypatch):
     registered = []
     monkeypatch.setattr("atexit.register", registered.append)
-    source = open_source("realsense", SourceOptions())
+    source = open_source("realsense", DemoSettings())
     assert source.camera == Camera(384.0, 385.0, 320.5, 240.5)
     np.testing.assert_array_equal(source.read(7), RAW[0] * np.float32(0.125))
     assert registered == [pipeline.stop]
@@ -204,7 +207,7 @@ def test_a_realsense_brings_its_own_intrinsics(pipeline, monkeypatch):
         source.read(8)
     pipeline.start.side_effect = RuntimeError("No device connected")
     with pytest.raises(ValueError, match="No RealSense camera can be used: No device connected"):
-        open_source("realsense", SourceOptions())
+        open_source("realsense", DemoSettings())
 
 
 def write_folder(*writers):
@@ -273,11 +276,11 @@ def test_broken_sources_are_a_sentence(tmp_path, name, capfd):
 def test_frames_need_their_camera(tmp_path):
     write_png(tmp_path / "0.png", ONE)
     for camera, sentence in (
-        (None, "does not say which camera took it: pass --camera, one of nyu"),
-        (CAMERAS["azure"], "64×48 pixels, the camera's intrinsics are for 640×576"),
+        ("", "does not say which camera took it: pass --camera, one of nyu"),
+        ("azure", "64×48 pixels, the camera's intrinsics are for 640×576"),
     ):
         with pytest.raises(ValueError, match=sentence):
-            open_file(tmp_path, SourceOptions(camera))
+            open_file(tmp_path, DemoSettings(camera=camera))
 
 
 def test_a_video_that_ends_early_has_the_frames_it_has(tmp_path):
@@ -298,7 +301,7 @@ def test_a_video_brings_its_rate(tmp_path, rate):
     assert source.seconds(5) == pytest.approx(5 / rate, abs=1e-3)
     np.save(tmp_path / "stack.npy", RAW)
     for name in ("depth.mkv", "stack.npy"):
-        given = open_file(tmp_path / name, GIVEN._replace(fps=15.0))
+        given = open_file(tmp_path / name, replace(GIVEN, fps=15.0))
         assert (given.rate, given.seconds(3)) == (15.0, 0.2)
 
 
@@ -330,7 +333,7 @@ def test_16_bits_in_two_8_bit_channels_of_any_order(tmp_path, order):
     source = open_file(tmp_path / "a.png")
     np.testing.assert_array_equal(source.read(0), depth)
     if order.startswith("lh0"):
-        assert open_file(tmp_path / "a.png", SourceOptions()).camera == NYU_CAMERA
+        assert open_file(tmp_path / "a.png", DemoSettings()).camera == NYU_CAMERA
 
 
 ONE_KIND = ("230536_1{}.png 231615_2{}.png", "{}_depth16.png", "hand{}.png")  # two takes of one camera, too

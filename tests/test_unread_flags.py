@@ -8,9 +8,8 @@ from tests.helpers.bundled import write_bundled
 from tests.helpers.project import PROJECT, need_synthetic_hand
 from tests.helpers.sphere_hands import write_sphere_hands
 from util.cli import parse_settings, unread_settings_named
-from util.demo.run import options_of
 from util.demo.settings import GROUPS, DemoSettings
-from util.demo.sources import SourceOptions
+from util.demo.sources import open_source
 
 WEIGHTS = str(PROJECT / "results" / "hourglass_1_synth.pth")
 FRAME = str(PROJECT / "data" / "synth" / "test" / "depth_1_0000001.png")
@@ -105,9 +104,20 @@ def test_what_had_no_effect_is_named_and_nothing_else(name, data, tmp_path, succ
 
 
 def test_a_realsense_knows_its_camera(capsys):
-    unread = ["--camera", "nyu", "--depth_scale", "2", "--fps", "9"]
-    settings = parse_settings(["--json", "a", "--source", "realsense", *unread], "", DemoSettings, GROUPS)
-    with unread_settings_named(settings, unread):
-        assert options_of("realsense", settings.resolved()) == SourceOptions()
+    arguments = [
+        "--json",
+        "a",
+        "--source",
+        "realsense",
+        "--camera",
+        "nyu",
+        "--depth_scale",
+        "2",
+        "--fps",
+        "9",
+    ]
+    settings = parse_settings(arguments, "", DemoSettings, GROUPS)
+    with unread_settings_named(settings, arguments[4:]), pytest.raises(ValueError, match="realsense"):
+        open_source("realsense", settings.resolved())
     said = re.findall(r"warning: --(\w+) has no effect here\.\n", capsys.readouterr().err)
     assert said == ["camera", "depth_scale", "fps"]

@@ -22,12 +22,8 @@ def sample_background(
 def sample_plane(
     rng: np.random.Generator, hand: np.ndarray, camera: Camera, size: Size, gap: float | None = None
 ) -> np.ndarray:
-    """Anything from a wall behind to a table below, (H, W) mm; the hand rests on it or hangs before it.
-
-    Args:
-        hand: (V, 3) mm.
-        gap: between hand and plane, mm; None: drawn.
-    """
+    """Anything from a wall behind to a table below, (H, W) mm, at a gap, mm, from a hand (V, 3) mm; None: it
+    is drawn, the hand rests on it or hangs before it."""
     rays, middle = frame_rays(camera, size, 2), hand.mean(0)
     normal = unit(np.array([rng.normal(0, 0.5), rng.normal(0.3, 0.6), -rng.uniform(0.25, 1)]))
     if gap is None:
@@ -48,12 +44,9 @@ def sample_body(
     gap: float | None = None,
     face: bool = False,
 ) -> np.ndarray:
-    """A torso and a head, (H, W) mm.
+    """A torso and a head, (H, W) mm, behind a hand (V, 3) mm, which is anywhere or before the `face`.
 
-    Args:
-        hand: (V, 3) mm.
-        gap: between the hand's farthest point and the torso, or the face; mm. None: drawn.
-        face: whether the hand is before the head instead of anywhere.
+    `gap`: between the hand's farthest point and the torso, or the face; mm. None: drawn.
     """
     rays, middle = frame_rays(camera, size, 2), hand.mean(0)
     back = hand[:, 2].max() + (rng.uniform(30, 450) if gap is None else gap)

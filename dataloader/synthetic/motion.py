@@ -16,13 +16,7 @@ from dataloader.synthetic.hand.pose import sample_pose
 from dataloader.synthetic.hand.skeleton import JointAngles, unit
 from dataloader.synthetic.objects import Thing, mesh_of
 from dataloader.synthetic.placing import PosedHand, pose_hand, view_of
-from dataloader.synthetic.render import (
-    Size,
-    covered,
-    nearest,
-    render_mesh,
-    y_up,
-)
+from dataloader.synthetic.render import Size, covered, nearest, render_mesh, y_up
 from dataloader.synthetic.sensor import SensorStyle, apply_sensor
 from util.camera import Camera
 
@@ -57,15 +51,10 @@ class MovingFrame(NamedTuple):
 
 
 class MovingHand:
-    """A right hand before a camera.
+    """A right hand before any pinhole camera, with frames of `size`, (height, width).
 
-    Args:
-        shapes: where the hands come from.
-        seed: of everything drawn.
-        camera: any pinhole camera.
-        size: (height, width) of its frames.
-        leaves: whether each hand leaves the frame for a second every five.
-        body: whether their owner's body is behind them.
+    `leaves`: whether each hand leaves the frame for a second every five. `body`: whether their owner's body
+    is behind them.
     """
 
     lanes = (None,)  # of each hand

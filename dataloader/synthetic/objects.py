@@ -128,10 +128,8 @@ def _in_the_palm(rng: np.random.Generator, shape: HandShape) -> tuple[JointAngle
 def _best_thumb(
     rng: np.random.Generator, shape: HandShape, thing: Thing, fingers: list[np.ndarray]
 ) -> JointAngles:
-    """The hand whose thumb lies nearest to the thing without being in it.
-
-    fingers: curl (1, 4), bend (1, 4, 3) and spread (1, 4), as of `assemble`.
-    """
+    """The hand whose thumb lies nearest to the thing without being in it; `fingers`: curl (1, 4), bend
+    (1, 4, 3) and spread (1, 4), as of `assemble`."""
     mean, deviation = THUMB[THUMB_OPPOSED if rng.random() < 0.7 else rng.integers(len(THUMB))]
     thumbs = rng.normal(mean, 1.6 * deviation, (_THUMBS, 5))
     hands = assemble(rng, *(np.repeat(each, _THUMBS, axis=0) for each in fingers), thumbs)

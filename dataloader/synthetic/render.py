@@ -19,13 +19,9 @@ def y_up(camera: Camera) -> Camera:
 
 
 def render_mesh(vertices: np.ndarray, faces: np.ndarray, camera: Camera, size: Size) -> np.ndarray:
-    """Depth of a mesh through the pixel centres.
+    """Depth of a mesh through the pixel centres, (H, W) float32 mm, 0 where no surface is hit.
 
-    Args:
-        vertices: (V, 3) camera space, mm. faces: (F, 3) int32, closed, (b - a) × (c - a) outward.
-
-    Returns:
-        (H, W) float32 mm, 0 where no surface is hit.
+    `vertices`: (V, 3) camera space, mm. `faces`: (F, 3) int32, closed, (b - a) × (c - a) outward.
     """
     depth = np.zeros(size, np.float32)
     # What is nearer than this is behind the camera or against its lens.

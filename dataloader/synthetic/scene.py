@@ -50,12 +50,8 @@ def sample_scene(
     size: Size = (480, 640),
     kinds: tuple[str, ...] = (),
 ) -> Scene:
-    """Draw pose, view, surroundings and sensor for a given hand, and render.
-
-    Args:
-        camera: any pinhole camera; its `flip` says whether the labels' y points up (-1) or down (+1).
-        kinds: of this frame.
-    """
+    """Draw pose, view, surroundings and sensor for a given hand and a frame of these kinds, and render, by
+    any pinhole camera; its `flip` says whether the labels' y points up (-1) or down (+1)."""
     sight = y_up(camera)
     if "sizes" in kinds:
         shape = scaled(shape, rng.uniform(*_SIZES))

@@ -87,14 +87,7 @@ def sample_coarse_style(rng: np.random.Generator) -> SensorStyle:
 def apply_sensor(
     rng: np.random.Generator, depth: np.ndarray, camera: Camera, style: SensorStyle
 ) -> np.ndarray:
-    """The sensor's image of exact depth.
-
-    Args:
-        depth: (H, W) float32 mm, 0 = no surface.
-
-    Returns:
-        (H, W) uint16 mm, 0 = no reading.
-    """
+    """Exact depth (H, W) float32 mm, 0 = no surface -> what a sensor reads (H, W) uint16 mm, 0 = nothing."""
     if style.coarse > 1:
         # A pixel of the sensor sees one spot of its block; always the first would shift the hand.
         rows, columns = (_coarse_pixels(rng, extent, style.coarse) for extent in depth.shape)

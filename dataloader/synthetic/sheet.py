@@ -15,15 +15,8 @@ HALF_CUBE = 150.0  # mm
 
 
 def save_contact_sheets(folder: Path, file: Path) -> list[Path]:
-    """Draw 24 frames of a split with their 21-joint skeletons; of one with kinds, 24 of each kind.
-
-    Args:
-        folder: of the split.
-        file: picture to write; with kinds, their names are added to its own.
-
-    Returns:
-        What was written.
-    """
+    """Draw 24 frames of a split's folder with their 21-joint skeletons, into a picture; of a split with kinds
+    24 of each kind, whose name is added to the picture's. Returns what was written."""
     kinds = read_kinds(folder)
     joint_xyz = np.load(folder / "joints21.npz")["xyz"].astype(np.float64)
     sheets = {} if kinds else {file: list(range(len(joint_xyz)))}

@@ -43,7 +43,6 @@ _BYTES_PER_FRAME = 17_000  # mean PNG and labels of a 640 x 480 frame
 _PARTS = "parts"  # folder of the labels of the chunks that are done
 _LABELS = ("joints36", "joints21", "center")  # of a Scene, as a chunk's file keeps them
 _MAT_HEADER = b"MATLAB 5.0 MAT-file, AWR synthetic hands"
-load_shapes = HandBank  # without arguments: of the people that come with the project
 
 
 class SplitSettings(NamedTuple):
@@ -85,15 +84,9 @@ def _generator(settings: SplitSettings, *stream: int) -> np.random.Generator:
 def write_split(
     settings: SplitSettings, out: Path, workers: int, load_shapes: Callable[[], Shapes] | None = None
 ) -> bool:
-    """Write a split, or what is missing of it.
+    """Write a split, or what is missing of it, into the data set's folder `out`, by so many processes.
 
-    Args:
-        out: folder of the data set.
-        workers: number of processes.
-        load_shapes: where hands come from if the settings name no bank.
-
-    Returns:
-        whether anything had to be written.
+    Hands come from `load_shapes` if the settings name no bank. Returns whether anything had to be written.
     """
     folder = out / settings.split
     if _is_complete(settings, folder):
@@ -123,15 +116,11 @@ def _is_complete(settings: SplitSettings, folder: Path) -> bool:
             raise UserError(f"{folder} holds files that this command did not make: give another --out.")
         return False
     found = read_json(record_file)
-    changes = "; ".join(
-        f"{key} {found.get(key)}, now {value}"
-        for key, value in ({"bank": None, "kinds": None} | _record_of(settings)).items()
-        if found.get(key) != value
-    )
-    if changes:
-        raise UserError(
-            f"{folder} was made with other settings ({changes}): delete it or give another --out."
-        )
+    expected = {"bank": None, "kinds": None} | _record_of(settings)
+    changed = {key: value for key, value in expected.items() if found.get(key) != value}
+    if changed:
+        changes = "; ".join(f"{key} {found.get(key)}, now {value}" for key, value in changed.items())
+        raise UserError(f"{folder} was made with other settings ({changes}): delete it or change --out.")
     return bool(found.get("complete"))
 
 

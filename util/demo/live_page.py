@@ -189,14 +189,12 @@ class LivePage:
 
     def _show_surroundings(self) -> None:
         """All that the camera sees where there is no hand, a quarter as large."""
-        v, u = np.nonzero(self.depth)
-        self.surroundings.visible = not self.hands and len(u) > 0
+        self.surroundings.visible = bool(not self.hands and self.depth.any())
         if self.surroundings.visible:
-            v, u = (places[:: len(u) // SURROUNDINGS + 1] for places in (v, u))
-            xyz = self.source.camera.uvd_to_xyz(np.column_stack([u, v, self.depth[v, u]]).astype(np.float64))
-            shade = overlay.shade(self.depth, overlay.DARKEST, overlay.BRIGHTEST)[v, u]
+            xyz, uv = overlay.thin_points(self.depth, self.source.camera, SURROUNDINGS)
+            shade = overlay.shade(self.depth, overlay.DARKEST, overlay.BRIGHTEST)
             self.surroundings.points = self._to_scene((xyz - np.median(xyz, axis=0)) / 4)
-            self.surroundings.colors = shade
+            self.surroundings.colors = shade[uv[:, 1], uv[:, 0]]
 
     def _cloud(self, hand: HandPose, depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """A hand's points (n, 3) mm and their colours, from a frame (H, W) mm without the other hands."""

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import cv2
 import numpy as np
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_rgba_array
 
 from dataloader import DatasetInfo
 from dataloader.crop import Crop
@@ -72,12 +72,9 @@ def _headline(text: str, hands: Sequence[HandPose], width: int) -> np.ndarray:
 def draw_legend(info: DatasetInfo, width: int) -> np.ndarray:
     """Whose each colour is, and what a joint's disc means: (STRIP, width, 3)."""
     strip = np.full((STRIP, width, 3), BACKGROUND, np.uint8)
-    names = chain_names(info.joint_names, info.chains)
-    place = 14
-    for name, color in zip(names, chain_colors(info.chains), strict=True):
-        cv2.circle(
-            strip, (place, STRIP // 2), 5, [round(255 * c) for c in to_rgb(color)[::-1]], -1, cv2.LINE_AA
-        )
+    names, place = chain_names(info.joint_names, info.chains), 14
+    for name, color in zip(names, _chain_rgb(info)[:, ::-1].tolist(), strict=True):
+        cv2.circle(strip, (place, STRIP // 2), 5, color, -1, cv2.LINE_AA)
         _write(strip, name, (place + 10, 19))
         place += 26 + 8 * len(name)
     _write(strip, "larger disc: more confidence", (place + 10, 19))
@@ -125,13 +122,17 @@ def shade(depth: np.ndarray, farthest: float, nearest: float) -> np.ndarray:
 def skeleton(info: DatasetInfo) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The bones (n, 2), as numbers of joints; of bones (n, 3) and of joints (J, 3) their finger's colour,
     uint8 red, green, blue."""
-    colors = [np.rint(255 * np.array(to_rgb(color))).astype(np.uint8) for color in chain_colors(info.chains)]
-    fingers = list(zip(info.chains, colors, strict=True))
-    bones, bone_colors = zip(
-        *((bone, color) for chain, color in fingers for bone in pairwise(chain)), strict=True
-    )
-    of_joint = {j: color for chain, color in reversed(fingers) for j in chain}  # of several, the first
-    return np.array(bones), np.array(bone_colors), np.array([of_joint[j] for j in sorted(of_joint)])
+    colors = _chain_rgb(info)
+    bones = np.array([bone for chain in info.chains for bone in pairwise(chain)])
+    bone_colors = colors.repeat([len(chain) - 1 for chain in info.chains], axis=0)
+    joint_colors = np.zeros((len(info.joint_names), 3), np.uint8)
+    for chain, color in zip(reversed(info.chains), reversed(colors), strict=True):
+        joint_colors[list(chain)] = color  # of several chains, the first
+    return bones, bone_colors, joint_colors
+
+
+def _chain_rgb(info: DatasetInfo) -> np.ndarray:
+    return np.rint(255 * to_rgba_array(chain_colors(info.chains))[:, :3]).astype(np.uint8)
 
 
 def cube_points(depth: np.ndarray, crop: Crop, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
@@ -140,13 +141,19 @@ def cube_points(depth: np.ndarray, crop: Crop, camera: Camera) -> tuple[np.ndarr
     scale, offset = float(crop.M[0, 0]), crop.M[:2, 2].astype(np.float64)
     left, top = np.maximum(np.ceil(-offset / scale), 0).astype(int)
     right, bottom = np.floor((len(crop.image) - 1 - offset) / scale).astype(int) + 1
-    window = depth[top:bottom, left:right]
-    inside = (window > 0) & (np.abs(window - crop.center_xyz[2]) < crop.cube[2] / 2)
-    v, u = np.nonzero(inside)
-    v, u = (places[:: len(u) // MAX_POINTS + 1] for places in (v, u))
-    uv = np.column_stack([u + left, v + top])
-    xyz = camera.uvd_to_xyz(np.column_stack([uv, window[v, u]]).astype(np.float64))
+    inside = np.zeros_like(depth)
+    inside[top:bottom, left:right] = depth[top:bottom, left:right]
+    inside[np.abs(inside - crop.center_xyz[2]) >= crop.cube[2] / 2] = 0
+    xyz, uv = thin_points(inside, camera, MAX_POINTS)
     return xyz, uv * scale + offset
+
+
+def thin_points(depth: np.ndarray, camera: Camera, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Readings of a frame (H, W) mm, thinned out evenly to `most`: (n, 3) mm, and (n, 2) pixels."""
+    v, u = np.nonzero(depth)
+    v, u = (places[:: len(u) // most + 1] for places in (v, u))
+    uv = np.column_stack([u, v])
+    return camera.uvd_to_xyz(np.column_stack([uv, depth[v, u]]).astype(np.float64)), uv
 
 
 def _crop_tile(hand: HandPose, info: DatasetInfo) -> np.ndarray:

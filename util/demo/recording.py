@@ -124,7 +124,7 @@ def _write_png(file: Path, path: Path, picture: np.ndarray) -> None:
 def write_poses(
     path: Path, predictor: HandPosePredictor, camera: Camera, settings: DemoSettings
 ) -> Iterator[Callable[..., None]]:
-    """Save as JSON a header line (docs/camera.md, "The pose record"), and a `pose_line` for each call."""
+    """Save as JSON a header line, then one for each frame written (docs/camera.md, "The pose record")."""
     header = {
         "format": "awr-poses",
         "version": VERSION,
@@ -136,22 +136,18 @@ def write_poses(
         "model": " ".join(str(loaded.checkpoint) for loaded in predictor.networks),
         "net": " ".join(loaded.spec.net for loaded in predictor.networks),
     }
+
+    def write(frame: str, hands: Sequence[HandPose], seconds: float | None, error: Exception | None) -> None:
+        poses = [hand.to_dict() for hand in hands]
+        for pose in poses:
+            del pose["joint_names"]  # they are in the header
+        line = {"frame": frame} if seconds is None else {"frame": frame, "seconds": round(seconds, 3)}
+        line |= {"poses": poses} if settings.hands > 1 else {"pose": next(iter(poses), None)}
+        print(json.dumps(line | ({"error": str(error)} if error else {})), file=file)
+
     with atomic_write(path) as temporary, temporary.open("w") as file:
         print(json.dumps(header), file=file)
-        yield lambda *frame: print(pose_line(*frame, settings.hands > 1), file=file)
-
-
-def pose_line(
-    frame: str, hands: Sequence[HandPose], seconds: float | None, error: Exception | None, several: bool
-) -> str:
-    """One line of JSON: `frame`; where a camera took it, the `seconds` since the start; the `pose`, null
-    without a hand, or the list `poses` where there may be several; the `error` of one not read."""
-    records = [hand.to_dict() for hand in hands]
-    for record in records:
-        del record["joint_names"]  # they are in the header
-    line = {"frame": frame} if seconds is None else {"frame": frame, "seconds": round(seconds, 3)}
-    line |= {"poses": records} if several else {"pose": records[0] if records else None}
-    return json.dumps(line | ({"error": str(error)} if error else {}))
+        yield write
 
 
 @contextmanager

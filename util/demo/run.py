@@ -4,11 +4,10 @@ from dataclasses import replace
 
 from config import Config
 from util import UserError
-from util.camera import parse_camera
 from util.checkpoint import shipped_weights, spec_from_config
 from util.demo.live_page import serve
 from util.demo.settings import DemoSettings
-from util.demo.sources import Source, SourceOptions, open_source
+from util.demo.sources import Source, open_source
 from util.demo.stream import frames_to_come, run_stream
 from util.inference.predictor import HandPosePredictor
 
@@ -17,7 +16,7 @@ SHORT = 100  # frames
 
 def run_demo(settings: DemoSettings) -> None:
     """Predict the frames of every source, and show or save the poses."""
-    sources = [open_source(name, options_of(name, settings)) for name in settings.source]
+    sources = [open_source(name, settings) for name in settings.source]
     if not (settings.show or settings.save or settings.serve):
         settings = replace(settings, weights=False)  # nobody would see them
     predictor = load_predictor(settings, sources[0])
@@ -27,17 +26,6 @@ def run_demo(settings: DemoSettings) -> None:
         run_stream(sources[0], predictor, settings)
 
 
-def options_of(source: str, settings: DemoSettings) -> SourceOptions:
-    """What the settings say about a source, as far as it needs it."""
-    if source == "realsense":  # which knows it
-        return SourceOptions()
-    camera = parse_camera(settings.camera) if settings.camera else None
-    if source != "synthetic":
-        return SourceOptions(camera, settings.depth_scale, settings.fps)
-    drawn = {name: getattr(settings, name) for name in ("seed", "leaves", "body", "hands")}
-    return SourceOptions(camera, **drawn)
-
-
 def load_predictor(settings: DemoSettings, source: Source) -> HandPosePredictor:
     """The network that the settings name, run by what suits the source."""
     length, backend = frames_to_come(source, settings), settings.backend
@@ -45,8 +33,11 @@ def load_predictor(settings: DemoSettings, source: Source) -> HandPosePredictor:
     if backend == "auto" and (settings.weights or settings.serve or (length or SHORT) < SHORT):
         backend = "torch"
     config = Config(net=settings.net, dataset=settings.dataset).resolved()
+    weights = settings.load_model or shipped_weights(config)
+    if not weights:
+        raise UserError(f"No weights of {config.net} for {config.dataset} come with AWR: pass --load_model.")
     predictor = HandPosePredictor(
-        settings.load_model or weights_of(config),
+        weights,
         device=settings.device,
         precision=settings.precision,
         min_confidence=settings.min_confidence,
@@ -60,12 +51,3 @@ def load_predictor(settings: DemoSettings, source: Source) -> HandPosePredictor:
     elif predictor.precision not in (settings.precision, "int8"):
         print(f"{settings.precision} is not faster on this {predictor.device}: using {predictor.precision}.")
     return predictor
-
-
-def weights_of(config: Config) -> str:
-    """The weights that come with the project for a network and a data set."""
-    path = shipped_weights(config)
-    if not path:
-        names = f"{config.net} for {config.dataset}"
-        raise UserError(f"No weights of {names} come with the project: pass --load_model.")
-    return path

@@ -14,8 +14,9 @@ import cv2
 import numpy as np
 
 from util import UserError, pip_install
-from util.camera import CAMERAS, NYU_CAMERA, Camera, DepthCamera, scale_camera, to_millimetres
+from util.camera import CAMERAS, Camera, DepthCamera, parse_camera, scale_camera, to_millimetres
 from util.demo.frame_files import ARRAYS, FRAME_FILES, read_frame, read_frames
+from util.demo.settings import DemoSettings
 from util.files import printable, require_file
 
 FILMS = (".avi", ".mkv", ".mp4", ".mov")
@@ -54,54 +55,42 @@ class Source(NamedTuple):
         return i / self.rate if self.times is None else float(self.times[i])
 
 
-class SourceOptions(NamedTuple):
-    """What the demo's settings say about sources; `camera` is parsed, None where none is given."""
-
-    camera: DepthCamera | Camera | None = None
-    depth_scale: float | None = None
-    fps: float | None = None
-    seed: int = 0
-    leaves: bool = False
-    body: bool = False
-    hands: int = 1
-
-
-def open_source(name: str, options: SourceOptions) -> Source:
+def open_source(name: str, settings: DemoSettings) -> Source:
     """Open `synthetic`, `realsense`, or what lies at a path."""
     if name == "synthetic":
-        return _synthetic(options)
+        return _synthetic(settings)
     if name == "realsense":
         return _realsense()
     path = Path(name)
     if path.is_dir() or (not path.exists() and glob.has_magic(name)):
-        return _folder(name, options)
+        return _folder(name, settings)
     require_file(path, "a file or folder of depth frames, `realsense` or `synthetic`")
     ending = path.suffix.lower()
     if ending in FILMS:
-        return _film(path, options)
+        return _film(path, settings)
     if ending not in (*FRAME_FILES, *ARRAYS):
         raise UserError(f"{path} is of no known kind: use {', '.join((*FRAME_FILES, '.npz', *FILMS))} files.")
     frames, own = read_frames(path)
     labels = (path.name,) if len(frames) == 1 and ending not in ARRAYS else None
-    return _recorded(name, lambda i: np.asarray(frames[i]), frames.shape, own, options, labels=labels)
+    return _recorded(name, lambda i: np.asarray(frames[i]), frames.shape, own, settings, labels=labels)
 
 
 def _recorded(
-    name: str, raw: Read, shape: tuple[int, ...], own: DepthCamera | None, options: SourceOptions, **more: Any
+    name: str, raw: Read, shape: tuple[int, ...], own: DepthCamera | None, settings: DemoSettings, **more: Any
 ) -> Source:
     """A source of recorded frames `raw`, (T, H, W) in all; `own` is the camera that their format names."""
-    given = options.camera or own
+    given = parse_camera(settings.camera) if settings.camera else own
     if given is None:
         known = f"one of {', '.join(CAMERAS)}, or fx,fy,cx,cy in pixels"
         raise UserError(f"{name} does not say which camera took it: pass --camera, {known}.")
     exact = isinstance(given, Camera)
     camera, nominal = (given, 1.0) if exact else (scale_camera(given, shape[1:]), given.depth_scale)
-    scale = options.depth_scale or nominal
-    fields = {"rate": options.fps or FRAME_RATE, "raw": raw, "scales": (scale, nominal)} | more
+    scale = settings.depth_scale or nominal
+    fields = {"rate": settings.fps or FRAME_RATE, "raw": raw, "scales": (scale, nominal)} | more
     return Source(name, lambda i: to_millimetres(raw(i), scale), shape[0], camera, **fields)
 
 
-def _folder(name: str, options: SourceOptions) -> Source:
+def _folder(name: str, settings: DemoSettings) -> Source:
     """Files of one frame each, of a folder or a pattern, in the order of their numbers."""
     folder = Path(name)
     paths = folder.iterdir() if folder.is_dir() else map(Path, glob.glob(name))
@@ -128,7 +117,7 @@ def _folder(name: str, options: SourceOptions) -> Source:
         return frame
 
     labels = tuple(file.name for file in files)
-    return _recorded(name, raw, (len(files), *first.shape), own, options, labels=labels)
+    return _recorded(name, raw, (len(files), *first.shape), own, settings, labels=labels)
 
 
 def _require_one_kind(folder: Path, names: list[list[str]]) -> None:
@@ -151,7 +140,7 @@ def _require_one_kind(folder: Path, names: list[list[str]]) -> None:
         raise UserError(f"{folder} holds frames of several kinds: pass one of them as --source: {shown}.")
 
 
-def _film(path: Path, options: SourceOptions) -> Source:
+def _film(path: Path, settings: DemoSettings) -> Source:
     """A 16-bit film, say FFV1 in Matroska. It is read once for its length and times: headers may estimate."""
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it warns that 16 bits are rare
     opening = (str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_CONVERT_RGB, 0])
@@ -182,21 +171,21 @@ def _film(path: Path, options: SourceOptions) -> Source:
         mean = (length - 1) / (times[-1] - times[0])
         rate = rate if abs(rate / mean - 1) < SAME_RATE else mean
         more = {"times": np.array(times) - times[0]}
-    more = {} if options.fps else more | {"rate": rate if rate > 0 else FRAME_RATE}
-    return _recorded(str(path), raw, (length, *first.squeeze().shape), None, options, **more)
+    more = {} if settings.fps else more | {"rate": rate if rate > 0 else FRAME_RATE}
+    return _recorded(str(path), raw, (length, *first.squeeze().shape), None, settings, **more)
 
 
-def _synthetic(options: SourceOptions) -> Source:
+def _synthetic(settings: DemoSettings) -> Source:
     try:
         from dataloader.synthetic.hand.bank import HandBank
         from dataloader.synthetic.motion import MovingHand, TwoMovingHands
     except ImportError as error:
         raise UserError(f"--source synthetic needs {error.name}: {pip_install('synth')}.") from error
-    camera, size = options.camera or NYU_CAMERA, (480, 640)
+    camera, size = parse_camera(settings.camera or "nyu"), (480, 640)
     if isinstance(camera, DepthCamera):
         camera, size = camera.camera, camera.frame_size
-    kind = MovingHand if options.hands == 1 else TwoMovingHands
-    moving = kind(HandBank(), options.seed, camera, size, options.leaves, options.body)
+    kind = MovingHand if settings.hands == 1 else TwoMovingHands
+    moving = kind(HandBank(), settings.seed, camera, size, settings.leaves, settings.body)
     return Source("synthetic", lambda i: to_millimetres(moving.frame(i).depth), None, camera)
 
 

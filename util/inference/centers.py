@@ -25,7 +25,7 @@ from util.checkpoint import shipped_weights
 from util.cli import run
 from util.files import atomic_write
 from util.inference.find_hand import DEPTH_RANGE, center_from_depth, check_depth_range
-from util.inference.hands import Side, is_hand
+from util.inference.hands import Candidate, Side
 from util.inference.predictor import HandPosePredictor
 from util.points import write_centers
 
@@ -103,8 +103,8 @@ def refine_center(
 ) -> np.ndarray:
     """The mean (3,) mm of the joints of a hand of one side that a network finds in a frame (H, W) mm from a
     rough centre (3,) mm; the rough one where its confidence is low everywhere."""
-    pose = predictor.answer_around(depth, camera, center, (side,))
-    if not is_hand(pose, camera, predictor.min_confidence):
+    pose = predictor.refine([Candidate(depth, center, side)], camera)
+    if predictor.decide(pose, camera):
         # An elbow or a head may have been more like a hand than the hand.
         pose = next(iter(predictor.search(depth, camera, 2, side).hands), None)
     return center if pose is None else pose.joints_xyz.mean(axis=0)
@@ -153,27 +153,25 @@ def main(settings: CenterSettings) -> None:
     with ExitStack() as stack:
         # A place that takes no file shows before the work, which may take hours.
         places = (settings.out, settings.json)
-        out, report = (stack.enter_context(atomic_write(Path(name))) if name else None for name in places)
+        out, file = (stack.enter_context(atomic_write(Path(name))) if name else None for name in places)
         if oracle:
             centers = frames.joint_xyz.mean(axis=1, dtype=np.float64)
         else:
             centers = find_centers(frames, info, settings.depth_range, predictor, settings.num_workers)
-        invalid, error = int(np.isnan(centers[:, 0]).sum()), "no labels to compare with."
-        about = {name: getattr(settings, name) for name in ("dataset", "split", "method")}
-        about |= {"oracle": oracle, "frames": len(centers), "invalid": invalid}
+        report = {name: getattr(settings, name) for name in ("dataset", "split", "method")}
+        report |= {"oracle": oracle, "frames": len(centers), "invalid": int(np.isnan(centers[:, 0]).sum())}
+        error = "no labels to compare with."
         if labelled:
             errors = center_errors(centers, frames.joint_xyz)
-            about |= errors._asdict()
-            error = (
-                f"mean {errors.mean_mm:.2f} mm, median {errors.median_mm:.2f} mm from the mean of the true "
-            )
-            error += f"joints, {errors.within_20mm:.2%} within 20 mm"
-            error += " (an oracle: made from the labels)" if oracle else ""
-        print(f"{len(centers)} frames, {invalid} without a centre; {error}")
+            report |= errors._asdict()
+            error = f"mean {errors.mean_mm:.2f} mm, median {errors.median_mm:.2f} mm from the mean of the "
+            error += f"true joints, {errors.within_20mm:.2%} within 20 mm"
+            error += " (an oracle: made from the labels)" * oracle
+        print(f"{len(centers)} frames, {report['invalid']} without a centre; {error}")
         if out:
             write_centers(out, centers)
-        if report:
-            report.write_text(json.dumps(about, indent=1) + "\n")
+        if file:
+            file.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where a frame enters: in millimetres, without noise, its camera and what else was passed checked."""
+"""Where a frame enters: in millimetres, without noise, its camera checked."""
 
 import warnings
 
@@ -43,11 +43,3 @@ def denoised(frame: np.ndarray, camera: Camera) -> np.ndarray:
     flying = (median - nearest > FLYING) & (farthest - median > FLYING)
     fine = np.maximum(frame, median) <= WIDEST_PIXEL * camera.fx
     return np.where(fine, np.where(flying, 0, median), frame)
-
-
-def checked_center(center: np.ndarray) -> np.ndarray:
-    """A centre (3,) in mm, as float64."""
-    center = np.asarray(center, np.float64)
-    if center.shape != (3,) or not np.isfinite(center).all() or center[2] <= 0:
-        raise UserError(f"center is {center}: expected x, y, z in mm with z above 0.")
-    return center

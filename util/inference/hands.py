@@ -1,4 +1,4 @@
-"""What the network's answers mean: is it a hand, which side is it, are two answers of one hand."""
+"""A hand in one frame, where one may be, and which of several answers are of one hand."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from dataloader.crop import Crop, crop_hand
+from dataloader.crop import Crop
 from util import UserError
 from util.camera import ACROSS, Camera
 
@@ -14,14 +14,7 @@ Side = Literal["right", "left"]
 Handedness = Literal["auto", "right", "left"]
 SIDES = ("right", "left")
 
-NEAREST = 1.0  # mm; a centre before it is in the lens, and its pixels overflow
-HAND_AREA = 2000.0  # mm² facing the camera; what is smaller is a finger or a speck
-SAME_HAND = 40.0  # mm between the joints of two answers, in the mean, below which they are of one hand
-CENTER_MOVED = 15.0  # mm from the centre to the joints' middle; a found hand is cropped again beyond
-CUT_OFF = 30.0  # the same of a followed hand: beyond, the crop may cut off a finger
-# The answer at the rough centre may have so much less confidence than the other side's, and than
-# min_confidence, to be cropped again: that adds at most 0.15.
-SIDE_MARGIN, MOST_GAIN = 0.1, 0.15
+SAME_HAND = 40.0  # mm between the joints of two poses, in the mean, up to which they are of one hand
 
 
 class HandPose(NamedTuple):
@@ -66,6 +59,10 @@ class HandPose(NamedTuple):
         apart = cdist(self.joints_xyz, other.joints_xyz)
         return float((apart.min(axis=0).mean() + apart.min(axis=1).mean()) / 2)
 
+    def is_same(self, other: "HandPose") -> bool:
+        """Whether two poses are of one hand."""
+        return self.distance(other) <= SAME_HAND
+
     def shown_area(self, camera: Camera, reach: float = np.inf) -> float:
         """Area of what the crop shows within `reach` mm of a joint, mm² facing the camera."""
         image, M = self.crop.image, self.crop.M.astype(np.float64)
@@ -99,24 +96,11 @@ class HandPose(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """A hand that may be there: `frame` (H, W) mm; `center` (3,) mm, NaN for none; `side` to take it for."""
+    """A hand that may be there: `frame` (H, W) mm; `center` (3,) mm; `side` to take it for."""
 
     frame: np.ndarray
     center: np.ndarray
     side: Side
-
-    def crop(self, camera: Camera, cube: np.ndarray, img_size: int) -> Crop | None:
-        """What the network is to see, a left hand as a right one; None where nothing was measured."""
-        frame, center, side = self
-        if not center[2] >= NEAREST:  # NaN: there is no centre
-            return None
-        if side == "left":
-            frame, camera, center = frame[:, ::-1], camera.mirrored(frame.shape[1]), center * ACROSS
-        try:
-            crop = crop_hand(frame, camera, center, cube, img_size)
-        except UserError:
-            return None  # outside the frame, or too far away to be seen
-        return crop if crop.image.any() else None
 
 
 class Found(NamedTuple):
@@ -126,54 +110,24 @@ class Found(NamedTuple):
     reason: str = ""
 
 
-def why_no_hand(pose: HandPose | None, camera: Camera, min_confidence: float) -> str:
-    """Why an answer is not taken for a hand, for people; empty where it is one."""
-    if pose is None:
-        return "nothing was measured around the centre"
-    if pose.mean_confidence < min_confidence:
-        return f"low confidence: {pose.mean_confidence:.2f}"
-    return "too small for a hand" if pose.shown_area(camera) < HAND_AREA else ""
-
-
-def is_hand(pose: HandPose | None, camera: Camera, min_confidence: float) -> bool:
-    """Whether an answer is taken for a hand: a network answers for every crop, also for a wall."""
-    return not why_no_hand(pose, camera, min_confidence)
-
-
 def most_confident(poses: Sequence[HandPose | None]) -> HandPose | None:
     """Of one hand's answers, say one a side, the one to believe; None where there is none."""
     return max(filter(None, poses), key=lambda pose: pose.mean_confidence, default=None)
 
 
-def to_crop_again(answers: Sequence[HandPose | None], min_confidence: float) -> list[HandPose]:
-    """Of the answers at a rough centre, one a side, those that deserve a crop around their joints.
-
-    None where the joints of all that may be right lie in the middle of the crop already.
-    """
-    answers = list(filter(None, answers))
-    best = max((pose.mean_confidence for pose in answers), default=0.0)
-    least = max(best - SIDE_MARGIN, min_confidence - MOST_GAIN)
-    likely = [pose for pose in answers if pose.mean_confidence >= least]
-    return likely if any(pose.off_center > CENTER_MOVED for pose in likely) else []
-
-
-def distinct(poses: Sequence[HandPose | None], known: Sequence[HandPose] = ()) -> list[HandPose]:
+def distinct(poses: Sequence[HandPose], known: Sequence[HandPose] = ()) -> list[HandPose]:
     """The poses of different hands, the most confident first and one a hand, without those `known`."""
     kept: list[HandPose] = []
-    for pose in sorted(filter(None, poses), key=lambda pose: -pose.mean_confidence):
-        if all(pose.distance(other) > SAME_HAND for other in (*kept, *known)):
+    for pose in sorted(poses, key=lambda pose: -pose.mean_confidence):
+        if all(not pose.is_same(other) for other in (*kept, *known)):
             kept.append(pose)
     return kept
 
 
-def sides_of(handedness: Handedness) -> tuple[Side, ...]:
-    """The sides to try."""
+def sides_of(handedness: Handedness, max_hands: int) -> tuple[Side, ...]:
+    """The sides to try; refuses what is none, and a number of hands that is none."""
     if handedness not in ("auto", *SIDES):
         raise UserError(f"handedness is {handedness!r}: use 'auto', 'right' or 'left'.")
-    return SIDES if handedness == "auto" else (handedness,)
-
-
-def check_max_hands(max_hands: int) -> None:
-    """Refuse a number of hands that is none."""
     if not isinstance(max_hands, int | np.integer) or max_hands < 1:
         raise UserError(f"max_hands is {max_hands}: it must be at least 1, and a whole number.")
+    return SIDES if handedness == "auto" else (handedness,)

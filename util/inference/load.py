@@ -10,14 +10,12 @@ from torch import nn
 from config import DATASETS, Config
 from dataloader import DatasetInfo, dataset_info
 from util import UserError
-from util.checkpoint import RESULTS, ModelSpec, load_network, spec_from_config
+from util.checkpoint import RESULTS, ModelSpec, load_network, shipped_weights, spec_from_config
 from util.deployment import backends
 from util.deployment.folding import fuse_conv_bn
 from util.device import pick_device
 
-# An installed package brings one of these.
-SHIPPED = [RESULTS / f"{net}_synth.pth" for net in ("resnet_18", "hourglass_1")]
-DEFAULT_CHECKPOINT = next(filter(Path.is_file, SHIPPED), SHIPPED[0])
+DEFAULT_CHECKPOINT = Path(shipped_weights(Config()) or RESULTS / "resnet_18_synth.pth")
 
 
 class LoadedNetwork(NamedTuple):

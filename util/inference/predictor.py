@@ -13,40 +13,32 @@ import numpy as np
 import torch
 
 from config import find_network
-from dataloader.crop import Crop, network_input
+from dataloader.crop import Crop, crop_hand, network_input
 from model.awr import decode
 from util import UserError
-from util.camera import Camera, crop_to_uvd
+from util.camera import ACROSS, Camera, crop_to_uvd
 from util.checkpoint import ModelSpec
 from util.deployment.folding import last_dense
 from util.files import Files, listed
 from util.inference.find_hand import DEPTH_RANGE, centers_from_depth, check_depth_range
-from util.inference.frames import checked_center, enter
-from util.inference.hands import (
-    ACROSS,
-    CUT_OFF,
-    Candidate,
-    Found,
-    Handedness,
-    HandPose,
-    Side,
-    check_max_hands,
-    distinct,
-    is_hand,
-    most_confident,
-    sides_of,
-    to_crop_again,
-    why_no_hand,
-)
+from util.inference.frames import enter
+from util.inference.hands import Candidate, Found, Handedness, HandPose, distinct, most_confident, sides_of
 from util.inference.load import DEFAULT_CHECKPOINT, load_together
 from util.inference.separate import without_others
 from util.metrics import average_joints
 
-Poses = list[HandPose | None]
+Poses, Hands = list[HandPose | None], Sequence[HandPose]
 Answer = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # each network's joints, confidence, weights
 # Of the joints' mean confidence, for networks whose row in config.py has none: see NetworkInfo.
 MIN_CONFIDENCE, REACQUIRE_BELOW = 0.3, 0.4
 SPARE_CENTERS = 2  # tried beside the wanted hands: an elbow or a head may come before a hand
+NEAREST = 1.0  # mm; a centre before it is in the lens, and its pixels overflow
+HAND_AREA = 2000.0  # mm² facing the camera; what is smaller is a finger or a speck
+CENTER_MOVED = 15.0  # mm from the centre to the joints' middle; a found hand is cropped again beyond
+CUT_OFF = 30.0  # the same of a followed hand: beyond, the crop may cut off a finger
+# The answer at the rough centre may have so much less confidence than the other side's, and than
+# min_confidence, to be cropped again: that adds at most 0.15.
+SIDE_MARGIN, MOST_GAIN = 0.1, 0.15
 
 
 class HandPosePredictor:
@@ -85,9 +77,8 @@ class HandPosePredictor:
         self.checkpoint, self.spec, self.info, self.device, self.backend, self.precision, *_ = first
         self.cube = np.array(self.spec.cube or self.info.cube, np.float64)
         rows = [find_network(loaded.spec.net) for loaded in self.networks]
-        self.min_confidence = float(np.mean([row.min_confidence or MIN_CONFIDENCE for row in rows]))
-        if min_confidence is not None:
-            self.min_confidence = min_confidence
+        least = float(np.mean([row.min_confidence or MIN_CONFIDENCE for row in rows]))
+        self.min_confidence = least if min_confidence is None else min_confidence
         self.reacquire_below = float(np.mean([row.reacquire_below or REACQUIRE_BELOW for row in rows]))
 
     def predict(
@@ -110,7 +101,8 @@ class HandPosePredictor:
             depth_scale: mm a unit of `depth`: 1000 for metres, 0.125 for an SR305's frames.
             weights: also give the adaptive weight maps.
         """
-        found = self._find(depth, camera, center, handedness, depth_scale, weights)
+        frame = self.enter(depth, camera, depth_scale)
+        found = self.search(frame, camera, 1, handedness, weights, center=center)
         return next(iter(found.hands), None)
 
     def predict_hands(
@@ -135,25 +127,8 @@ class HandPosePredictor:
         depth_scale: float = 1.0,
     ) -> str:
         """Why `predict` finds no hand with these arguments; empty where it finds one."""
-        return self._find(depth, camera, center, handedness, depth_scale).reason
-
-    def _find(
-        self,
-        depth: np.ndarray,
-        camera: Camera,
-        center: np.ndarray | None,
-        handedness: Handedness,
-        depth_scale: float,
-        weights: bool = False,
-    ) -> Found:
-        """The hand in one frame, or why there is none; arguments as for `predict`."""
         frame = self.enter(depth, camera, depth_scale)
-        if center is None:
-            return self.search(frame, camera, 1, handedness, weights)
-        first = [Candidate(frame, checked_center(center), side) for side in sides_of(handedness)]
-        pose = most_confident(self.answer(first, camera, weights))
-        reason = why_no_hand(pose, camera, self.min_confidence)
-        return Found([] if reason else [pose], reason)
+        return self.search(frame, camera, 1, handedness, center=center).reason
 
     def enter(self, depth: np.ndarray, camera: Camera, depth_scale: float = 1.0) -> np.ndarray:
         """A frame as the methods below take it: (H, W) float32 mm, filtered if `denoise`."""
@@ -166,20 +141,32 @@ class HandPosePredictor:
         max_hands: int = 1,
         handedness: Handedness = "auto",
         weights: bool = False,
-        known: Sequence[HandPose] = (),
+        known: Hands = (),
+        center: np.ndarray | None = None,
     ) -> Found:
-        """At most `max_hands` hands in one frame of `enter`, without those `known`; if there is none, why."""
-        check_max_hands(max_hands)
-        sides = sides_of(handedness)
+        """At most `max_hands` hands in one frame of `enter`, without those `known`; if there is none, why.
+        With a `center` (3,) mm the hand there."""
+        sides = sides_of(handedness, max_hands)
+
+        def at(place: np.ndarray) -> list[Candidate]:
+            return [Candidate(frame, place, side) for side in sides]
+
+        if center is not None:
+            center = np.asarray(center, np.float64)
+            if center.shape != (3,) or not np.isfinite(center).all() or center[2] <= 0:
+                raise UserError(f"center is {center}: expected x, y, z in mm with z above 0.")
+            pose = most_confident(self.answer(at(center), camera, weights))
+            reason = self.decide(pose, camera)
+            return Found([] if reason else [pose], reason)
         most = max_hands + SPARE_CENTERS if max_hands > 1 or known else 1
         try:
-            centers = self.find(frame, camera, sides, most, known)
+            centers = self.find(frame, camera, handedness, most, known)
         except UserError as error:
             return Found([], str(error))
-        poses = [self.answer_around(frame, camera, center, sides, weights) for center in centers]
-        hands = distinct([pose for pose in poses if is_hand(pose, camera, self.min_confidence)], known)
+        poses = [self.refine(at(center), camera, weights) for center in centers]
+        hands = distinct([pose for pose in poses if not self.decide(pose, camera)], known)
         if not hands:
-            return Found([], why_no_hand(most_confident(poses), camera, self.min_confidence))
+            return Found([], self.decide(most_confident(poses), camera))
         if len(hands) + len(known) > 1:  # once more, each without the others in its crop
             frames = without_others(frame, camera, [hand.joints_xyz for hand in (*hands, *known)], self.cube)
             pairs = zip(frames, hands[:max_hands], strict=False)
@@ -195,42 +182,24 @@ class HandPosePredictor:
         again = [candidates[i]._replace(center=poses[i].middle) for i in moved]
         for i, pose in zip(moved, self.answer(again, camera, weights), strict=True):
             poses[i] = pose or poses[i]
-        return [pose if is_hand(pose, camera, self.min_confidence) else None for pose in poses]
+        return [None if self.decide(pose, camera) else pose for pose in poses]
 
-    def answer_around(
-        self,
-        frame: np.ndarray,
-        camera: Camera,
-        center: np.ndarray,
-        sides: Sequence[Side],
-        weights: bool = False,
-    ) -> HandPose | None:
-        """The network's answer around a rough centre (3,) mm: of a second crop around the first joints,
-        as the centre that depth alone gives may be centimetres off."""
-        first = self.answer([Candidate(frame, center, side) for side in sides], camera, weights)
-        likely = to_crop_again(first, self.min_confidence)
-        again = [Candidate(frame, pose.middle, pose.handedness) for pose in likely]
-        return most_confident(self.answer(again, camera, weights) or first)
-
-    def find(
-        self,
-        frame: np.ndarray,
-        camera: Camera,
-        sides: Sequence[Side],
-        most: int = 1,
-        known: Sequence[HandPose] = (),
-    ) -> np.ndarray:
-        """Rough centres (n, 3) mm of what is like a hand, see `centers_from_depth`; of left hands alone they
-        are exactly a right hand's in the mirrored frame."""
-        places, across = [hand.middle for hand in known], 1.0
-        if sides == ("left",):
-            frame, camera, across = frame[:, ::-1], camera.mirrored(frame.shape[1]), np.array(ACROSS)
-        places = [place * across for place in places]
-        return centers_from_depth(frame, camera, self.depth_range, most, places) * across
+    def refine(self, sides: Sequence[Candidate], camera: Camera, weights: bool = False) -> HandPose | None:
+        """The network's answer for a rough centre's candidates, one a side: of a second crop around the first
+        joints where they are not in the middle, as the centre that depth alone gives may be centimetres off.
+        """
+        first = self.answer(sides, camera, weights)
+        best = max((pose.mean_confidence for pose in first if pose), default=0.0)
+        least = max(best - SIDE_MARGIN, self.min_confidence - MOST_GAIN)
+        likely = [pose for pose in first if pose and pose.mean_confidence >= least]
+        if not any(pose.off_center > CENTER_MOVED for pose in likely):
+            return most_confident(first)
+        again = [Candidate(sides[0].frame, pose.middle, pose.handedness) for pose in likely]
+        return most_confident(self.answer(again, camera, weights))
 
     def answer(self, candidates: Sequence[Candidate], camera: Camera, weights: bool = False) -> Poses:
         """The network's answer for each candidate, None where there is nothing to see; not only for hands."""
-        crops = [candidate.crop(camera, self.cube, self.spec.img_size) for candidate in candidates]
+        crops = [self.crop(candidate, camera) for candidate in candidates]
         there = [i for i, crop in enumerate(crops) if crop is not None]
         poses: Poses = [None] * len(crops)
         answers = self.run([crops[i] for i in there], weights)
@@ -244,6 +213,30 @@ class HandPosePredictor:
             pose = HandPose(xyz, uvd, crop.center_xyz, confidence, crop, maps, names, spread_mm=spread_mm)
             poses[i] = pose.mirrored(width) if side == "left" else pose
         return poses
+
+    def find(
+        self, frame: np.ndarray, camera: Camera, handedness: Handedness, most: int = 1, known: Hands = ()
+    ) -> np.ndarray:
+        """Rough centres (n, 3) mm of what is like a hand, see `centers_from_depth`; of left hands alone they
+        are exactly a right hand's in the mirrored frame."""
+        across = np.ones(3)
+        if handedness == "left":
+            frame, camera, across = frame[:, ::-1], camera.mirrored(frame.shape[1]), np.array(ACROSS)
+        places = [hand.middle * across for hand in known]
+        return centers_from_depth(frame, camera, self.depth_range, most, places) * across
+
+    def crop(self, candidate: Candidate, camera: Camera) -> Crop | None:
+        """What the network is to see, a left hand as a right one; None where nothing was measured."""
+        frame, center, side = candidate
+        if center[2] < NEAREST:
+            return None
+        if side == "left":
+            frame, camera, center = frame[:, ::-1], camera.mirrored(frame.shape[1]), center * ACROSS
+        try:
+            crop = crop_hand(frame, camera, center, self.cube, self.spec.img_size)
+        except UserError:
+            return None  # outside the frame, or too far away to be seen
+        return crop if crop.image.any() else None
 
     @torch.inference_mode()
     def run(self, crops: Sequence[Crop], weights: bool = False) -> list[Answer]:
@@ -267,3 +260,11 @@ class HandPosePredictor:
         if not uvd.isfinite().all():
             raise UserError(f"Joints are not finite: the weights are damaged, or {self.precision} overflows.")
         return list(zip(uvd.double().numpy(), confidence.mean(dim=1).numpy(), maps, strict=True))
+
+    def decide(self, pose: HandPose | None, camera: Camera) -> str:
+        """Why an answer is not taken for a hand, for people; empty where it is: a wall's crop has one too."""
+        if pose is None:
+            return "nothing was measured around the centre"
+        if pose.mean_confidence < self.min_confidence:
+            return f"low confidence: {pose.mean_confidence:.2f}"
+        return "too small for a hand" if pose.shown_area(camera) < HAND_AREA else ""

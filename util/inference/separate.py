@@ -9,7 +9,7 @@ from util.camera import Camera
 
 
 def without_others(
-    frame: np.ndarray, camera: Camera, hands: Sequence[np.ndarray], cube: np.ndarray, reach: float = np.inf
+    frame: np.ndarray, camera: Camera, hands: Sequence[np.ndarray], cube: np.ndarray
 ) -> list[np.ndarray]:
     """For every hand the frame without what lies nearer to another hand's joints than to its own.
 
@@ -18,7 +18,6 @@ def without_others(
         camera: that took it.
         hands: joints (n, 3) mm of each hand.
         cube: (3,) edges of a hand's crop, mm; only what a crop near the joints may show is looked at.
-        reach: mm from a hand's own joints; what is farther is taken out too.
     """
     frames = []
     for i, joints in enumerate(hands):
@@ -33,9 +32,8 @@ def without_others(
         v, u = np.nonzero((window > low[2]) & (window < high[2]))
         xyz = camera.uvd_to_xyz(np.stack([u + left, v + top, window[v, u]], axis=1).astype(np.float64))
         own = cdist(xyz, joints).min(axis=1)
-        gone = own > reach
         for other in (*hands[:i], *hands[i + 1 :]):
-            gone |= cdist(xyz, other).min(axis=1) < own
-        window[v[gone], u[gone]] = 0
+            gone = cdist(xyz, other).min(axis=1) < own
+            window[v[gone], u[gone]] = 0
         frames.append(own_frame)
     return frames

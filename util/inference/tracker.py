@@ -8,17 +8,7 @@ from scipy.optimize import linear_sum_assignment
 
 from util import UserError
 from util.camera import Camera
-from util.inference.hands import (
-    SAME_HAND,
-    SIDES,
-    Candidate,
-    Handedness,
-    HandPose,
-    Side,
-    check_max_hands,
-    most_confident,
-    sides_of,
-)
+from util.inference.hands import SIDES, Candidate, Handedness, HandPose, Side, most_confident, sides_of
 from util.inference.predictor import HandPosePredictor
 from util.inference.separate import without_others
 
@@ -50,12 +40,7 @@ class OneEuro:
     def __init__(self, min_cutoff: float = 1.5, beta: float = 0.02):
         if not (min_cutoff > 0 and beta >= 0):
             raise UserError(f"One-Euro: min_cutoff {min_cutoff} must be above 0, beta {beta} at least 0.")
-        self.min_cutoff, self.beta = min_cutoff, beta
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget the past: the next value passes as it is."""
-        self._value = None
+        self.min_cutoff, self.beta, self._value = min_cutoff, beta, None
 
     def __call__(self, value: np.ndarray, seconds: float) -> np.ndarray:
         """Filter an array of any shape, `seconds` after the last one."""
@@ -98,8 +83,7 @@ class HandTracker:
     ):
         self.predictor, self.camera, self.smoothing = predictor, camera, smoothing
         self.handedness, self.depth_scale, self.weights = handedness, depth_scale, weights
-        check_max_hands(max_hands)
-        self.max_hands, self._sides = max_hands, sides_of(handedness)
+        self.max_hands, self._sides = max_hands, sides_of(handedness, max_hands)
         self._room = max_hands + (max_hands > 1)  # hands that are followed at most
         self.reset()
 
@@ -159,7 +143,7 @@ class HandTracker:
     def _drop_doubles(self, poses: dict["_Track", HandPose]) -> None:
         """Where two tracks came upon one hand, the one that went further to it has lost its own."""
         for one, other in combinations(list(poses), 2):
-            if one in poses and other in poses and poses[one].distance(poses[other]) < SAME_HAND:
+            if one in poses and other in poses and poses[one].is_same(poses[other]):
                 del poses[max((one, other), key=lambda track: track.pose.distance(poses[track]))]
 
     def _search(self, frame: np.ndarray, poses: dict["_Track", HandPose], weak: list["_Track"]) -> None:
@@ -184,7 +168,7 @@ class HandTracker:
             if track not in poses and len(poses) >= self._room:
                 continue
             if track is None:
-                if any(pose.distance(other) < SAME_HAND for other in poses.values()):
+                if any(pose.is_same(other) for other in poses.values()):
                     continue
                 used = {track.identity for track in self._tracks}
                 track = _Track(next(k for k in count() if k not in used), pose, self.smoothing)
@@ -199,13 +183,12 @@ class _Track:
 
     def __init__(self, identity: int, pose: HandPose, smoothing: OneEuro | None):
         self.identity, self.pose, self.missing, self.mixed = identity, pose, 0, False
-        self.smoothing = copy.deepcopy(smoothing)
+        self.smoothing = smoothing
         self._forget()
 
     def _forget(self) -> None:
         self._votes, self._age = dict.fromkeys(SIDES, 0.0), 0
-        if self.smoothing is not None:
-            self.smoothing.reset()
+        self._smooth = copy.deepcopy(self.smoothing)
 
     def sides(self, allowed: tuple[Side, ...]) -> tuple[Side, ...]:
         """Those to try in the next frame."""
@@ -244,9 +227,9 @@ class _Track:
     def answer(self, camera: Camera, seconds: float) -> HandPose:
         """The pose with the hand's identity, smoothed."""
         pose = self.pose._replace(identity=self.identity)
-        if self.smoothing is None:
+        if self._smooth is None:
             return pose
-        joints_xyz = self.smoothing(pose.joints_xyz, seconds)
+        joints_xyz = self._smooth(pose.joints_xyz, seconds)
         return pose._replace(joints_xyz=joints_xyz, joints_uvd=camera.xyz_to_uvd(joints_xyz))
 
 

@@ -33,14 +33,8 @@ def sample_forearm(rng: np.random.Generator, shape: HandShape) -> Forearm:
 def attach_forearm(
     vertices: np.ndarray, faces: np.ndarray, loop: np.ndarray, arm: Forearm
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Continue a hand mesh from its wrist loop along -y, in the hand frame.
-
-    Args:
-        vertices: (V, 3). faces: (F, 3). loop: (L,) vertex numbers around the hole.
-
-    Returns:
-        vertices and faces of the closed mesh; the first V vertices are unchanged.
-    """
+    """Continue a hand mesh, vertices (V, 3) and faces (F, 3), from its wrist loop, (L,) vertex numbers, along
+    -y in the hand frame: vertices and faces of the closed mesh, the first V vertices unchanged."""
     edge = vertices[loop]
     angle = np.arctan2(edge[:, 2] - edge[:, 2].mean(), edge[:, 0] - edge[:, 0].mean())
     distance = np.arange(_RING_STEP * 0.6, arm.length, _RING_STEP)

@@ -74,11 +74,8 @@ def unit(vector: np.ndarray) -> np.ndarray:
 
 
 def pose_joints(shape: HandShape, angles: JointAngles) -> tuple[np.ndarray, np.ndarray]:
-    """Forward kinematics, without the wrist's bend (the hand frame is the palm's).
-
-    Returns:
-        rotations (..., 5, 4, 3, 3) of every bone against rest, joints (..., 5, 5, 3).
-    """
+    """Forward kinematics, without the wrist's bend (the hand frame is the palm's): every bone's rotations
+    (..., 5, 4, 3, 3) against rest, joints (..., 5, 5, 3)."""
     along = unit(shape.joints[:, 2] - shape.joints[:, 1])
     bend = rotation(shape.hinges[:, None], angles.flex[..., 1:] - shape.rest_flex[:, 1:])
     # Metacarpals cup about the palm's long axis and across it: a turn about the hinge is near enough.
@@ -113,11 +110,8 @@ def skin(shape: HandShape, rotations: np.ndarray, joints: np.ndarray) -> np.ndar
 
 
 def bend_wrist(points: np.ndarray, wrist: np.ndarray) -> np.ndarray:
-    """Turn what lies below the wrist (the forearm) against the palm, smoothly over 4 cm.
-
-    Args:
-        points: (N, 3) hand frame. wrist: (2,) flexion and radial deviation of the hand, radians.
-    """
+    """Turn those of the points (N, 3), hand frame, that lie below the wrist, the forearm, against the palm,
+    smoothly over 4 cm; `wrist`: (2,) flexion and radial deviation of the hand, radians."""
     near = points[:, 1] < 20
     share = np.clip((20 - points[near, 1]) / 40, 0, 1)
     share = share * share * (3 - 2 * share)
