@@ -141,18 +141,20 @@ def cube_points(depth: np.ndarray, crop: Crop, camera: Camera) -> tuple[np.ndarr
     scale, offset = float(crop.M[0, 0]), crop.M[:2, 2].astype(np.float64)
     left, top = np.maximum(np.ceil(-offset / scale), 0).astype(int)
     right, bottom = np.floor((len(crop.image) - 1 - offset) / scale).astype(int) + 1
-    inside = np.zeros_like(depth)
-    inside[top:bottom, left:right] = depth[top:bottom, left:right]
-    inside[np.abs(inside - crop.center_xyz[2]) >= crop.cube[2] / 2] = 0
-    xyz, uv = thin_points(inside, camera, MAX_POINTS)
+    window = depth[top:bottom, left:right]
+    inside = np.where(np.abs(window - crop.center_xyz[2]) < crop.cube[2] / 2, window, 0)
+    xyz, uv = thin_points(inside, camera, MAX_POINTS, (left, top))
     return xyz, uv * scale + offset
 
 
-def thin_points(depth: np.ndarray, camera: Camera, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Readings of a frame (H, W) mm, thinned out evenly to `most`: (n, 3) mm, and (n, 2) pixels."""
-    v, u = np.nonzero(depth)
+def thin_points(
+    depth: np.ndarray, camera: Camera, most: int, corner: tuple[int, int] = (0, 0)
+) -> tuple[np.ndarray, np.ndarray]:
+    """Readings of a frame (H, W) mm, thinned out evenly to `most`: (n, 3) mm, and (n, 2) pixels of the frame.
+    `corner`: u, v of the first pixel, where `depth` is a window of the frame."""
+    v, u = np.nonzero(depth > 0)
     v, u = (places[:: len(u) // most + 1] for places in (v, u))
-    uv = np.column_stack([u, v])
+    uv = np.column_stack([u, v]) + corner
     return camera.uvd_to_xyz(np.column_stack([uv, depth[v, u]]).astype(np.float64)), uv
 
 
