@@ -10,9 +10,9 @@ from util import UserError
 
 # What a run trains with, beside what its experiment varies. `full` is the released recipe's rates and epochs.
 SCALES: dict[str, dict[str, Any]] = {
-    "small": {"img_size": 64, "batch_size": 16, "augment_para": (10.0, 0.1, 30.0), "precision": "bf16"}
+    "small": {"img_size": 64, "batch_size": 16, "augment_para": (10.0, 0.1, 30.0)}
     | {"lr": 5e-4, "scheduler": "cosine", "warmup_epochs": 0.05},
-    "full": {"img_size": 128, "precision": "bf16", "compile": True},
+    "full": {"img_size": 128, "compile": True},
 }
 SUPERVISIONS: dict[str, dict[str, Any]] = {
     "both": {},
@@ -82,7 +82,7 @@ class ExperimentConfig:
         if 0 < crops < 2 * frames:
             raise UserError(f"--crops {crops} is less than two epochs of {frames} training frames.")
         scale = SCALES[self.scale] | ({"img_size": self.img_size} if self.img_size else {})
-        own = {"max_epoch": round(crops / frames) or None, "seed": seed, "cache": True}
+        own = {"max_epoch": round(crops / frames) or None, "seed": seed, "cache": True, "precision": "bf16"}
         share = changes.get("dense_epochs", 0)
         run = self.data_config(scale | own | changes | {"dense_epochs": 0})
         return replace(run, dense_epochs=int(share * run.max_epoch))
