@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -143,3 +144,19 @@ def test_both_ways_train_alike(benchmark, monkeypatch):
 def test_a_checkpoint_of_another_network_is_said(fails):
     said = fails("util.benchmark", "--load_model", "results/resnet_18_synth.pth")
     assert "results/resnet_18_synth.pth is a resnet_18: give it in --nets, not hourglass_1" in said
+
+
+def test_live_rows_are_of_whole_frames(benchmark):
+    passes, centers = [], []
+
+    def predict(depth, camera, center, handedness):
+        centers.append(center)
+        assert (depth.shape, handedness) == ((480, 640), "right")
+
+    benchmark.plain = passes.append
+    found, tracked = benchmark.live_rows(SimpleNamespace(predict=predict), "live_found_x", "live_tracked_x")
+    assert (found.name, found.unit, tracked.name) == ("live_found_x", "ms", "live_tracked_x")
+    assert found.ratio == pytest.approx(found.plain / found.ours)
+    # 8 frames in three runs of either row.
+    assert [center is None for center in centers] == [True] * 24 + [False] * 24
+    assert [tuple(crop.shape) for crop in passes] == [(1, 1, 32, 32)] * 48

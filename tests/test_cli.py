@@ -14,7 +14,7 @@ import torch
 from config import Config
 from tests.helpers.project import PROJECT
 from util import UserError
-from util.cli import _sentence, run
+from util.cli import _sentence, parse_settings, run
 from util.files import atomic_write
 
 
@@ -24,12 +24,16 @@ def python(*arguments, **environment):
     return subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
 
 
+COMMANDS = ("test.py", "train.py", "demo.py", "-m util.benchmark", "-m dataloader.synthetic")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "command", ["test.py", "train.py", "demo.py", "-m util.benchmark", "-m dataloader.synthetic"]
+    ("command", "encoding"),
+    [*((command, "ascii") for command in COMMANDS), ("test.py", "cp1251"), ("test.py", "cp437")],
 )
-def test_help_on_a_console_of_few_characters(command):
-    ran = python(*command.split(), "--help", PYTHONIOENCODING="ascii", LC_ALL="C")
+def test_help_on_a_console_of_few_characters(command, encoding):
+    ran = python(*command.split(), "--help", PYTHONIOENCODING=encoding, LC_ALL="C")
     assert ran.returncode == 0, ran.stderr
     assert "usage" in ran.stdout
 
@@ -123,3 +127,9 @@ def test_a_killed_worker_ends_in_one_sentence(tmp_path):
     assert process.returncode == 2
     assert "--num_workers 0" in complaint.splitlines()[-1]
     assert "Traceback" not in complaint
+
+
+def test_help_keeps_example_lines(capsys):
+    with pytest.raises(SystemExit):
+        parse_settings(["--help"], "Do.\n\npython a.py --one\npython a.py --two\n", Config)
+    assert "\n  python a.py --one\n  python a.py --two\n" in capsys.readouterr().out

@@ -20,7 +20,7 @@ from util.camera import NYU_CAMERA, Camera
 from util.demo.overlay import MAX_POINTS, STRIP, cube_points, draw_panel, skeleton, weight_sheet
 from util.demo.settings import DemoSettings
 from util.demo.sources import Source
-from util.demo.stream import Poser, run_stream
+from util.demo.stream import Poser, run_stream, stayed
 from util.inference.predictor import HandPosePredictor
 from util.inference.tracker import HandTracker
 from util.plots import chain_colors
@@ -368,3 +368,20 @@ def test_points_of_the_cube_are_the_frames(tmp_path):
     # In the crop's pixels they lie on what the network saw.
     u, v = np.clip(uv.astype(int), 0, 63).T
     assert np.mean(pose.crop.image[v, u] > 0) > 0.8  # its pixels are coarse
+
+
+def test_a_hand_that_jumps_in_a_room_that_rests_has_not_stayed(tmp_path):
+    hand = ball_hand(open_hand([0.0, 0, 600]))[::2, ::2].astype(np.float32)
+    room = np.where(hand > 0, hand, 2000).astype(np.float32)
+    crop = blob_predictor(tmp_path).predict(room, CAMERA).crop
+    for same in (room, np.roll(room, 4, axis=1), np.where(np.eye(240, 320) > 0, 0, room)):
+        assert stayed(crop, same, CAMERA)
+    for other in (np.roll(room, 60, axis=1), np.where(room < 2000, room + 60, 2000)):
+        assert not stayed(crop, other, CAMERA)
+
+
+@pytest.mark.parametrize("name", ["深度".encode("gbk"), b"\xff\xfe", b"pos\xe9"])
+def test_names_that_are_no_text_are_drawn_with_replacements(poses, frames, tmp_path, name):
+    os.rename(frames / "0.png", os.path.join(os.fsencode(frames), name + b".png"))
+    poses(frames, "--save", tmp_path / "pictures")
+    assert len(list((tmp_path / "pictures").iterdir())) == 4

@@ -31,7 +31,7 @@ from util.deployment.backends import exported_int8, load_backend, load_engine
 from util.deployment.export import LIMITS, export
 from util.deployment.folding import fuse_conv_bn
 from util.deployment.graph import require, to_onnx
-from util.deployment.int8 import calibration_dataset, quantize, spread_crops
+from util.deployment.int8 import calibration_dataset, kept_in_float, quantize, spread_crops
 from util.device import has_fast_bf16, has_vnni
 from util.inference.predictor import HandPosePredictor
 from util.training.engine import make_loader, predict_frames
@@ -365,3 +365,20 @@ def test_auto_takes_the_fastest_that_is_there(monkeypatch):
         core = SimpleNamespace(get_property=lambda *_, has=capabilities: has)
         monkeypatch.setattr(backends, "openvino_core", lambda core=core: core)
         assert backends.fastest_backend(cpu) == ("openvino", precision)
+
+
+def test_what_touches_the_image_or_the_head_is_not_quantised():
+    rows = """
+        stem Convolution image | skip Convolution stem_relu | stem_relu Relu stem
+        norm BatchNormalization stem_relu | first Convolution norm | inner Convolution first
+        sum Add inner skip | pool MaxPool sum | of_sum Convolution sum
+        of_pool ConvolutionBackpropData pool | merged Add of_pool of_sum | relu Relu merged
+        deep Convolution relu | relu_2 Relu deep | last Convolution relu_2 | head Softmax last image
+    """
+    found = [row.split() for line in rows.strip().splitlines() for row in line.split("|")]
+    kinds = {name: kind for name, kind, *_ in found}
+    order = ["stem", "stem_relu", "norm", "skip", *list(kinds)[4:]]
+    inputs = {name: set(reads) for name, _, *reads in found}
+    kept = kept_in_float({name: kinds[name] for name in order}, {name: inputs[name] for name in order})
+    quantised = {"inner", "sum", "of_pool", "merged", "relu", "deep", "relu_2"}
+    assert set(kept) == set(kinds) - quantised

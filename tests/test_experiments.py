@@ -25,7 +25,7 @@ from util.experiments import cases
 from util.experiments.aggregation import AGGREGATIONS
 from util.experiments.catalog import VARIANTS, ExperimentConfig
 from util.experiments.degrade import CURVES, degrade
-from util.experiments.report import as_markdown, compare
+from util.experiments.report import as_markdown, compare, draw_curves, draw_dots
 from util.inference.predictor import HandPosePredictor
 
 CENTER = np.array([20.0, -10, 700])
@@ -303,3 +303,20 @@ def test_wrong_settings_are_one_sentence(folder, tmp_path, fails, arguments):
 
 def test_the_list_has_the_experiments(succeeds):
     assert "supervision" in succeeds("util.experiments", "--list").out
+
+
+def test_dots_show_small_differences_beside_large_ones():
+    figure = draw_dots(records_of(a=[7.2, 7.3], b=[7.7, 7.6], c=[130.0, 131.0]))
+    (axes,) = figure.axes
+    low, high = axes.get_xlim()
+    assert 0 < low < 7.2 < 7.7 < high < 20
+    assert {text.get_text().strip() for text in axes.texts} == {"7.25", "7.65", "130.50 ›"}
+
+
+def test_curves_are_drawn_while_some_are_missing():
+    common = {"curve": "noise", "unit": "mm", "mpe_mm": 7.0, "answered": 1.0}
+    records = [{"column": "a", "level": level, **common} for level in (0, 5)]
+    records += [{"column": "b", "level": 0, **common, "curve": "cube", "mpe_mm": 90.0}]
+    panels = draw_curves(records).axes
+    assert [len(line.get_xdata()) for axes in panels[:2] for line in axes.lines] == [2, 0, 0, 1]
+    assert panels[0].get_ylim()[1] < 20 < 90 < panels[1].get_ylim()[1]  # each has its own scale

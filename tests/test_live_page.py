@@ -1,5 +1,7 @@
 """The live page: its controls, and what a real browser shows of it."""
 
+import socket
+import time
 import urllib.error
 import urllib.request
 from dataclasses import replace
@@ -262,3 +264,24 @@ def test_where_a_port_is_busy_the_next_is_taken(page, sources, open_page):
     other = open_page(*sources, port=page.server.get_port())
     assert other.address != page.address
     assert answer_to(other) == 200
+
+
+def test_a_source_of_one_frame(open_page):
+    several = Source("several", lambda i: HAND, 3, CAMERA)
+    page = open_page(Source("one", lambda i: [HAND][i], 1, CAMERA), several)
+    for name, play in (("one", True), ("several", False), ("one", True)):
+        page.source_choice.value = name
+        page.step()
+        page.play.value = play
+        page.frame_slider.value = page.frame_slider.max
+        page.step()
+        assert ("frame 0" if name == "one" else "frame 2") in page.status.content
+        assert not page.step()  # also where it plays, nothing changes
+
+
+def test_a_connection_that_breaks_off_prints_nothing(page, capfd):
+    for sent in (b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n\r\n", b"\0"):
+        with socket.create_connection(("127.0.0.1", page.server.get_port()), timeout=5) as connection:
+            connection.sendall(sent)
+    time.sleep(0.5)
+    assert "Traceback" not in "".join(capfd.readouterr())

@@ -149,3 +149,8 @@ def test_the_second_test_subject_has_the_smaller_cube(tmp_path):
     cube = build_dataset(Config(dataset="nyu", data_dir=str(tmp_path)).resolved()).index.cube
     assert cube[frames - 3, 0] == 300
     assert cube[frames - 2, 0] == cube[-1, 0] == 250
+
+
+def test_a_hand_at_the_lens_needs_no_gigantic_window():
+    crop = crop_hand(np.full((480, 640), 1, np.uint16), NYU_CAMERA, np.array([0.0, 0.0, 1.0]), CUBE, 128)
+    assert crop.image.shape == (128, 128)

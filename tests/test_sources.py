@@ -2,7 +2,9 @@
 
 import os
 import re
+import struct
 import sys
+import zlib
 from dataclasses import replace
 from unittest.mock import MagicMock
 
@@ -49,6 +51,15 @@ def write_video(path, frames=RAW, code="FFV1", depth=cv2.CV_16U, rate=30):
     for frame in frames:
         writer.write(frame)
     writer.release()
+
+
+def write_piped_video(path):
+    """A film that was piped does not know how long it is."""
+    write_video(path)
+    content = path.read_bytes()
+    start = content.index(b"\x44\x89\x88")  # the element Duration, and its eight bytes
+    path.write_bytes(content[:start] + b"\xec\x89" + bytes(9) + content[start + 11 :])
+    assert cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT) != 6
 
 
 def write_8_bit_video(path):
@@ -103,6 +114,7 @@ READABLE = {
         for kind in (np.uint16, np.int32, np.float32, np.float64)
     },
     "SIX.MKV": write_video,
+    "six_piped.mkv": write_piped_video,
 }
 
 
@@ -222,6 +234,21 @@ def write_folder(*writers):
 
 
 PAGES_OF_PGM = b"".join(b"P5\n64 48\n65535\n" + frame.astype(">u2").tobytes() for frame in RAW)
+
+
+def write_large_png(path):
+    """A PNG whose header announces 30,000 × 30,000 pixels."""
+    write_png(path, ONE)
+    header = b"IHDR" + struct.pack(">IIBBBBB", 30000, 30000, 16, 0, 0, 0, 0)
+    content = path.read_bytes()
+    path.write_bytes(content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:])
+
+
+def write_cut_exr(path):
+    write_exr(path, Z=Z)
+    os.truncate(path, 99)
+
+
 BROKEN = {
     "absent.png": (lambda path: None, "is missing"),
     "empty": (lambda path: path.mkdir(), "holds no depth frames"),
@@ -229,6 +256,7 @@ BROKEN = {
     "colour.png": (lambda path: write_png(path, np.full((4, 4, 3), 9, np.uint8)), "has lost it"),
     "grey.png": (lambda path: write_png(path, np.full((4, 4), 9, np.uint8)), "has lost it"),
     "damaged.png": (lambda path: path.write_bytes(b"no picture"), "is damaged"),
+    "large.png": (write_large_png, "is damaged"),
     "damaged.npy": (lambda path: path.write_bytes(b"no array"), "cannot be read as an array"),
     "damaged.npz": (lambda path: path.write_bytes(b"PK no archive"), "cannot be read as an array"),
     "pickle.npy": (lambda path: np.save(path, OBJECTS), "cannot be read as an array"),
@@ -250,6 +278,7 @@ BROKEN = {
     "pages.pgm": (lambda path: path.write_bytes(PAGES_OF_PGM), "holds 6 frames"),
     "sizes.tiff": (lambda path: cv2.imwritemulti(str(path), [ONE, RAW[1, :40]]), "several sizes"),
     "colour.exr": (lambda path: write_exr(path, R=Z, G=Z, B=Z + 1), "expected depth in Z"),
+    "cut.exr": (write_cut_exr, "is damaged"),
     "pages of png": (write_folder(("png", write_pages)), "holds 6 frames: expected one a file"),
     "pages of tiff": (write_folder(("tiff", write_pages)), "holds 6 frames: expected one a file"),
     "stacks": (

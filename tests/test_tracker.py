@@ -1,6 +1,8 @@
 """A hand through a stream of frames: followed, lost, found again, smoothed."""
 
+import re
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -378,3 +380,28 @@ def test_what_cannot_be_is_a_sentence(arguments, sentence):
         HandTracker(
             TwoHandsPredictor(), NYU_CAMERA, max_hands=arguments.get("max_hands", 1), smoothing=smoothing
         )
+
+
+def resident_mb():
+    """Memory that this process has in use now."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        pytest.skip("needs Linux's /proc")
+    return int(re.search(r"VmRSS:\s+(\d+)", status.read_text())[1]) / 1024
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_thousands_of_frames(tmp_path):
+    small = CAMERA._replace(fx=70.0, fy=70.0, cx=40.0, cy=30.0)
+    tracker = HandTracker(blob_predictor(tmp_path), small, "right")
+    rows, columns = np.mgrid[:60, :80]
+
+    def follow(frames):
+        for i in frames:  # a hand of 600 mm depth that moves, and is away for a fifth of the time
+            hand = np.hypot(columns - 40 - 15 * np.sin(i / 20), rows - 30) < 8
+            tracker.update(np.where(hand & (i % 100 < 80), 600, 1500).astype(np.uint16))
+
+    follow(range(200))
+    before = resident_mb()
+    follow(range(200, 1500))
+    assert resident_mb() - before < 8

@@ -1,5 +1,6 @@
 """One step, one schedule, one batch learnt by heart; runs as a whole are in test_resume.py."""
 
+from copy import copy
 from dataclasses import replace
 from functools import partialmethod
 
@@ -23,6 +24,7 @@ from util.training.engine import (
     loss_weights,
     make_training_loader,
     recalibrate_batch_norm,
+    train_one_epoch,
     train_step,
 )
 from util.training.sampler import ShuffledBatches
@@ -242,3 +244,24 @@ def test_float64_is_made_on_the_cpu_alone(config, dataset, batch, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "double", partialmethod(no_float64, to="double"))
     assert train_step(state, batch, dataset, 1e-3) is not None
     assert evaluate(state, dataset).joint_uvd.dtype == np.float64
+
+
+def test_a_diverged_epoch_names_its_frames(config, dataset, tmp_path):
+    # The names are unique in their folders alone, as MSRA's and ICVL's.
+    links = [tmp_path / f"P{i % 2}" / f"{i // 2}.png" for i in range(FRAMES)]
+    for i, link in enumerate(links):
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(dataset.index.frame_path(i))
+    dataset = copy(dataset)
+    names = np.array([str(link.relative_to(tmp_path)) for link in links], np.bytes_)
+    dataset.index = dataset.index._replace(folder=tmp_path, names=names)
+    state = start(config, batch_size=2)
+    with torch.no_grad():
+        next(state.network.parameters()).fill_(torch.nan)
+    batches = ShuffledBatches(FRAMES, 2, seed=0)
+    loader = make_training_loader(dataset, batches, 0, CPU.device)
+    with pytest.raises(ValueError, match=f"not finite for a batch of frames in {tmp_path}: ") as error:
+        train_one_epoch(state, loader, lambda means: None)
+    assert "a lower lr (here 0.001)" in str(error.value)
+    for i in batches.batch(0):
+        assert f"P{i % 2}/{i // 2}.png" in str(error.value)

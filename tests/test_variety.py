@@ -12,7 +12,7 @@ from config import Config
 from dataloader.index import find_frames
 from dataloader.nyu import KINDS_FILE, read_kinds
 from dataloader.synthetic.hand.bank import HandBank
-from dataloader.synthetic.hand.pose import overlap, sample_pose
+from dataloader.synthetic.hand.pose import lean_fingers, overlap, sample_pose
 from dataloader.synthetic.hand.signs import PRESSED, SIGNS, TOUCHING, finger_gaps, sample_sign
 from dataloader.synthetic.hand.skeleton import pose_joints, scaled
 from dataloader.synthetic.kinds import GROUPS, KINDS, PLAIN_SHARE, draw_kinds
@@ -210,3 +210,19 @@ def test_val_hard_is_scored_by_kind(tmp_path, succeeds):
     (folder / KINDS_FILE).write_text("objects\n")
     succeeds("test.py", *arguments, "--output_dir", tmp_path / "again")
     assert "by_kind" not in json.loads((tmp_path / "again" / "metrics.json").read_text())
+
+
+def test_leaning_fingers_go_to_one_side_and_stay_free(people):
+    sides = []
+    for seed in range(40):
+        rng, shape = np.random.default_rng(seed), people[seed % len(people)]
+        before = sample_pose(rng, shape)
+        after = lean_fingers(rng, shape, before)
+        moved = (after.spread - before.spread)[1:]
+        assert (moved >= 0).all() or (moved <= 0).all()
+        assert after.spread[0] == before.spread[0]
+        depth = [overlap(shape, pose_joints(shape, angles)[1][None])[0] for angles in (before, after)]
+        assert depth[1] <= max(depth[0], 2.5)
+        sides.append(moved[np.argmin(before.flex[1:, 1])] * 180 / np.pi)  # the straightest finger's
+    assert min(sides) < -8
+    assert max(sides) > 8
