@@ -6,14 +6,12 @@ from dataloader.synthetic.hand.skeleton import unit
 from dataloader.synthetic.render import Size, frame_rays, nearest, render_ellipsoid, render_plane
 from util.camera import Camera
 
-_KINDS, _SHARES = ("none", "plane", "person"), (0.5, 0.25, 0.25)
-
 
 def sample_background(
     rng: np.random.Generator, hand: np.ndarray, camera: Camera, size: Size
 ) -> np.ndarray | None:
     """Depth (H, W) of a plane or a person at any distance behind a hand (V, 3) mm; None in every second."""
-    kind = rng.choice(_KINDS, p=_SHARES)
+    kind = rng.choice(["none", "plane", "person"], p=[0.5, 0.25, 0.25])
     if kind == "plane":
         return sample_plane(rng, hand, camera, size)
     return sample_body(rng, hand, camera, size) if kind == "person" else None

@@ -11,8 +11,6 @@ from dataloader.synthetic.kinds import KINDS
 from util import UserError, pip_install
 from util.camera import NYU_CAMERA, Camera
 
-SMALLEST_EDGE, LARGEST_EDGE = 64, 10_000  # pixels; no hand fits in less
-
 
 @dataclass
 class SyntheticSettings:
@@ -33,10 +31,9 @@ class SyntheticSettings:
     sheet: Path | None = None  # also write contact sheets, PNG: 24 frames with skeletons, of each kind
 
     def resolved(self) -> "SyntheticSettings":
-        """Check the settings."""
-        edge = (SMALLEST_EDGE, LARGEST_EDGE)
-        check_numbers(self, {"frames": (1, MANY), "num_workers": (1, MAX_WORKERS), "seed": (0, MANY)})
-        check_numbers(self, {"width": edge, "height": edge})
+        edge = (64, 10_000)  # pixels; no hand fits in less
+        ranges = {"frames": (1, MANY), "num_workers": (1, MAX_WORKERS), "seed": (0, MANY)}
+        check_numbers(self, ranges | {"width": edge, "height": edge})
         self.camera.check()
         if self.sheet and self.sheet.suffix.lower() != ".png":
             raise UserError(f"--sheet {self.sheet}: the name of a contact sheet ends with .png.")
@@ -48,7 +45,6 @@ class SyntheticSettings:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of frames that are drawn."""
         return tuple(kind for kind in KINDS if not {kind, "all"} & set(self.without))
 
 
@@ -62,9 +58,8 @@ def write_frames(settings: SyntheticSettings, load_shapes: Callable[[], Any] | N
 
     size = settings.height, settings.width
     bank = None if load_shapes else settings.bank or BUNDLED
-    split = SplitSettings(
-        settings.split, settings.frames, settings.seed, settings.camera, size, bank, settings.kinds
-    )
+    drawn = (settings.split, settings.frames, settings.seed, settings.camera, size)
+    split = SplitSettings(*drawn, bank, settings.kinds)
     folder = settings.out / settings.split
     if not write_split(split, settings.out, settings.num_workers, load_shapes):
         print(f"{folder} is complete: nothing to do")

@@ -147,8 +147,6 @@ def _shadow(depth: np.ndarray, camera: Camera, baseline: float) -> np.ndarray:
     The projector sees a surface point at u - fx·baseline/z. Going from right to left, a point whose place
     lies to the right of one already passed is hidden by it.
     """
-    if baseline == 0:
-        return np.zeros(depth.shape, bool)
     place = np.arange(depth.shape[1], dtype=np.float32) - camera.fx * baseline / np.maximum(depth, 1)
     place = np.where(depth > 0, place, np.inf)
     front = np.minimum.accumulate(place[:, ::-1], axis=1)[:, ::-1]
@@ -158,8 +156,6 @@ def _shadow(depth: np.ndarray, camera: Camera, baseline: float) -> np.ndarray:
 
 def _inflate(depth: np.ndarray, pixels: int) -> np.ndarray:
     """Grow front surfaces over what lies well behind: the matching window reaches across silhouettes."""
-    if pixels == 0:
-        return depth
     filled = np.where(depth > 0, depth, np.float32(_FAR))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * pixels + 1, 2 * pixels + 1))
     front = cv2.erode(filled, kernel)
@@ -197,8 +193,6 @@ def _smooth(depth: np.ndarray, size: int) -> np.ndarray:
 
 def _round_corners(depth: np.ndarray, share: float) -> np.ndarray:
     """Fill concave places of one surface towards the mean around them."""
-    if not share:
-        return depth
     window = (_CORNER, _CORNER)
     measured = (depth > 0).astype(np.float32)
     around = cv2.boxFilter(depth, -1, window) / np.maximum(cv2.boxFilter(measured, -1, window), 1e-6)
@@ -215,8 +209,6 @@ def _edges(rng: np.random.Generator, depth: np.ndarray, style: SensorStyle) -> n
     step = behind - depth
     inside = depth > 0
     rows, columns = np.nonzero(inside & (step > 6))
-    if len(rows) == 0:
-        return depth
     depth = depth.copy()
     value, jump = depth[rows, columns], step[rows, columns]
     draw = rng.random((3, len(rows)), dtype=np.float32)

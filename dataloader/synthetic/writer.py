@@ -11,7 +11,6 @@ out/center_{split}_refined.txt        x y z in mm, a line per frame
 import json
 import multiprocessing
 import shutil
-import signal
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import version
@@ -39,7 +38,6 @@ HARD = SPLITS[3]  # every frame is of one kind, all in turn
 _GENERATOR_VERSION = 1  # raise it when the same seed gives other frames
 _CHUNK = 40
 _PEOPLE = 5  # in a chunk: a new hand costs half as much time as a frame
-_BYTES_PER_FRAME = 17_000  # mean PNG and labels of a 640 x 480 frame
 _PARTS = "parts"  # folder of the labels of the chunks that are done
 _LABELS = ("joints36", "joints21", "center")  # of a Scene, as a chunk's file keeps them
 _MAT_HEADER = b"MATLAB 5.0 MAT-file, AWR synthetic hands"
@@ -94,7 +92,6 @@ def write_split(
     chunks = range(-(-settings.frames // _CHUNK))
     todo = [chunk for chunk in chunks if not _part_file(folder, chunk).exists()]
     frames = sum(len(_frames_of(settings, chunk)) for chunk in todo)
-    _check_disk(out, frames, settings.size)
     # Before the first file: the bank may be missing.
     shapes = HandBank(settings.bank, settings.split) if settings.bank else load_shapes()
     with locked_folder(folder):
@@ -143,41 +140,22 @@ def _write_record(settings: SplitSettings, folder: Path, complete: bool) -> None
         unfinished.write_text(json.dumps(record, indent=2) + "\n")
 
 
-def _check_disk(out: Path, frames: int, size: tuple[int, int]) -> None:
-    """Announce the room that the frames need; refuse where the disk has less."""
-    need = frames * _BYTES_PER_FRAME * (size[0] * size[1]) / (480 * 640)
-    existing = next(path for path in (out, *out.absolute().parents) if path.exists())
-    free = shutil.disk_usage(existing).free
-    print(f"{frames} frames need about {need / 1e6:.0f} MB in {out} ({free / 1e6:.0f} MB free)", flush=True)
-    if need > 0.95 * free:
-        raise UserError(
-            f"{out} has {free / 1e6:.0f} MB free, {frames} frames need about {need / 1e6:.0f} MB: "
-            "ask for fewer --frames or give an --out on another disk."
-        )
-
-
 def _write_chunks(
     settings: SplitSettings, folder: Path, chunks: list[int], shapes: Shapes, workers: int
 ) -> Iterator[int]:
     """Write chunks, in this process or in several; yields each one's number of frames as it is done."""
     # This process draws the people: to load anny takes a worker longer than to write a thousand frames.
-    tasks = ((chunk, _people_of(settings, chunk, shapes)) for chunk in chunks)
+    numbers = ((chunk, range(chunk * _PEOPLE, (chunk + 1) * _PEOPLE)) for chunk in chunks)
+    tasks = ((chunk, [sample_person(shapes, settings, i) for i in own]) for chunk, own in numbers)
     write = partial(_write_chunk, settings, folder)
     if workers < 2:
         yield from map(write, tasks)
         return
-    # Workers inherit that Ctrl-C is for this process to answer. Not forked: OpenCV has threads by now.
-    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # In a group of its own: one that a signal ends while it waits would hold the pool's lock for good.
-    pool = multiprocessing.get_context("spawn").Pool(workers, init_worker, (0,))
-    signal.signal(signal.SIGINT, interrupt)
-    with pool:  # a task is larger than what its pipes hold: no more are drawn than workers take
+    # Not forked: OpenCV has threads by now. A worker that Ctrl-C ends while it waits would hold the pool's
+    # lock for good: `init_worker` keeps it from them.
+    with multiprocessing.get_context("spawn").Pool(workers, init_worker, (0,)) as pool:
+        # A task is larger than what its pipes hold: no more are drawn than workers take.
         yield from pool.imap_unordered(write, tasks)
-
-
-def _people_of(settings: SplitSettings, chunk: int, shapes: Shapes) -> list[HandShape]:
-    """The people of a chunk, of as many consecutive frames each."""
-    return [sample_person(shapes, settings, chunk * _PEOPLE + i) for i in range(_PEOPLE)]
 
 
 def _write_chunk(settings: SplitSettings, folder: Path, task: tuple[int, list[HandShape]]) -> int:

@@ -8,17 +8,15 @@ mean (3P,), components (K, 3P), people (N, K): of P = V + 25 points, mm. faces (
 
 from pathlib import Path
 from typing import Protocol
-from warnings import catch_warnings
 
 import numpy as np
 
-from dataloader.synthetic.hand.shape import boundary_loop, finish_shape, hand_length
-from dataloader.synthetic.hand.skeleton import NUM_BONES, HandShape
+from dataloader.synthetic.hand.shape import boundary_loop, finish_shape
+from dataloader.synthetic.hand.skeleton import HandShape
 from util import UserError
 from util.files import require_file
 
 BUNDLED = Path(__file__).with_name("bank.npz")
-LENGTHS_MM = (100, 300)  # of any hand, from the wrist to the middle finger's end
 _NEIGHBORS = 8  # a drawn hand lies between a person and one of so many who are most alike
 # Of every ten people: whose hands a split draws from. Only val and val_hard share some.
 _SHARES = {"train": range(8), "val": range(8, 9), "test": range(9, 10), "val_hard": range(8, 9)}
@@ -37,28 +35,13 @@ class HandBank:
     def __init__(self, path: Path = BUNDLED, split: str = "train"):
         require_file(path, "a bank of hand shapes; results/make_bank.py makes one")
         try:
-            with np.load(path) as file, catch_warnings(action="error", category=RuntimeWarning):
-                self._mean, self._components, people = (
-                    file[name].astype(np.float64) for name in ("mean", "components", "people")
-                )
+            with np.load(path) as file:
+                arrays = ("mean", "components", "people", "weights")
+                self._mean, self._components, people, weights = (file[name].astype(float) for name in arrays)
                 self._faces = file["faces"].astype(np.int32)
-                self._weights = file["weights"].astype(np.float64)
-                shapes = (self._faces.shape[1:], self._weights.shape[1:], self._mean.shape)
-                self._weights /= self._weights.sum(1, keepdims=True)
-                self._loop = boundary_loop(self._faces)
-                points = self._mean + people.mean(axis=0) @ self._components
-                joints = self._mean[-75:] + people @ self._components[:, -75:]
-                lengths = [hand_length(own) for own in joints.reshape(-1, 5, 5, 3)]
-                if (
-                    shapes != ((3,), (NUM_BONES,), self._components.shape[1:])
-                    or not 0 <= self._faces.min() <= self._faces.max() < len(self._weights)
-                    or not (self._weights >= 0).all()
-                    or not np.isfinite(self._shape_of(points).vertices).all()
-                    or not LENGTHS_MM[0] < min(lengths) <= max(lengths) < LENGTHS_MM[1]
-                ):
-                    raise ValueError
         except Exception as error:  # a damaged file can fail in many ways
             raise UserError(f"{path} is no bank of hand shapes, or damaged.") from error
+        self._weights, self._loop = weights / weights.sum(1, keepdims=True), boundary_loop(self._faces)
         self._people = people[np.isin(np.arange(len(people)) % 10, _SHARES[split])]
         if len(self._people) < 2:
             raise UserError(f"{path} has {len(people)} people: too few for a split {split}, make 20 or more.")
