@@ -128,7 +128,6 @@ class CenterSettings:
     json: str = ""  # file of errors to write; empty: none
 
     def resolved(self) -> "CenterSettings":
-        """Check the settings."""
         check_numbers(self, {"num_workers": (1, MAX_WORKERS)})
         check_depth_range(self.depth_range)
         return self

@@ -41,7 +41,6 @@ class HandPose(NamedTuple):
 
     @property
     def mean_confidence(self) -> float:
-        """Mean confidence of the joints."""
         return float(self.confidence.mean())
 
     @property

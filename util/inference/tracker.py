@@ -1,6 +1,7 @@
 """Hands through a stream of frames: the last pose says where to crop next, and for which side."""
 
 import copy
+from dataclasses import dataclass
 from itertools import combinations, count
 
 import numpy as np
@@ -26,21 +27,20 @@ OTHER_SIDE = 300.0  # mm that count for it where the side is another
 # Joints that may lie on two hands which touch: so many mm² are shown within so many mm of them, more than a
 # hand and its arm have, and their confidence is not so far above what the network's `reacquire_below` says.
 MIXED_AREA, MIXED_REACH, MIXED_CONFIDENCE = 20_000.0, 100.0, 0.3
+SPEED_CUTOFF = 1.0  # Hz, of the speed in the One-Euro filter
 
 
+@dataclass
 class OneEuro:
-    """The One-Euro filter (Casiez et al., CHI 2012): still when the hand rests, quick when it moves.
+    """The One-Euro filter (Casiez et al., CHI 2012): still when the hand rests, quick when it moves."""
 
-    `min_cutoff`: Hz, of what passes when nothing moves; lower is smoother and later. `beta`: Hz a mm/s, by
-    how much speed raises it.
-    """
+    min_cutoff: float = 1.5  # Hz, of what passes when nothing moves; lower is smoother and later
+    beta: float = 0.02  # Hz a mm/s, by how much speed raises it
 
-    SPEED_CUTOFF = 1.0  # Hz, of the speed itself
-
-    def __init__(self, min_cutoff: float = 1.5, beta: float = 0.02):
-        if not (min_cutoff > 0 and beta >= 0):
-            raise UserError(f"One-Euro: min_cutoff {min_cutoff} must be above 0, beta {beta} at least 0.")
-        self.min_cutoff, self.beta, self._value = min_cutoff, beta, None
+    def __post_init__(self):
+        if not (self.min_cutoff > 0 and self.beta >= 0):
+            raise UserError(f"One-Euro: {self}: min_cutoff must be above 0, beta at least 0.")
+        self._value = None
 
     def __call__(self, value: np.ndarray, seconds: float) -> np.ndarray:
         """Filter an array of any shape, `seconds` after the last one."""
@@ -51,7 +51,7 @@ class OneEuro:
         elif seconds:
             speed = (value - self._value) / seconds
             turn = 2 * np.pi * seconds  # a low pass of f Hz lets 1 / (1 + 1 / (turn f)) of a step through
-            self._speed = self._speed + (speed - self._speed) / (1 + 1 / (turn * self.SPEED_CUTOFF))
+            self._speed = self._speed + (speed - self._speed) / (1 + 1 / (turn * SPEED_CUTOFF))
             cutoff = self.min_cutoff + self.beta * np.abs(self._speed)
             self._value = self._value + (value - self._value) / (1 + 1 / (turn * cutoff))
         return self._value
@@ -165,11 +165,10 @@ class HandTracker:
         # Hands that are known come first: they need no room.
         for i in sorted(range(len(hands)), key=lambda i: i not in owners):
             pose, track = hands[i], owners.get(i)
-            if track not in poses and len(poses) >= self._room:
+            double = track is None and any(pose.is_same(other) for other in poses.values())
+            if double or (track not in poses and len(poses) >= self._room):
                 continue
             if track is None:
-                if any(pose.is_same(other) for other in poses.values()):
-                    continue
                 used = {track.identity for track in self._tracks}
                 track = _Track(next(k for k in count() if k not in used), pose, self.smoothing)
                 self._tracks.append(track)
