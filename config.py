@@ -36,8 +36,7 @@ class NetworkSettings:
     net: str = "resnet_18"  # resnet_18, resnet_50, resnet_101, resnet_152, or hourglass_N
     downsample: Literal[1, 2, 4] = 2  # crop edge / edge of the dense maps; an hourglass has 2
     kernel_size: float | None = None  # K of the closeness, in half cubes; None: the network's own
-    # .pth, for test.py also int8 .xml, or several, whose joints are averaged; empty: test.py takes
-    # results/<net>_<dataset>.pth.
+    # .pth; for test.py also int8 .xml, or several to average; empty: it takes results/<net>_<dataset>.pth
     load_model: str | tuple[str, ...] = ""
     device: str = "auto"  # auto: CUDA where there is one, else the CPU; or cpu, cuda, cuda:1
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the network; the head always sums in fp32
@@ -51,8 +50,7 @@ class ScoringSettings:
     # What is scored; icvl and msra have no val, synth alone has val_hard.
     split: Literal["train", "val", "test", "val_hard"] = "test"
     backend: Literal["torch", "compile", "onnxruntime", "openvino"] = "torch"  # what runs the network
-    # Score this file of predictions, or the mean of several, instead of running a network.
-    predictions: str | tuple[str, ...] = ""
+    predictions: str | tuple[str, ...] = ""  # score this file, or the mean of several, without a network
     predictions_format: str = "uvd"  # of it and of those compared, as centers_format
     predictions_order: str = ""  # of joints in these: dexycb, ho3d, mano, hands, msra; empty: the data set's
     compare: tuple[str, ...] = ()  # NAME=FILE of further predictions, drawn into the same curves
@@ -80,8 +78,7 @@ class TrainingSettings:
     dense_weight: float | None = None  # of the dense maps' Huber loss
     coord_weight: float | None = None  # of the joints' Huber loss
     clip_grad: float | None = None  # largest norm of all gradients together; 0: no limit
-    # decay a step of the averaged weights that are scored and saved, say 0.999; 0: none
-    ema: float | None = None
+    ema: float | None = None  # decay a step of the averaged weights that are scored and saved; 0: none
     step: int | None = None  # epochs; None: the data set's
     patience: int = 3  # epochs without a new best after which a plateau cuts lr
     val_split: Literal["val", "test"] = "val"  # best.pth is picked by it; test: as many papers do
@@ -110,7 +107,6 @@ RECIPES: dict[str, dict[str, Any]] = {
         **{"dense_weight": 1000.0, "coord_weight": 400.0},
     },
 }
-MAX_IMG_SIZE = 1024  # pixels; a larger crop is a mistyped one, and would fill the memory
 
 MANY = 2**32 - 1  # more than anything is counted to; the largest seed
 MAX_WORKERS = 1000
@@ -123,6 +119,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "save_minutes": FINITE,
     "lr": (1e-12, FINITE[1]),
     "num_workers": (0, MAX_WORKERS),
+    "img_size": (1, 1024),  # pixels; a larger crop is a mistyped one, and would fill the memory
     "kernel_size": (0.01, 4),  # half cubes; nothing in a cube is farther from anything
     "cube": (1, 10_000),  # mm
     "augment_para": (0, 1000),
@@ -137,21 +134,11 @@ class Config(TrainingSettings, ScoringSettings, NetworkSettings, DataSettings):
     """All settings together. What is None follows from the tables below, or is the data set's own."""
 
     def resolved(self) -> "Config":
-        """Check the settings and fill what is None from the tables.
-
-        Raises:
-            UserError: in one sentence, for a setting that cannot work.
-        """
-        find_dataset(self.dataset)
+        """The settings, checked, with what is None filled from the tables."""
+        row = find_dataset(self.dataset)
         check_numbers(self, RANGES)
-        if not 1 <= self.img_size <= MAX_IMG_SIZE or self.img_size % 32:
-            raise UserError(
-                f"img_size is {self.img_size}: the networks halve it 5 times, use a multiple of 32 "
-                f"up to {MAX_IMG_SIZE}."
-            )
-        if self.split == "val_hard" and self.dataset != "synth":
-            raise UserError(f"{self.dataset} has no split val_hard: it is one of synth.")
-        row = DATASETS[self.dataset]
+        if self.img_size % 32:
+            raise UserError(f"img_size is {self.img_size}: the networks halve it 5 times, so 32 divides it.")
         max_epoch = self.max_epoch or row.max_epoch
         if self.dense_epochs >= max_epoch:
             both = f"of {max_epoch} epochs the last must train by both terms"
@@ -181,9 +168,11 @@ class Config(TrainingSettings, ScoringSettings, NetworkSettings, DataSettings):
     @property
     def default_output_dir(self) -> str:
         """Where results go if nothing else is said."""
-        # Not where a network of ours leaves its own predictions.
-        folder = "scored" if self.predictions else self.net
-        return str(Path("output", self.dataset, folder, self.fold))
+        return str(self.results_folder("scored" if self.predictions else self.net))
+
+    def results_folder(self, name: str) -> Path:
+        """The folder of the results of a run of this name; one for all folds together."""
+        return Path("output", self.dataset, name, "" if self.fold == "Pall" else self.fold)
 
 
 def check_numbers(settings: object, ranges: dict[str, tuple[float, float]]) -> None:
@@ -246,11 +235,7 @@ NETWORKS = {
 
 
 def find_network(net: str) -> NetworkInfo:
-    """The row of a network's name.
-
-    Raises:
-        UserError: for a network of no known kind.
-    """
+    """The row of a network's name."""
     kind = net.partition("_")[0]
     if kind not in NETWORKS:
         kinds = " or ".join(f"{name}_…" for name in NETWORKS)
@@ -259,11 +244,7 @@ def find_network(net: str) -> NetworkInfo:
 
 
 def find_dataset(dataset: str) -> DatasetRow:
-    """The row of a data set's name.
-
-    Raises:
-        UserError: for one of no row.
-    """
+    """The row of a data set's name."""
     if dataset not in DATASETS:
         raise UserError(f"There is no data set {dataset!r}: use one of {', '.join(DATASETS)}.")
     return DATASETS[dataset]

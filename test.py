@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from config import VERSION, Config, DataSettings, NetworkSettings, ScoringSettings
-from dataloader import dataset_info
+from dataloader import dataset_info, layout_of
 from dataloader.index import find_frames, folds
 from dataloader.joint_orders import columns_of
 from util import UserError
 from util.cli import run
-from util.files import atomic_write, listed, require_writable, sha256
+from util.files import listed, require_writable, sha256, write_text
 from util.metrics import as_json, as_markdown, as_table, average_joints, official_scores, score, score_kinds
+from util.plots import pick_tiles
 from util.points import parse_format
 from util.scoring import (
     find_predictions,
@@ -33,11 +34,10 @@ def main(config: Config) -> None:
     """Predict or read joints, compare them with the labels, and write figures and pictures."""
     if not config.predictions and str(config.load_model).endswith(".xml"):  # int8, by OpenVINO on the CPU
         config = replace(config, backend="openvino", precision="int8", device="cpu")
-    files, info = find_predictions(config), dataset_info(config.dataset)
+    files, info = find_predictions(config.predictions, config.compare), dataset_info(config.dataset)
     parse_format(config.centers_format)
-    if files:
-        parse_format(config.predictions_format)
-    columns_of(config.predictions_order, info.joint_names)
+    points = parse_format(config.predictions_format) if files else None
+    columns = columns_of(config.predictions_order, info.joint_names)
     frames, parts = find_frames(config), folds(config)
     if config.predictions and not frames.labelled:
         raise UserError(f"The labels of these {config.dataset} frames are withheld: run a network instead.")
@@ -57,19 +57,19 @@ def main(config: Config) -> None:
     require_writable(folder)
 
     from dataloader.dataset import build_dataset, join
-    from util.plots import pick_tiles
 
     answers = {}
     if not config.predictions:
         dataset, answers[name] = predict(parts)
         frames = dataset.index  # without those that are left out of training
     camera, true_xyz = frames.camera(info.camera), frames.joint_xyz
-    answers |= {run: read_joints(own, frames, config) for run, own in files.items()}
+    answers |= {run: read_joints(own, frames, camera, points, columns) for run, own in files.items()}
     xyz, joints, spread_mm = {}, {}, {}
     for own, uvd in answers.items():
         xyz[own], joints[own], spread_mm[own] = average_joints(uvd, camera)
+    submitted = folder, layout_of(config.dataset), frames, joints[name], xyz[name]
     if not frames.labelled:
-        write_predictions(config, folder, frames, joints[name], xyz[name])
+        write_predictions(*submitted)
         print(f"The labels are withheld: nothing to score. Written to {folder}/")
         return
     rows = {run: score(found, true_xyz) for run, found in xyz.items()}
@@ -107,13 +107,11 @@ def main(config: Config) -> None:
     if by_kind[name]:
         kinds = by_kind[name].items()
         record["by_kind"] = {kind: {"frames": m.frames, "mpe_mm": m.mpe_mm} for kind, m in kinds}
-    with atomic_write(folder / "metrics.json") as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n")
-    write_predictions(config, folder, frames, joints[name], xyz[name])
-    write_figures(config, folder, rows, tiles)
+    write_text(folder / "metrics.json", json.dumps(record, indent=1) + "\n")
+    write_predictions(*submitted)
+    write_figures(folder, config.figures, info, rows, tiles)
     if config.compare:
-        with atomic_write(folder / "comparison.md") as temporary:
-            temporary.write_text(as_markdown(rows, by_kind))
+        write_text(folder / "comparison.md", as_markdown(rows, by_kind))
     print(f"Written to {folder}/")
     if frames.missing:
         print(f"Only a part of the split was scored: {', '.join(frames.missing)} missing.")

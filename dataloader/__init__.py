@@ -1,10 +1,11 @@
 """Data sets by name: settings in; an index of labelled frames (`index`) or prepared samples (`dataset`) out.
 
-Each module of a data set reads its files by `split_folder` and `find_frames`, and holds its facts in INFOS.
+Each module of a data set reads its files by `find_frames`, and holds its facts in INFOS.
 """
 
 from dataclasses import dataclass
 from importlib import import_module
+from types import ModuleType
 
 from config import find_dataset
 from util.camera import Camera
@@ -19,6 +20,7 @@ class DatasetInfo:
     camera: Camera  # nominal where frames have cameras of their own
     frame_size: tuple[int, int]  # height, width of the camera's frames, pixels
     cube: tuple[float, float, float]  # mm
+    folders: dict[str, str]  # by split: below the root, the folder without which it is not there
     source: str  # where it comes from, or {root}, {split} and {frames} in the command that makes it
     val_split: str = "val"  # scored after every epoch; best.pth is picked by it
     held_out: int = 0  # one of so many training frames is val and not trained on; 0: none
@@ -27,6 +29,11 @@ class DatasetInfo:
     official_scores: tuple[str, ...] = ()  # of util.metrics.official_scores, those of its own script
 
 
+def layout_of(name: str) -> ModuleType:
+    """The module that reads the files of a data set of `config.DATASETS`."""
+    return import_module(f"{__name__}.{find_dataset(name).module}")
+
+
 def dataset_info(name: str) -> DatasetInfo:
     """The facts of a data set of `config.DATASETS`."""
-    return import_module(f"{__name__}.{find_dataset(name).module}").INFOS[name]
+    return layout_of(name).INFOS[name]

@@ -13,11 +13,12 @@ from torch.utils.data import Dataset
 from config import Config
 from dataloader import dataset_info
 from dataloader.augment import Augmentation, apply_augmentation, draw_augmentation
-from dataloader.cache import CropCache, open_cache
-from dataloader.crop import Crop, crop_hand, cut_window, finish_crop, network_input
+from dataloader.crop import Crop, cut_window, finish_crop, network_input
+from dataloader.crop_cache import CropCache, open_cache
 from dataloader.faults import add_faults
-from dataloader.frames import FrameIndex, concatenate
+from dataloader.frames import FrameIndex
 from dataloader.index import build_index, data_root
+from util import UserError
 from util.camera import ACROSS, Camera, uvd_to_crop
 
 
@@ -37,20 +38,6 @@ class Sample(NamedTuple):
 
 
 def make_sample(
-    depth: np.ndarray,
-    camera: Camera,
-    center_xyz: np.ndarray,
-    cube: np.ndarray,
-    joint_xyz: np.ndarray,
-    img_size: int,
-    augmentation: Augmentation | None = None,
-) -> Sample:
-    """Crop one frame, as `crop_hand` does, then augment and normalise it."""
-    crop = crop_hand(depth, camera, center_xyz, cube, img_size)
-    return sample_from_crop(crop, camera, joint_xyz, augmentation)
-
-
-def sample_from_crop(
     crop: Crop,
     camera: Camera,
     joint_xyz: np.ndarray,
@@ -115,7 +102,7 @@ class HandDataset(Dataset):
         change = partial(add_faults, rng=rng, strength=self.sensor) if self.sensor else None
         camera, center_xyz, joint_xyz = self.known(i)
         crop = finish_crop(self._cut(i), camera, center_xyz, self.index.cube[i])
-        return sample_from_crop(crop, camera, joint_xyz, augmentation, change)
+        return make_sample(crop, camera, joint_xyz, augmentation, change)
 
     def known(self, i: int) -> tuple[Camera, np.ndarray, np.ndarray]:
         """Camera, centre (3,) and joints (J, 3), mm, of frame i as a network sees it."""
@@ -143,7 +130,10 @@ class HandDataset(Dataset):
         if cut is None:
             depth, (camera, center_xyz, _) = self.index.read_frame(i, self.frame_size), self.known(i)
             depth = depth[:, ::-1] if self.index.is_left(i) else depth
-            cut = cut_window(depth, camera, center_xyz, self.index.cube[i], self.img_size)
+            try:
+                cut = cut_window(depth, camera, center_xyz, self.index.cube[i], self.img_size)
+            except UserError as error:
+                raise UserError(f"{self.index.frame_path(i)}: {error}.") from error
             if self.cache:
                 self.cache.write(i, cut)
         return cut
@@ -173,4 +163,6 @@ def join(datasets: list[HandDataset]) -> HandDataset:
     """The samples of several folds, one after the other."""
     if len(datasets) == 1:
         return datasets[0]
-    return replace(datasets[0], index=concatenate([dataset.index for dataset in datasets]), cache=None)
+    parts, names = [dataset.index for dataset in datasets], ("joint_xyz", "center_xyz", "cube", "names")
+    known = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    return replace(datasets[0], index=parts[0]._replace(**known), cache=None)

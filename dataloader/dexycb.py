@@ -24,7 +24,8 @@ from util import UserError
 from util.files import atomic_write, read_depth_png, require_file
 
 INFO = info_of_order(
-    *("dexycb", "dexycb", 250, "DexYCB is at https://dex-ycb.github.io"),
+    *("dexycb", "dexycb", 250, dict.fromkeys(("train", "val", "test"), "calibration")),
+    source="DexYCB is at https://dex-ycb.github.io",
     official_scores=("absolute", "root-relative", "procrustes"),
 )
 INFOS = {"dexycb": INFO}
@@ -52,11 +53,6 @@ CALIBRATION = (
     lambda known: [float(known["color"][name]) for name in ("fx", "fy", "ppx", "ppy")],
 )
 ROW = np.dtype([("joint", np.float32, (21, 3))])
-
-
-def split_folder(root: Path, split: str, setup: str) -> Path:
-    """The folder without which there is no split."""
-    return root / "calibration"
 
 
 def find_frames(root: Path, split: str, info: DatasetInfo, setup: str) -> FrameIndex:

@@ -108,8 +108,3 @@ def select(index: FrameIndex, frames: np.ndarray) -> FrameIndex:
     """Some frames of an index: their numbers (K,), in that order, or (N,) bool."""
     known = {name: getattr(index, name) for name in PER_FRAME}
     return index._replace(**{name: array[frames] for name, array in known.items() if array is not None})
-
-
-def concatenate(parts: Sequence[FrameIndex]) -> FrameIndex:
-    """Indices of one data set, one after the other."""
-    return FrameIndex(*map(np.concatenate, list(zip(*parts, strict=True))[:4]), *parts[0][4:])

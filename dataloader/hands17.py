@@ -20,17 +20,11 @@ from dataloader.labels import read_label_files
 from util.files import atomic_write, read_depth_png
 
 SOURCE = "the HANDS 2017 challenge is at http://icvl.ee.ic.ac.uk/hands17/challenge"
-INFO = info_of_order("hands", "hands17", 200, SOURCE)
-INFOS = {"hands17": INFO}
-
 FOLDERS = {"train": "training", "val": "training", "test": "frame"}
+INFO = info_of_order("hands", "hands17", 200, FOLDERS, source=SOURCE)
+INFOS = {"hands17": INFO}
 IMAGE = re.compile(r"image_D\d+\.png")
 VAL_STEP = 50
-
-
-def split_folder(root: Path, split: str) -> Path:
-    """The folder without which there is no such split."""
-    return root / FOLDERS[split]
 
 
 def find_frames(root: Path, split: str, info: DatasetInfo) -> FrameIndex:
@@ -38,7 +32,7 @@ def find_frames(root: Path, split: str, info: DatasetInfo) -> FrameIndex:
 
     Labels and names stay on disk and are mapped into memory; the joints of test are NaN.
     """
-    folder = split_folder(root, split)
+    folder = root / info.folders[split]
     return index_frames(split, folder / "images", folder / "Training_Annotation.txt", info)
 
 

@@ -19,20 +19,16 @@ from util import UserError
 from util.files import open_table, read_rows
 
 SOURCE = "the HANDS 2019 challenge is at https://sites.google.com/view/hands2019"
-INFOS = {"hands19": replace(hands17.INFO, source=SOURCE)}
+FOLDERS = dict.fromkeys(("train", "val"), "Task 1/training_images") | {"test": "Task 1/test_images"}
+INFOS = {"hands19": replace(hands17.INFO, folders=FOLDERS, source=SOURCE)}
 BOX = np.dtype([("name", f"S{NAME_BYTES}"), ("box", np.float64, 4)])
 
 write_submission = hands17.write_submission
 
 
-def split_folder(root: Path, split: str) -> Path:
-    """The folder without which there is no such split."""
-    return root / "Task 1" / f"{'test' if split == 'test' else 'training'}_images"
-
-
 def find_frames(root: Path, split: str, info: DatasetInfo) -> FrameIndex:
     """Find the frames of a split, the boxes around the hands and, but for test, the labels."""
-    folder = split_folder(root, split)
+    folder = root / info.folders[split]
     index = hands17.index_frames(split, folder, folder.with_name("training_joint_annotation.txt"), info)
     path = folder.with_name(folder.name.replace("images", "bbs.txt"))
     with open_table(path) as lines:

@@ -23,16 +23,16 @@ from dataloader.joint_orders import info_of_order
 from dataloader.labels import read_frame_labels
 from util import UserError
 from util.camera import CAMERAS
-from util.files import atomic_write, read_image, require_file
+from util.files import read_image, require_file, write_text
 
 INFO = info_of_order(
-    *("ho3d", "ho3d", 280, "HO-3D is at https://github.com/shreyashampali/ho3d"),
+    *("ho3d", "ho3d", 280, {"train": "train", "test": "evaluation"}),
+    source="HO-3D is at https://github.com/shreyashampali/ho3d",
     held_out=50,
     official_scores=("absolute", "procrustes", "scale-translation"),
 )
 INFOS = {"ho3d": INFO}
 
-FOLDERS = {"train": "train", "test": "evaluation"}
 IMAGE = re.compile(r"\d+\.png")
 TO_MM = np.array([1000.0, -1000.0, -1000.0])  # of the files' xyz: mm, y down and z away
 ROW = np.dtype([("joint", np.float32, (21, 3)), ("intrinsics", float, 4), ("box", float, 4)])
@@ -43,15 +43,10 @@ PLAIN = {
 }
 
 
-def split_folder(root: Path, split: str) -> Path:
-    """The folder without which there is no such split."""
-    return root / FOLDERS[split]
-
-
 def find_frames(root: Path, split: str, info: DatasetInfo) -> FrameIndex:
     """Find the frames that a split lists, and their labels; no frame is read. Training frames without a hand
     are left out."""
-    folder, listed = split_folder(root, split), root / f"{FOLDERS[split]}.txt"
+    folder, listed = root / info.folders[split], root / f"{info.folders[split]}.txt"
     require_file(listed, "the frames of the split, `<sequence>/<frame>` a line")
     lines = listed.read_text().split()
     if not lines or any(line.count("/") != 1 for line in lines):
@@ -123,5 +118,4 @@ def write_submission(folder: Path, index: FrameIndex, joint_xyz: np.ndarray) -> 
     """Write pred.json of evaluation's joints (N, 21, 3), mm: [joints, meshes], in the files' units and axes.
     This method makes no mesh: a single point stands for each."""
     joints = (joint_xyz / TO_MM).round(6).tolist()
-    with atomic_write(folder / "pred.json") as temporary:
-        temporary.write_text(json.dumps([joints, [[[0.0] * 3]] * len(joints)]))
+    write_text(folder / "pred.json", json.dumps([joints, [[[0.0] * 3]] * len(joints)]))

@@ -18,7 +18,6 @@ import numpy as np
 from dataloader import DatasetInfo
 from dataloader.frames import FrameIndex, new_index
 from dataloader.labels import read_label_files
-from util import UserError
 from util.camera import CAMERAS
 from util.files import read_depth_png
 
@@ -34,22 +33,15 @@ INFO = DatasetInfo(
     camera=CAMERAS["icvl"].camera,
     frame_size=CAMERAS["icvl"].frame_size,
     cube=(200, 200, 200),
+    folders={"train": "Training", "test": "Testing"},
     val_split="test",  # there is no other
     source="the ICVL Hand Posture Dataset is at https://labicvl.github.io/hand.html",
 )
 INFOS = {"icvl": INFO}
 
-FOLDERS = {"train": "Training", "test": "Testing"}
 LABELS = {"train": ("labels",), "test": ("test_seq_1", "test_seq_2")}
 IMAGE = re.compile(r"image_\d+\.png")
 ANGLE = re.compile(rb"-?\d{1,3}(-5)?/")  # 22-5 is 22.5°; sequences have twelve digits
-
-
-def split_folder(root: Path, split: str) -> Path:
-    """The folder without which there is no such split."""
-    if split not in FOLDERS:
-        raise UserError(f"ICVL has no split {split}: use train or test.")
-    return root / FOLDERS[split]
 
 
 def find_frames(root: Path, split: str, info: DatasetInfo) -> FrameIndex:
@@ -57,7 +49,7 @@ def find_frames(root: Path, split: str, info: DatasetInfo) -> FrameIndex:
 
     One of the two test sequences may be missing: the other can be scored alone.
     """
-    folder = split_folder(root, split)
+    folder = root / info.folders[split]
     paths = [folder / f"{name}.txt" for name in LABELS[split]]
     there = [path for path in paths if path.is_file()] or paths
     lines = read_label_files(there, len(info.joint_names))

@@ -4,15 +4,13 @@ import os
 import sys
 from dataclasses import replace
 from hashlib import blake2b
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
+from scipy.ndimage import distance_transform_edt
 
 from config import DATASETS, Config
-from dataloader import dataset_info
-from dataloader.crop import cut_window
+from dataloader import dataset_info, layout_of
 from dataloader.frames import PER_FRAME, FrameIndex, select
 from util import UserError
 from util.camera import Camera
@@ -44,15 +42,14 @@ def build_index(config: Config) -> FrameIndex:
     else:
         path, points = _center_file(config, frames.center_split), parse_format(config.centers_format)
         centers = _read_centers(frames, path, points, frames.camera(info.camera))
-    index = frames._replace(center_xyz=centers)
-    valid = ~np.isnan(index.center_xyz).any(axis=1)
+    index, valid = frames._replace(center_xyz=centers), ~np.isnan(centers).any(axis=1)
     if not valid.any():
         raise UserError(f"{path} calls every frame invalid.")
     if config.split != "train":
-        index = index._replace(center_xyz=index.center_xyz[_nearest_valid(valid)])
+        nearest = distance_transform_edt(~valid, return_distances=False, return_indices=True)[0]
+        index = index._replace(center_xyz=centers[nearest])
     elif not valid.all():
         index = select(index, valid)
-    _check_windows(index, index.camera(info.camera), info.frame_size)
     return index
 
 
@@ -72,22 +69,19 @@ def find_frames(config: Config) -> FrameIndex:
 
 def data_root(config: Config) -> Path:
     """The data set's folder: `<data_dir>/<dataset>`, or `data_dir` where that has the layout itself."""
-    split_folder, fold = layout_of(config.dataset).split_folder, _fold(config)
+    info, split = dataset_info(config.dataset), _folder(config)
+    if split not in info.folders:
+        raise UserError(f"{config.dataset} has no split {split}: use {' or '.join(info.folders)}.")
+    fold = {name: "?" if value == "all" else value for name, value in _fold(config).items()}
+    folder = info.folders[split].format(**fold)
     usual, itself = Path(config.data_dir, config.dataset), Path(config.data_dir)
     for root in (usual, itself):
-        if split_folder(root, _folder(config), **fold).is_dir():
+        if any(root.glob(folder)):
             return root
     frames = {"train": 20000, "val_hard": 600}.get(config.split, 2000)
-    source = dataset_info(config.dataset).source.format(root=usual, split=config.split, frames=frames)
-    what = (
-        f"{split_folder(usual, _folder(config), **fold)} is missing: split {config.split} of {config.dataset}"
-    )
+    source = info.source.format(root=usual, split=config.split, frames=frames)
+    what = f"{usual / folder} is missing: split {config.split} of {config.dataset}"
     raise FileNotFoundError(f"{what}; {source}, data/README.md draws the folders.")
-
-
-def layout_of(dataset: str) -> ModuleType:
-    """The module that reads the data set's files: `split_folder` and `find_frames`."""
-    return import_module(f"{__package__}.{DATASETS[dataset].module}")
 
 
 def _folder(config: Config) -> str:
@@ -108,17 +102,14 @@ def folds(config: Config) -> list[Config]:
     """
     if "all" not in _fold(config).values():
         return [config]
-    models = listed(config.load_model)
+    models, subjects = listed(config.load_model), layout_of(config.dataset).subjects(data_root(config))
     for model in models:
         if "{subject}" not in model:
             advice = "name nine, with {subject} in place of the number"
             raise UserError(f"--load_model {model} would be tested on subjects it was trained on: {advice}.")
 
-    def fold(subject: int) -> Config:
-        own = tuple(model.replace("{subject}", str(subject)) for model in models)
-        return replace(config, test_subject=subject, load_model=own)
-
-    return list(map(fold, layout_of(config.dataset).subjects(data_root(config))))
+    found = {i: tuple(model.replace("{subject}", str(i)) for model in models) for i in subjects}
+    return [replace(config, test_subject=i, load_model=own) for i, own in found.items()]
 
 
 def _center_file(config: Config, split: str) -> Path:
@@ -173,28 +164,6 @@ def _require_frames(frames: FrameIndex, path: Path, valid: np.ndarray) -> None:
         f"{path}: {len(found)} depth frames, {len(names)} labels and {len(valid)} centres do not match; "
         f"frame i must have label i and centre i{words}."
     )
-
-
-def _nearest_valid(valid: np.ndarray) -> np.ndarray:
-    """For each of (N,) frames the number of the valid one nearest to it, the earlier of two."""
-    known, frames = np.flatnonzero(valid), np.arange(len(valid))
-    after = known[np.minimum(np.searchsorted(known, frames), len(known) - 1)]
-    before = known[np.maximum(np.searchsorted(known, frames, side="right") - 1, 0)]
-    return np.where(np.abs(frames - before) <= np.abs(after - frames), before, after)
-
-
-def _check_windows(index: FrameIndex, camera: Camera, frame_size: tuple[int, int]) -> None:
-    """Raise UserError, naming the first frame that no crop can be cut from: a run would stop at it."""
-    with np.errstate(all="ignore"):
-        uvd = camera.xyz_to_uvd(index.center_xyz[:, None])[:, 0]
-        edges = index.cube[:, :2] / uvd[:, 2:] * np.hstack([camera.fx, camera.fy])
-    # Where the centre's pixel is in the frame and the window has two pixels, there is nothing to try.
-    sure = (uvd[:, :2] > 0) & (uvd[:, :2] < frame_size[::-1]) & (edges > 2)
-    for i in np.flatnonzero(~sure.all(axis=1)):
-        try:
-            cut_window(np.zeros(frame_size), camera.of(i), index.center_xyz[i], index.cube[i], img_size=1)
-        except UserError as error:
-            raise UserError(f"{index.frame_path(i)}: {error}.") from error
 
 
 def fingerprint(index: FrameIndex) -> str:

@@ -24,12 +24,14 @@ ORDERS = {
 }
 
 
-def info_of_order(order: str, camera: str, edge: float, source: str, **others: Any) -> DatasetInfo:
+def info_of_order(
+    order: str, camera: str, edge: float, folders: dict[str, str], source: str, **others: Any
+) -> DatasetInfo:
     """The facts of a data set with an order of ORDERS and a camera of CAMERAS; `edge` of its cube, mm."""
     names, (own, frame_size, _) = ORDERS[order], CAMERAS[camera]
     parts = [*(("wrist", *_joints((finger,))) for finger in reversed(FINGERS)), _joints(FINGERS[1:], "MCP")]
     chains = tuple(tuple(map(names.index, part)) for part in parts)
-    return DatasetInfo(names, chains, own, frame_size, (edge, edge, edge), source, **others)
+    return DatasetInfo(names, chains, own, frame_size, (edge, edge, edge), folders, source, **others)
 
 
 def columns_of(order: str, names: tuple[str, ...]) -> list[int]:

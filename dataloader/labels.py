@@ -17,32 +17,28 @@ from util import UserError
 from util.files import atomic_write, open_table, read_rows, require_file
 
 NAME_BYTES = 40  # ICVL's longest, an angle's folder before the sequence's, has 34
-COUNT_DIGITS = 12  # at most, of a number of frames
 VERSION = 4  # raise it when the cache of labels has another layout
 
 
-def read_label_files(
-    paths: Sequence[Path], num_joints: int, named: bool = True, counted: bool = False, z_sign: int = 1
-) -> np.ndarray:
+def read_label_files(paths: Sequence[Path], num_joints: int, of_msra: bool = False) -> np.ndarray:
     """The labelled frames of some text files, one after the other.
 
     Args:
         paths: the files; the cache lies beside the first, or in the user's cache folder.
         num_joints: J; a line holds 3 J numbers.
-        named: a line starts with the frame's name.
-        counted: the first line of a file is the number of lines that follow.
-        z_sign: -1 where the file's z points towards the camera; the result's is positive.
+        of_msra: the first line of a file is the number of lines that follow, they have no names, and z
+            points towards the camera; the result's is positive.
 
-    Returns (N,) records with `joint` (J, 3) float32, as in the files, and, where named, `name`: read-only
+    Returns (N,) records with `joint` (J, 3) float32, as in the files, and, but of MSRA's, `name`: read-only
     and memory-mapped where a cache can be written.
     """
     for path in paths:
         require_file(path, "labels, a frame a line")
-    name = [("name", f"S{NAME_BYTES}")] if named else []
+    name = [] if of_msra else [("name", f"S{NAME_BYTES}")]
     row = np.dtype([*name, ("joint", np.float32, (num_joints, 3))])
     status = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    parts, table = (VERSION, row, counted, z_sign, status), paths[0].with_name(f".{paths[0].stem}.npy")
-    return _cached(table, parts, lambda: np.concatenate(list(_parse_labels(paths, row, counted, z_sign))))
+    parts, table = (VERSION, row, of_msra, status), paths[0].with_name(f".{paths[0].stem}.npy")
+    return _cached(table, parts, lambda: np.concatenate(list(_parse_labels(paths, row, of_msra))))
 
 
 def read_frame_labels(
@@ -68,7 +64,7 @@ def read_frame_labels(
 
 def _cached(table: Path, parts: tuple, make: Callable[[], np.ndarray]) -> np.ndarray:
     """What `make` gives of `parts`: mapped from the cache of this name where there can be one."""
-    cache = cache_file(table, blake2b(repr(parts).encode(), digest_size=8).hexdigest())
+    cache = cache_file(table, parts)
     try:
         return np.load(cache, mmap_mode="r")
     except (OSError, ValueError, EOFError):  # not there, or torn
@@ -83,30 +79,31 @@ def _cached(table: Path, parts: tuple, make: Callable[[], np.ndarray]) -> np.nda
         return records
 
 
-def _parse_labels(paths: Sequence[Path], row: np.dtype, counted: bool, z_sign: int) -> Iterator[np.ndarray]:
+def _parse_labels(paths: Sequence[Path], row: np.dtype, of_msra: bool) -> Iterator[np.ndarray]:
     """Records of some files, one after the other."""
     for path in paths:
         with open_table(path) as lines_of_file:
-            first = next(lines_of_file, "").strip() if counted else ""
-            if counted and not (first.isdecimal() and len(first) <= COUNT_DIGITS):
+            first = next(lines_of_file, "").strip() if of_msra else ""
+            if of_msra and not first.isdecimal():
                 raise UserError(f"{path}: line 1 holds {first[:20]!r}, not a number of frames.")
-            lines, records = read_rows(path, lines_of_file, row, first=1 + counted)
+            lines, records = read_rows(path, lines_of_file, row, first=1 + of_msra)
         z = records["joint"][..., 2]
-        z *= z_sign
+        z *= -1 if of_msra else 1
         behind = (z <= 0).any(axis=1)
         if behind.any():
             line = lines[int(np.argmax(behind))]
             raise UserError(f"{path}: line {line} has a joint at or behind the camera.")
-        if counted and int(first) != len(records):
+        if of_msra and int(first) != len(records):
             raise UserError(f"{path} announces {first} frames in its first line and holds {len(records)}.")
         yield records
 
 
-def cache_file(beside: Path, key: str) -> Path:
-    """Where a cache with this key lies: `beside`, or where that folder takes no files, in the user's own.
+def cache_file(beside: Path, parts: tuple) -> Path:
+    """Where a cache of these parts lies: `beside`, or where that folder takes no files, in the user's own.
 
-    The file's name carries the key, so what is there fits and a change begins another file.
+    The file's name carries their key, so what is there fits and a change begins another file.
     """
+    key = blake2b(repr(parts).encode(), digest_size=8).hexdigest()
     path = beside.with_name(f"{beside.stem}-{key}{beside.suffix}")
     if path.exists() or os.access(path.parent, os.W_OK):
         return path

@@ -21,7 +21,8 @@ from util import UserError
 from util.files import require_file
 
 INFO = info_of_order(
-    *("msra", "msra", 200, "the MSRA Hand Gesture database is linked from https://jimmysuen.github.io"),
+    *("msra", "msra", 200, {"train": "P?", "test": "P{test_subject}"}),
+    source="the MSRA Hand Gesture database is linked from https://jimmysuen.github.io",
     val_split="test",  # there is no other
     subject_scales=(1, 1, 1, 0.9, 0.9, 0.9, 0.85, 0.8, 0.75),
 )
@@ -37,22 +38,13 @@ def subjects(root: Path) -> list[int]:
     return [subject for subject in range(9) if (root / f"P{subject}").is_dir()]
 
 
-def split_folder(root: Path, split: str, test_subject: int | str) -> Path:
-    """A folder without which there is no such split of the fold that leaves out `test_subject`, or all."""
-    if split == "val":
-        raise UserError("MSRA has no split val: use train or test, and --test_subject for the fold.")
-    if split == "test" and test_subject != "all":
-        return root / f"P{test_subject}"
-    return root / f"P{next(iter(_subjects_of_split(root, split, test_subject)), 0)}"
-
-
 def find_frames(root: Path, split: str, info: DatasetInfo, test_subject: int | str) -> FrameIndex:
     """Find the frames of a fold's split, or for `test_subject` all of all subjects, and their labels."""
     chosen, joints, names, scales = _subjects_of_split(root, split, test_subject), [], [], []
     for number in chosen:
         for folder in _gestures(root / f"P{number}"):
             path, num_joints = folder / "joint.txt", len(info.joint_names)
-            joints.append(read_label_files([path], num_joints, named=False, counted=True, z_sign=-1))
+            joints.append(read_label_files([path], num_joints, of_msra=True))
             count = len(joints[-1])
             names += [f"P{number}/{folder.name}/{FRAME_NAME.format(i)}" for i in range(count)]
             scales += [info.subject_scales[number]] * count

@@ -29,6 +29,7 @@ INFO = DatasetInfo(
     camera=CAMERAS["nyu"].camera,
     frame_size=CAMERAS["nyu"].frame_size,
     cube=(300, 300, 300),
+    folders={split: split for split in ("train", "val", "test")},
     held_out=50,
     smaller_hand_from=2440,
     source="the NYU Hand Pose Dataset is at https://jonathantompson.github.io/NYU_Hand_Pose_Dataset.htm",
@@ -37,6 +38,7 @@ INFOS = {
     "nyu": INFO,
     "synth": replace(
         INFO,
+        folders=INFO.folders | {"val_hard": "val_hard"},
         source="`python -m dataloader.synthetic --out {root} --split {split} --frames {frames}` makes it",
         held_out=0,
         smaller_hand_from=None,
@@ -51,14 +53,9 @@ FRAME_NAME = "depth_1_{:07d}.png"
 FRAME_PATTERN = re.compile(r"depth_1_\d{7}\.png")
 
 
-def split_folder(root: Path, split: str) -> Path:
-    """The folder without which there is no such split."""
-    return root / split
-
-
 def find_frames(root: Path, split: str, info: DatasetInfo) -> FrameIndex:
     """Find the frames of a split and their labels; no frame is read."""
-    folder = split_folder(root, split)
+    folder = root / info.folders[split]
     if (folder / "generator.json").is_file() and recorded_camera(folder) != info.camera:
         raise UserError(f"{folder} was rendered with {recorded_camera(folder)}, another camera: do it again.")
     joint_xyz = _read_joints(folder / "joint_data.mat")

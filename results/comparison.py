@@ -11,8 +11,14 @@ from typing import Literal
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script
 
 from config import Config
+from dataloader import dataset_info
+from dataloader.index import find_frames
 from util import UserError
 from util.cli import run
+from util.files import write_text
+from util.metrics import as_markdown, score, score_kinds
+from util.plots import save_scores
+from util.points import parse_format, read_predictions
 
 # File's name: method, place and year. The files: xinghaochen/awesome-hand-pose-estimation; of A2J
 # zhangboshen/A2J, of HandFoldingNet cwc1260/HandFold, of Virtual View iscas3dv/handpose-virtualview; of AWR
@@ -58,13 +64,6 @@ class ComparisonSettings:
 
 def main(settings: ComparisonSettings) -> None:
     """Write the table, the lowest error first, and the figure."""
-    from dataloader import dataset_info
-    from dataloader.index import find_frames
-    from util.files import atomic_write
-    from util.metrics import as_markdown, score, score_kinds
-    from util.plots import save_scores
-    from util.points import parse_format, read_predictions
-
     config = Config(dataset=settings.dataset, data_dir=settings.data_dir).resolved()
     info, frames = dataset_info(config.dataset), find_frames(config)
     camera, true_xyz, kinds = info.camera, frames.joint_xyz, frames.kinds
@@ -78,8 +77,7 @@ def main(settings: ComparisonSettings) -> None:
         raise UserError(f"No file of a known method is in {', '.join(map(str, settings.predictions))}.")
     if settings.dataset != "nyu":  # differences are to the first row: AWR's, or where it is missing the best
         rows = dict(sorted(rows.items(), key=lambda row: row[1].mpe_mm))
-    with atomic_write(settings.out) as temporary:
-        temporary.write_text(as_markdown(rows, by_kind))
+    write_text(settings.out, as_markdown(rows, by_kind))
     save_scores(settings.out.with_suffix(".png"), "comparison", rows, info.joint_names)
     print(f"{len(rows)} methods on {len(true_xyz)} frames. Written to {settings.out} and the .png beside it.")
 

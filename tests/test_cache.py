@@ -17,7 +17,7 @@ from scipy.io import loadmat, savemat
 from torch.utils.data import DataLoader
 
 from config import Config
-from dataloader.cache import open_cache
+from dataloader.crop_cache import open_cache
 from dataloader.dataset import HandDataset, build_dataset
 from dataloader.index import FrameIndex
 from tests.helpers.full_disk import file_limit
@@ -234,18 +234,15 @@ def test_processes_that_start_together_share_one_file(config):
     assert read_again(config) == []
 
 
-def test_a_full_disk_is_one_sentence_and_leaves_nothing(config, fails):
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(config, fails, monkeypatch):
+    def full(*_):
+        raise OSError(28, os.strerror(28))
+
     with file_limit(100_000):
         complaint = fails(*command(config))
     assert re.search("nyu/crops_train_128-.*File too large", complaint)
     assert not list(Path(config.data_dir, "nyu").glob("*crops*.bin"))
-
-
-def test_a_disk_that_fills_while_writing_is_one_sentence(config, fails, monkeypatch):
-    def full(*_):
-        raise OSError(28, os.strerror(28))
-
-    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(os, "pwrite", full)  # it fills while crops are written
     for workers in ("0", "2"):
         complaint = fails(*command(config, "--num_workers", workers))
         assert re.search("nyu/crops_train_128-.*No space left on device", complaint)

@@ -258,15 +258,16 @@ def test_damage_ends_in_a_sentence(dataset, damage, sentence, copied):
 
 
 @pytest.mark.parametrize(
-    ("dataset", "flag", "sentence"),
+    ("flags", "sentence"),
     [
-        ("icvl", ("--test_subject", "all"), "icvl has no subjects"),
-        ("hands17", ("--predictions", __file__), "are withheld"),
+        ("--dataset icvl --test_subject all", "icvl has no subjects"),
+        (f"--dataset hands17 --predictions {__file__}", "are withheld"),
     ],
+    ids=["subjects", "labels"],
 )
-def test_what_a_data_set_does_not_have_is_said(written, dataset, flag, sentence, fails, tmp_path):
+def test_what_a_data_set_does_not_have_is_said(written, flags, sentence, fails, tmp_path):
     where = ("--data_dir", written[0], "--output_dir", tmp_path / "out")
-    assert sentence in fails("test.py", "--dataset", dataset, *flag, *where)
+    assert sentence in fails("test.py", *flags.split(), *where)
     assert not (tmp_path / "out").exists()
 
 

@@ -84,8 +84,8 @@ def test_each_augmentation_has_a_quarter_and_its_strength():
 def test_joints_move_with_the_picture(augmentation):
     """Every ball's front stays one radius in front of its joint, whatever the augmentation."""
     joints = open_hand(np.array([20.0, -30.0, 750.0]))
-    arguments = (ball_hand(joints), NYU_CAMERA, joints.mean(axis=0), CUBE, joints, 128)
-    sample = make_sample(*arguments, Augmentation(**augmentation))
+    crop = crop_hand(ball_hand(joints), NYU_CAMERA, joints.mean(axis=0), CUBE, 128)
+    sample = make_sample(crop, NYU_CAMERA, joints, Augmentation(**augmentation))
     pixels = ((sample.joint_uvd[:, :2] + 1) * 64).astype(int)
     surface = sample.image[0][pixels[:, 1], pixels[:, 0]]
     in_front_mm = (sample.joint_uvd[:, 2] - surface) * sample.cube[2] / 2

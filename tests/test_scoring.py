@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -162,19 +160,6 @@ def test_random_weights_are_scored_only_if_asked_for(tmp_path, scores, monkeypat
     assert "results/ has no weights of resnet_18 for nyu" in said
     assert "its predictions are meaningless" in scores("--img_size", "64", "--load_model", "random").out
     assert (tmp_path / "output" / "nyu" / "random" / "metrics.json").is_file()
-
-
-@pytest.mark.parametrize("flags", [("--predictions", "gone.txt"), ("--compare", "a=gone.txt")])
-def test_a_missing_file_is_found_before_pytorch_is_imported(flags):
-    code = """if True:
-        import runpy, sys
-        try:
-            runpy.run_path("test.py", run_name="__main__")
-        finally:
-            assert "torch" not in sys.modules"""
-    failed = subprocess.run([sys.executable, "-c", code, *flags], cwd=PROJECT, capture_output=True, text=True)
-    assert failed.returncode == 2
-    assert failed.stderr.startswith("error: gone.txt is missing")
 
 
 @pytest.mark.parametrize(

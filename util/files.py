@@ -126,6 +126,12 @@ def read_depth_png(path: Path) -> np.ndarray:
     return image
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text)
+
+
 def write_table(path: Path, table: np.ndarray) -> None:
     """Write (lines, columns) numbers as text, `%.3f`, a row a line."""
     with atomic_write(path) as temporary:

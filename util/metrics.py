@@ -15,16 +15,17 @@ BLOCK, DRAWS = 100, 2000  # consecutive frames that are drawn together, and how 
 class Metrics(NamedTuple):
     """Scores of N frames; lengths in mm, shares in [0, 1].
 
-    `mpe_mm`, `median_mm`: mean over the joints of each joint's mean, and median, error. `interval_mm`: where
-    the first lies with 95 % probability, see `block_interval`. `aligned_mm`, `rigid_mm`: the mean error after
-    `align` with and without scale. `auc`: area under `pck` up to 50 mm. `per_joint_mm` (J,). `pck` (100,):
-    share of joints within PCK_THRESHOLDS_MM. `success_worst`, `success_mean` (81,): share of frames whose
-    largest, and mean, joint error is within SUCCESS_THRESHOLDS_MM. `frame_mm` (N,): each frame's mean error.
+    `mpe_mm`, `median_mm`: mean over the joints of each joint's mean, and median, error. `mpe_interval_mm`:
+    where the first lies with 95 % probability, see `block_interval`. `aligned_mm`, `rigid_mm`: the mean error
+    after `align` with and without scale. `auc`: area under `pck` up to 50 mm. `per_joint_mm` (J,). `pck`
+    (100,): share of joints within PCK_THRESHOLDS_MM. `success_worst`, `success_mean` (81,): share of frames
+    whose largest, and mean, joint error is within SUCCESS_THRESHOLDS_MM. `frame_mm` (N,): each frame's mean
+    error.
     """
 
     frames: int
     mpe_mm: float
-    interval_mm: tuple[float, float]
+    mpe_interval_mm: tuple[float, float]
     median_mm: float
     aligned_mm: float
     rigid_mm: float
@@ -72,7 +73,7 @@ def score(predicted_xyz: np.ndarray, true_xyz: np.ndarray) -> Metrics:
     return Metrics(
         frames=len(errors),
         mpe_mm=float(per_joint_mm.mean()),
-        interval_mm=block_interval(frame_mm),
+        mpe_interval_mm=block_interval(frame_mm),
         median_mm=float(np.median(errors, axis=0).mean()),
         aligned_mm=float(aligned),
         rigid_mm=float(rigid),
@@ -155,14 +156,8 @@ def share_within(errors: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
 
 def as_json(metrics: Metrics, joint_names: tuple[str, ...]) -> dict:
     """What `metrics.json` holds: lengths in mm, shares in [0, 1]."""
-    return {
-        "frames": metrics.frames,
-        "mpe_mm": metrics.mpe_mm,
-        "mpe_interval_mm": metrics.interval_mm,
-        "median_mm": metrics.median_mm,
-        "aligned_mm": metrics.aligned_mm,
-        "rigid_mm": metrics.rigid_mm,
-        "auc": metrics.auc,
+    numbers = {name: value for name, value in metrics._asdict().items() if not isinstance(value, np.ndarray)}
+    return numbers | {
         "success_20mm": float(metrics.success_worst[20]),
         "success_40mm": float(metrics.success_worst[40]),
         "per_joint_mm": dict(zip(joint_names, metrics.per_joint_mm.tolist(), strict=True)),
@@ -174,7 +169,7 @@ def as_table(rows: dict[str, Metrics], joint_names: tuple[str, ...] = ()) -> str
     lines = {
         "frames": lambda m: f"{m.frames}",
         "MPE (mm)": lambda m: f"{m.mpe_mm:.3f}",
-        "  95 % interval": lambda m: "{:.2f} to {:.2f}".format(*m.interval_mm),
+        "  95 % interval": lambda m: "{:.2f} to {:.2f}".format(*m.mpe_interval_mm),
         "median (mm)": lambda m: f"{m.median_mm:.3f}",
         "MPE aligned with scale": lambda m: f"{m.aligned_mm:.3f}",
         "MPE aligned, no scale": lambda m: f"{m.rigid_mm:.3f}",
@@ -212,7 +207,7 @@ def as_markdown(rows: dict[str, Metrics], by_kind: dict[str, dict[str, Metrics]]
         lines.append(
             [
                 name.replace("|", "/"),
-                "{:.3f} [{:.2f}, {:.2f}]".format(m.mpe_mm, *m.interval_mm),
+                "{:.3f} [{:.2f}, {:.2f}]".format(m.mpe_mm, *m.mpe_interval_mm),
                 f"{m.median_mm:.3f}",
                 f"{m.auc:.5f}",
                 f"{m.success_worst[20]:.2%} / {m.success_worst[40]:.2%}",

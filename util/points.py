@@ -10,7 +10,7 @@ import numpy as np
 
 from util import UserError
 from util.camera import Camera
-from util.files import atomic_write, open_table, read_numbers, read_table
+from util.files import open_table, read_numbers, read_table, write_text
 
 INVALID = "invalid"  # V2V-PoseNet's word for a frame without a hand, in place of a centre
 UNITS_MM = {"": 1.0, "_cm": 10.0, "_m": 1000.0}
@@ -79,16 +79,18 @@ def doubt_format(
 
 
 def read_predictions(
-    path: Path, num_frames: int, num_joints: int, camera: Camera, points: PointFormat, hint: str = ""
+    path: Path, num_frames: int, num_joints: int, camera: Camera, points: PointFormat
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read joints, one frame a line, three numbers a joint (docs/spec.md §10).
 
-    `num_frames`, `num_joints`: as many as the labels have; `hint`: what to do where there are not as many.
+    `num_frames`, `num_joints`: as many as the labels have.
     Returns the numbers as in the file, and full-frame uvd (pixels, mm): (num_frames, num_joints, 3) float64.
     """
     table = read_table(path, columns=3 * num_joints).reshape(-1, num_joints, 3)
     if len(table) != num_frames:
-        raise UserError(f"{path} has {len(table)} frames, the labels have {num_frames}{hint}.")
+        raise UserError(
+            f"{path} has {len(table)} frames, the labels have {num_frames}: check split and fold."
+        )
     if points.name == "uvd":
         return table, table
     joint_xyz = points.to_xyz(table, camera)
@@ -113,5 +115,4 @@ def read_centers(path: Path) -> np.ndarray:
 def write_centers(path: Path, centers: Iterable[np.ndarray]) -> None:
     """Write (N, 3) centres as `read_centers` reads them; NaN becomes `invalid`."""
     lines = (INVALID if np.isnan(row).any() else "{:.3f} {:.3f} {:.3f}".format(*row) for row in centers)
-    with atomic_write(path) as temporary, temporary.open("w") as file:
-        file.writelines(f"{line}\n" for line in lines)
+    write_text(path, "".join(f"{line}\n" for line in lines))

@@ -6,6 +6,9 @@ import pickle
 import cv2
 import numpy as np
 
+from tests.helpers.balls import render_balls
+from util.camera import Camera
+
 SUBJECTS = {
     0: "20200709-subject-01",
     6: "20200928-subject-07",
@@ -45,11 +48,7 @@ def in_order(hand, names):
 
 def render(hand, intrinsics):
     """Depth (480, 640) mm: balls of 12 mm at the joints, 0 elsewhere; no hand: nothing."""
-    (fx, fy, cx, cy), depth, (rows, columns) = intrinsics, np.full((480, 640), np.inf), np.indices((480, 640))
-    for x, y, z in (hand or {}).values():
-        away = ((columns - cx) * z / fx - x) ** 2 + ((rows - cy) * z / fy - y) ** 2
-        depth = np.minimum(depth, np.where(away < 144, z - np.sqrt((144 - away).clip(0)), np.inf))
-    return np.where(depth < np.inf, depth.round(), 0)
+    return render_balls(list((hand or {}).values()), Camera(*intrinsics), (480, 640), 12.0).round()
 
 
 def write_picture(path, pixels):

@@ -126,3 +126,15 @@ def write_png(path, depth):
 def write_center_file(path, center_xyz):
     """(N, 3) mm, a line a frame."""
     np.savetxt(Path(path), center_xyz, fmt="%.3f")
+
+
+def write_video(path, frames, code="FFV1", depth=cv2.CV_16U, rate=30):
+    """Frames (N, H, W), losslessly in 16 bits by default."""
+    options = [cv2.VIDEOWRITER_PROP_DEPTH, depth, cv2.VIDEOWRITER_PROP_IS_COLOR, 0]
+    writer = cv2.VideoWriter(
+        str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*code), rate, frames.shape[:0:-1], options
+    )
+    assert writer.isOpened()
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
