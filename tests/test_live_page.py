@@ -203,6 +203,11 @@ def test_a_browser_shows_the_hand(page, tmp_path):
         # The colours of the fingers are on the scene, whose right part is left to the controls.
         wait_until(lambda: colorful(scene(browser)) > 200, "the skeleton")
         before = scene(browser)
+        browser.open(page.address, size=(390, 844))  # a phone's: the controls cover the lower part
+        wait_until(lambda: "right hand" in (browser.text() or ""), "the page's controls")
+        wait_until(lambda: colorful(scene(browser, rows=slice(120, 330))) > 200, "the skeleton above them")
+        browser.open(page.address)
+        wait_until(lambda: "right hand" in (browser.text() or ""), "the page's controls")
         page.frame_slider.value = 3  # no hand there
         page.step()
         wait_until(lambda: "no hand" in browser.text(), "the empty frame")
@@ -217,10 +222,10 @@ def test_a_browser_shows_the_hand(page, tmp_path):
         wait_until(lambda: "frame 4" in browser.text(), "the next frame")
 
 
-def scene(browser):
+def scene(browser, rows=slice(200, None)):
     """The part of the page that shows the hand, away from notices in its corner: (H, W, 3)."""
     picture = cv2.imdecode(np.frombuffer(browser.picture(), np.uint8), cv2.IMREAD_COLOR)
-    return picture[200:, :880]
+    return picture[rows, :880]
 
 
 def colorful(picture):

@@ -18,9 +18,9 @@ from config import MANY, Config, check_numbers
 from dataloader import dataset_info
 from util import UserError
 from util.cli import run
-from util.files import atomic_write
+from util.files import write_text
 
-# PyTorch is imported inside the functions, so that --help does not wait for it.
+# PyTorch is imported inside the functions: after `run` has set how its idle threads wait.
 
 ENGINE_ROWS = ("frame", "batch32", "moved", "live_found", "live_tracked")
 WARM_UP = 2  # runs of each way that are not timed
@@ -68,8 +68,7 @@ def main(config: BenchmarkConfig) -> None:
     for row in (row for network in networks for row in network.rows()):
         print(f"{row.name:42} {row.plain:12.3f} {row.ours:12.3f} {row.ratio:7.2f}×  {row.unit}", flush=True)
         content["rows"].append(row._asdict())
-        with atomic_write(Path(config.json)) as temporary:  # whatever fails later, this row is kept
-            temporary.write_text(json.dumps(content, indent=1) + "\n")
+        write_text(Path(config.json), json.dumps(content, indent=1) + "\n")  # kept, whatever fails later
     for start in config.rows:
         if not any(row["name"].startswith(start) for row in content["rows"]):
             raise UserError(f"No row starts with {start!r}: they start with {', '.join(ENGINE_ROWS)}, train.")

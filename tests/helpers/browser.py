@@ -11,7 +11,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu-sandbox", "--use-angle=swiftshader"),
     *("--enable-unsafe-swiftshader", "--disable-dev-shm-usage", "--hide-scrollbars"),
-    *("--remote-debugging-port=0", "--window-size=1280,800"),
+    "--remote-debugging-port=0",
 )
 
 
@@ -57,8 +57,11 @@ class Browser:
                 assert "error" not in answer, answer
                 return answer["result"]
 
-    def open(self, address):
-        """Go to a page."""
+    def open(self, address, size=(1280, 800)):
+        """Go to a page in a window of this width and height, pixels."""
+        width, height = size
+        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < height}
+        self._ask("Emulation.setDeviceMetricsOverride", **screen)
         self._ask("Page.navigate", url=address)
 
     def text(self):

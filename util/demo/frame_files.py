@@ -16,11 +16,7 @@ LONGEST_EDGE = 3  # of a frame, in shorter edges
 
 
 def read_frames(path: Path) -> tuple[np.ndarray, DepthCamera | None]:
-    """Read all frames of a file.
-
-    Returns:
-        (T, H, W) in the file's unit, and the camera of the data set whose format it is, if it is one's.
-    """
+    """All frames of a file: (T, H, W) in its unit, and its camera where its format is a data set's."""
     require_file(path, "a depth frame")
     ending = path.suffix.lower()
     if ending == ".bin":

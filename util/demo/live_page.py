@@ -10,11 +10,12 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from dataloader import DatasetInfo
-from util import UserError, pip_install
+from util import UserError
 from util.demo import overlay
 from util.demo.settings import DemoSettings
 from util.demo.sources import Source
 from util.demo.stream import Poser
+from util.deployment.graph import require
 from util.inference.hands import HandPose
 from util.inference.predictor import HandPosePredictor
 from util.inference.separate import without_others
@@ -27,10 +28,8 @@ POINT_SIZE, LINE_WIDTH, JOINT_RADIUS = 0.01, 0.05, 0.065  # units
 DEPTH = "depth"  # what colours the points, if not one joint's weights
 SHEET_WIDTH, SHEET_COLUMNS = 600, 5
 SURROUNDINGS = 20000  # points of a whole frame
-CONFIDENCE = (
-    "The number beside a hand is its **confidence**, 0 to 1: how near a joint the pixels are that vote for "
-    "it, and how near each other, the mean over the joints. A larger disc on a joint: more confidence."
-)
+CONFIDENCE = """The number beside a hand is its **confidence**, 0 to 1: how near a joint the pixels are that
+vote for it, and how near each other, the mean over the joints. A larger disc on a joint: more confidence."""
 IDLE = 0.02  # seconds between looks at the controls while nothing plays
 
 
@@ -81,11 +80,7 @@ class LivePage:
     """What the page shows, and what its controls ask for; on the settings' port, or the next free one."""
 
     def __init__(self, sources: Sequence[Source], predictor: HandPosePredictor, settings: DemoSettings):
-        try:
-            import viser
-            from websockets.asyncio import server
-        except ImportError as error:
-            raise UserError(f"--serve needs viser: {pip_install('demo')}.") from error
+        viser, server = require("viser", "demo"), require("websockets.asyncio.server", "demo")
         self.sources = {source.name: source for source in sources}
         self.predictor, self.settings = predictor, settings
         serve, server.serve = server.serve, for_this_machine(server.serve)
@@ -106,6 +101,7 @@ class LivePage:
         view = self.server.initial_camera
         view.position = np.array([1.0, 0.5, 2.6]) * (1.0 if settings.hands == 1 else 1.7)
         view.look_at, view.up = (0.0, 0.0, 0.0), (0.0, 1.0, 0.0)
+        self.server.on_client_connect(_clear_of_controls)
 
     def step(self) -> bool:
         """Show the next frame, or what the controls ask for; False where nothing has changed."""
@@ -144,7 +140,6 @@ class LivePage:
         gui.add_markdown(CONFIDENCE)
 
     def _choose(self, name: str) -> None:
-        """Start a source."""
         source = self.source = self.sources[name]
         self.poser, self._predicted = Poser(source, self.predictor, self.settings), None
         self.play.value = source.labels is None
@@ -207,6 +202,13 @@ class LivePage:
             u, v = (uv * len(weight) / len(hand.crop.image)).astype(int).T
             colors = overlay.glow(colors[None] * 0.6, weight[None, v, u])[0]
         return xyz, np.ascontiguousarray(colors[:, ::-1], np.uint8)
+
+
+def _clear_of_controls(client: Any) -> None:
+    """On a narrow screen, a phone's, the controls cover the lower half: show the hand in the upper one."""
+    if client.camera.aspect < 1:
+        low, far = np.array([0.0, -1.9, 0.0]), np.array([0.2, 0.1, 0.5])
+        client.camera.position, client.camera.look_at = client.camera.position + far + low, low
 
 
 def _add_cloud(scene: Any, name: str) -> Any:

@@ -202,9 +202,7 @@ def _draw_skeleton(picture: np.ndarray, joint_uv: np.ndarray, info: DatasetInfo,
         cv2.circle(picture, point, round(1 + 3 * float(share)), color, -1, cv2.LINE_AA)
 
 
-def _write(
-    picture: np.ndarray, text: str, place: Sequence[int], color: tuple[int, int, int] = (235, 235, 235)
-) -> None:
+def _write(picture: np.ndarray, text: str, at: Sequence[int], color: Sequence[int] = (235, 235, 235)) -> None:
     for shift, shown in ((-1, (0, 0, 0)), (1, (0, 0, 0)), (0, color)):  # readable on a hand
-        corner = (place[0] + shift, place[1] + shift)
+        corner = (at[0] + shift, at[1] + shift)
         cv2.putText(picture, text, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.45, shown, 1, cv2.LINE_AA)

@@ -65,7 +65,6 @@ class DemoSettings(OutputSettings, PoseSettings, InputSettings):
     """All settings of the demo."""
 
     def resolved(self) -> "DemoSettings":
-        """Check the settings."""
         if not (self.show or self.serve or self.save or self.json):
             raise UserError("No output selected: pass --show, --serve, --save or --json.")
         # What would be said too late, when the page ends, or not at all.

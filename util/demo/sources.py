@@ -26,7 +26,6 @@ SAME_RATE = 0.02  # a film's frames may come so much faster or slower than its h
 # FFmpeg's own complaints about a damaged film would stand before our one sentence.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
-
 Read = Callable[[int], np.ndarray]  # number of a frame -> the frame, (H, W)
 
 
@@ -121,10 +120,8 @@ def _folder(name: str, settings: DemoSettings) -> Source:
 
 
 def _require_one_kind(folder: Path, names: list[list[str]]) -> None:
-    """Raise UserError for a folder of depth and colour, or of several views: nobody says which to read.
-
-    `names` of its files are in pieces, every second one a number.
-    """
+    """Refuse a folder of depth and colour, or of several views: nobody says which to read. `names` of its
+    files are in pieces, every second one a number."""
     by_letters: dict[str, list[list[str]]] = {}
     for pieces in names:
         by_letters.setdefault("*".join(pieces[::2]), []).append(pieces)

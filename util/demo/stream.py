@@ -30,13 +30,11 @@ UNITS = (1.0, 1000.0, 10.0, 0.1, 0.125, 0.25, 0.2)
 
 class Poser:
     """From one frame of a source after another to the hands in it. Where the settings do not say whether
-    to follow them, they are in a sequence, and from a file's frame to the next where they have not moved.
-    """
+    to follow them, they are in a sequence, and from one file to the next where they have not moved."""
 
     def __init__(self, source: Source, predictor: HandPosePredictor, settings: DemoSettings):
-        self.source, self.track = source, settings.track
-        if self.track is None and source.labels is None:
-            self.track = True
+        sequence = settings.track is None and source.labels is None
+        self.source, self.track = source, sequence or settings.track
         if settings.smooth and not self.track:
             raise UserError("--smooth is for a stream that is tracked: pass --track True too.")
         smoothing, weights = OneEuro() if settings.smooth else None, settings.weights or settings.serve

@@ -18,7 +18,7 @@ from util import UserError
 from util.checkpoint import ModelSpec, check_spec, load_or_init_network, spec_from_dict
 from util.deployment.graph import JointNetwork, require, to_onnx
 from util.device import has_vnni, pick_device, usable_precision
-from util.files import sha256
+from util.files import require_file, sha256
 
 BACKENDS = {
     "torch": ("fp32", "bf16", "fp16"),
@@ -80,10 +80,7 @@ def load_backend(
 
 def load_engine(path: Path) -> tuple[Backend, ModelSpec]:
     """Prepare an int8 file, an .xml with its .bin beside it, to run on the CPU; and what its network is."""
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is missing: `python -m util.deployment.export --precision int8 --out {path}` writes it."
-        )
+    require_file(path, f"`python -m util.deployment.export --precision int8 --out {path}` writes it")
     core = openvino_core()  # where it is not installed, this is the complaint
     try:
         # Not by OpenVINO: it would try all its readers on a foreign file, and print what each says.
@@ -156,7 +153,7 @@ def run_by_onnxruntime(content: bytes) -> Backend:
 
     def predict(image: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
         found = session.run(["joint_uvd", "confidence"], {"image": np.asarray(image)})
-        return torch.from_numpy(found[0]), torch.from_numpy(found[1])
+        return tuple(map(torch.from_numpy, found))
 
     return predict
 

@@ -59,7 +59,6 @@ class ExportSettings:
     cube: tuple[float, float, float] | None = None  # edges of the cropped volume, mm; None: the data set's
 
     def resolved(self) -> "ExportSettings":
-        """The settings, checked."""
         self.config(), self.ending()
         return self
 

@@ -70,9 +70,9 @@ def graph_metadata(spec: ModelSpec) -> dict[str, str]:
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in entries.items()}
 
 
-def require(name: str) -> ModuleType:
-    """Import an optional package, or say what installs it."""
+def require(name: str, extra: str = "deploy") -> ModuleType:
+    """Import an optional package, or say what installs it: requirements-<extra>.txt."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise UserError(f"{name} is not installed: {pip_install('deploy')}.") from error
+        raise UserError(f"{name} is not installed: {pip_install(extra)}.") from error

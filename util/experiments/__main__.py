@@ -21,7 +21,7 @@ def main(config: ExperimentConfig) -> None:
     # Here, so that --help does not wait for PyTorch.
     from util.experiments.cases import find_cases, measure
     from util.experiments.report import write_report
-    from util.files import atomic_write, locked_folder, read_json
+    from util.files import locked_folder, read_json, write_text
 
     folder, runs = Path(config.output_dir, config.name), Path(config.output_dir, "runs")
     cases, records, seconds = find_cases(config), [], []
@@ -34,8 +34,7 @@ def main(config: ExperimentConfig) -> None:
                 began = time.monotonic()
                 measured = measure(case, file.with_suffix(""))
                 content = case.settings | {"records": measured, "seconds": time.monotonic() - began}
-                with atomic_write(file) as temporary:
-                    temporary.write_text(json.dumps(content, indent=1) + "\n")
+                write_text(file, json.dumps(content, indent=1) + "\n")
                 for checkpoint in file.with_suffix("").glob("*.pth"):
                     checkpoint.unlink()
             content = read_json(file)

@@ -12,10 +12,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import t as student_t
 
-from util.files import atomic_write
+from util.files import write_text
 from util.plots import CURVE_COLORS, CURVE_STYLES, save_figure
 
 Records = list[dict[str, Any]]
+FEW = 0.95  # a smaller share of answered frames is written into a figure
 SHOWN = 2.5  # times the smallest error; what is larger is at the figure's edge, with `›` after its number
 
 
@@ -60,11 +61,12 @@ def draw_dots(records: Records) -> Figure:
         for row, (mean, half, _) in dots.items():
             y, over = rows.index(row) + (i + 0.5) / len(cells) * 0.7 - 0.35, mean > limit
             x, half, text = (limit, 0, f"{mean:.2f} ›") if over else (mean, half, f"{mean:.2f}")
-            axes.errorbar(x, y, xerr=half, fmt="o", markersize=5, capsize=3, **style)
+            bar = axes.errorbar(x, y, xerr=half, fmt="o", markersize=5, capsize=3, **style)
             axes.annotate(text, (x + half, y), (8, -3), textcoords="offset points", fontsize=8)
         first = min(next(iter(dots.values()))[0], limit)
-        axes.axvline(first, linewidth=0.8, linestyle=":", label=column, **style)
-    bars = "; bars: 95 % interval of the difference from the first row" if "seed" in records[0] else ""
+        bar.set_label(column)
+        axes.axvline(first, linewidth=0.8, linestyle=":", **style)
+    bars = "\nbars: 95 % interval of the difference from the first row" if "seed" in records[0] else ""
     axes.set(yticks=range(len(rows)), yticklabels=rows, ylim=(len(rows) - 0.5, -0.5))
     axes.set_xlabel(f"mean error on the test split (mm){bars}")
     axes.margins(x=0.12)
@@ -75,7 +77,7 @@ def draw_dots(records: Records) -> Figure:
 
 def draw_curves(records: Records) -> Figure:
     """Mean errors over the levels of each curve: a panel each, with a line for every column. A number at a
-    dot is the share of the frames that were answered, where that is not all."""
+    dot is the share of the frames that were answered, where many were not."""
     curves, columns = (list(dict.fromkeys(record[key] for record in records)) for key in ("curve", "column"))
     figure = Figure(figsize=(13, 3.4 * -(-len(curves) // 3)), layout="constrained")
     for i, curve in enumerate(curves, 1):
@@ -85,7 +87,7 @@ def draw_curves(records: Records) -> Figure:
             points = sorted((r["level"], r["mpe_mm"], r["answered"]) for r in here if r["column"] == column)
             axes.plot(*np.reshape(points, (-1, 3)).T[:2], marker="o", markersize=4, label=column)
             for x, y, answered in points:
-                axes.annotate(f"{answered:.0%}" if answered < 1 else "", (x, y), fontsize=7)
+                axes.annotate(f"{answered:.0%}" if answered < FEW else "", (x, y), fontsize=7)
         axes.set(xlabel=f"{curve} ({here[0]['unit']})", ylabel="mean error (mm)", ylim=(0, None))
         axes.grid(alpha=0.3)
     figure.legend(*axes.get_legend_handles_labels(), fontsize=8, loc="outside upper center", ncols=4)
@@ -98,6 +100,5 @@ def write_report(folder: Path, records: Records) -> None:
     if table.is_file() and table.read_bytes() == content.encode():
         return
     save_figure((draw_curves if "curve" in records[0] else draw_dots)(records), folder / "figure.png")
-    for path, text in ((folder / "table.md", as_markdown(records)), (table, content)):
-        with atomic_write(path) as temporary:
-            temporary.write_text(text)
+    write_text(folder / "table.md", as_markdown(records))
+    write_text(table, content)

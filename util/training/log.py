@@ -5,7 +5,6 @@ import json
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Self
 
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -19,7 +18,7 @@ from util.training.sampler import ShuffledBatches
 from util.training.state import TrainingState
 
 
-class RunLog:
+class RunLog(contextlib.AbstractContextManager):
     """The records of a run; an earlier log.jsonl is cut to the `kept_bytes` that its checkpoint knows.
 
     log.jsonl has two kinds of lines. Every `log_every` steps: `epoch`, `step`, `lr`, the means since the
@@ -39,9 +38,6 @@ class RunLog:
         settings = "\n".join(f"    {name}: {value}" for name, value in asdict(state.config).items())
         self.board.add_text("settings", settings, state.step)
         self.bar = tqdm(disable=True)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
         """Close the files; draw the curves of a run that came to its end."""
@@ -101,7 +97,7 @@ class RunLog:
         state, metrics = self.state, evaluation.metrics
         names = ("mpe_mm", "median_mm", "auc", "frames")
         self._write(state.epoch + 1, {f"val_{name}": getattr(metrics, name) for name in names})
-        tiles = pick_tiles(dataset, evaluation.joint_uvd, evaluation.metrics.frame_mm)
+        tiles = pick_tiles(dataset, evaluation.joint_uvd, metrics.frame_mm)
         figure = draw_gallery(tiles, dataset_info(state.config.dataset))
         self.board.add_figure("validation frames", figure, state.step)
         self.board.flush()
@@ -115,13 +111,10 @@ class RunLog:
             self.board.add_scalar(f"{group}/{name.removeprefix('val_')}", value, self.state.step)
 
 
-class NoLog:
+class NoLog(contextlib.AbstractContextManager):
     """The log of the processes that write nothing: has RunLog's methods, which do nothing."""
 
     save_is_due = False
-
-    def __enter__(self) -> Self:
-        return self
 
     def _do_nothing(self, *_: object) -> None:
         pass
