@@ -219,12 +219,7 @@ def poses(demo, tmp_path):
         ("film.mp4", 3, lambda path: os.truncate(path, 900), "is damaged: it cannot be decoded as an image."),
         ("film.gif", 0, lambda path: os.truncate(path, 900), "is damaged"),
         ("pictures", 1, lambda path: cv2.imwrite(str(path), UNEVEN), "has lost it"),
-        (
-            "pictures",
-            3,
-            lambda path: cv2.imwrite(str(path), UNEVEN[:9, :9, 0] * np.uint16(9)),
-            "the first frame",
-        ),
+        ("pictures", 3, lambda path: write_png(path, UNEVEN[:9, :9, 0] * 9.0), "the first frame"),
     ],
 )
 def test_a_bad_frame_is_named_and_the_others_kept(poses, frames, tmp_path, name, number, damage, complaint):

@@ -1,7 +1,6 @@
 """Two processes on gloo against one that averages the two shards' gradients."""
 
 import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from config import Config
 from dataloader.dataset import build_dataset
 from model.loss import awr_loss
 from tests.helpers.processes import read_log
-from tests.helpers.project import PROJECT
+from tests.helpers.project import PROJECT, output_of
 from tests.helpers.sphere_hands import write_sphere_hands
 from util.checkpoint import init_network, load_network, spec_from_config
 from util.training.distributed import Processes, init_distributed
@@ -47,15 +46,10 @@ def together(config) -> Path:
     flags = [text for name, value in values.items() for text in (f"--{name}", value)]
     flags += ["--device", "cpu"]  # also where there are GPUs, which do not repeat sums exactly
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run(
-        [*command, str(PROJECT / "tests" / "helpers" / "train_together.py"), *flags],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)},
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert done.stdout.count("Written") + done.stdout.count("epoch 1/1") == 1  # one of the two prints
+    command.append(PROJECT / "tests" / "helpers" / "train_together.py")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
+    said = output_of(*command, *flags, cwd=PROJECT, env=environment)
+    assert said.count("Written") + said.count("epoch 1/1") == 1  # one of the two prints
     return Path(config.output_dir)
 
 

@@ -1,6 +1,5 @@
 """Engines in a process with signals and threads: no crash, and every thread gets its own answer."""
 
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,7 +8,7 @@ import pytest
 import torch
 
 from tests.helpers.nyu_folder import ball_hand, open_hand
-from tests.helpers.project import PROJECT
+from tests.helpers.project import PROJECT, output_of
 from tests.helpers.trained_network import SPEC, example_crops, trained
 from util.camera import CAMERAS
 from util.checkpoint import save_checkpoint
@@ -52,10 +51,8 @@ print("alive")
 
 
 def test_a_signal_after_nine_backends_went_ends_no_process(engine):
-    command = [sys.executable, "-c", SIGNAL_AFTER_NINE, engine]
-    ran = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr[-2000:]
-    assert ran.stdout.split()[-2:] == ["heard", "alive"]
+    said = output_of(sys.executable, "-c", SIGNAL_AFTER_NINE, engine, cwd=PROJECT)
+    assert said.split()[-2:] == ["heard", "alive"]
 
 
 def in_threads(call, expected, atol):

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
 import sys
 import textwrap
 
@@ -14,7 +13,7 @@ import pytest
 from dataloader import dataset_info
 from tests.helpers.balls import along_bones, render_balls
 from tests.helpers.layout_folders import spread_hands
-from tests.helpers.project import PROJECT
+from tests.helpers.project import PROJECT, output_of
 from util.camera import Camera
 
 NETWORK = """
@@ -68,12 +67,6 @@ def add_after(path, marker, text):
     path.write_text(content[:end] + text + content[end:])
 
 
-def run(project, *command):
-    ran = subprocess.run([sys.executable, *command], cwd=project, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr[-2000:]
-    return ran.stdout
-
-
 @pytest.mark.slow
 def test_a_network_a_data_set_and_a_loss_are_added_as_the_page_says(project):
     page = (PROJECT / "docs" / "extending.md").read_text()
@@ -94,18 +87,21 @@ def test_a_network_a_data_set_and_a_loss_are_added_as_the_page_says(project):
     engine = project / "util" / "training" / "engine.py"
     engine.write_text(engine.read_text().replace('return {"dense"', f'return {{{weight} "dense"'))
 
+    def run(*command):
+        return output_of(sys.executable, *command, cwd=project)
+
     centers = re.search(r"^   python (-m util.inference.centers .*)$", page, re.M)[1]
     for split in ("train", "val", "test"):
-        said = run(project, *centers.replace("train", split).split())
+        said = run(*centers.replace("train", split).split())
         assert "within 20 mm" in said
         true = np.load(project / "data" / "mydata" / split / "joints.npy").mean(axis=1)
         made = np.loadtxt(project / "data" / "mydata" / f"center_{split}_refined.txt")
         assert np.linalg.norm(made - true, axis=1).max() < 40
     flags = ("--dataset", "mydata", "--net", "mynet_8", "--img_size", "64", "--num_workers", "0")
-    run(project, "train.py", *flags, "--max_epoch", "1", "--batch_size", "2", "--log_every", "1")
+    run("train.py", *flags, "--max_epoch", "1", "--batch_size", "2", "--log_every", "1")
     checkpoint = "output/mydata/mynet_8/best.pth"
     assert (project / checkpoint).is_file()
     step = json.loads((project / "output/mydata/mynet_8/log.jsonl").read_text().splitlines()[0])
     assert step["loss"] == pytest.approx(step["dense"] + step["coord"] + 2 * step["bones"])
     assert step["bones"] > 0
-    assert "MPE (mm)" in run(project, "test.py", *flags, "--load_model", checkpoint)
+    assert "MPE (mm)" in run("test.py", *flags, "--load_model", checkpoint)

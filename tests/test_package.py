@@ -1,7 +1,6 @@
 """`pip install` gives a package awr that lives beside a user's own modules of the same names."""
 
 import re
-import subprocess
 import sys
 import sysconfig
 import venv
@@ -12,7 +11,7 @@ import pytest
 from config import VERSION
 from dataloader.nyu import read_depth
 from tests.helpers.bundled import write_bundled
-from tests.helpers.project import PROJECT
+from tests.helpers.project import PROJECT, output_of
 from util.camera import NYU_CAMERA, Camera
 from util.inference.predictor import HandPosePredictor
 
@@ -32,13 +31,6 @@ print(awr.__version__)
 """
 
 
-def run(*command, **where):
-    """What a command prints."""
-    ran = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, **where)
-    assert ran.returncode == 0, ran.stderr
-    return ran.stdout
-
-
 def joints_here(camera):
     """The frame's joints (14, 3) mm by this project's own modules."""
     predictor = HandPosePredictor(PROJECT / "results" / "hourglass_1_synth.pth")
@@ -48,15 +40,17 @@ def joints_here(camera):
 @pytest.mark.slow
 def test_a_package_of_the_source_distribution_gives_the_same_joints(tmp_path):
     write_out = ("-q", "egg_info", "--egg-base", tmp_path)  # nothing is written into the project
-    run(sys.executable, "setup.py", *write_out, "sdist", "--dist-dir", tmp_path, cwd=PROJECT)
-    run(sys.executable, "setup.py", *write_out, "build_py", "--build-lib", tmp_path / "built", cwd=PROJECT)
+    output_of(sys.executable, "setup.py", *write_out, "sdist", "--dist-dir", tmp_path, cwd=PROJECT)
+    output_of(
+        sys.executable, "setup.py", *write_out, "build_py", "--build-lib", tmp_path / "built", cwd=PROJECT
+    )
     # PyTorch is not installed anew: the new environment sees the packages of this one.
     venv.create(tmp_path / "env", with_pip=False)
     python = tmp_path / "env" / "bin" / "python"
     (site,) = (tmp_path / "env").glob("lib/python*/site-packages")
     (site / "host.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     (sdist,) = tmp_path.glob("awr-*.tar.gz")
-    run(sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", sdist)
+    output_of(sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", sdist)
     files, built = (
         {str(file.relative_to(root)) for file in root.glob("awr/**/*") if file.suffix not in ("", ".pyc")}
         for root in (site, tmp_path / "built")
@@ -71,15 +65,18 @@ def test_a_package_of_the_source_distribution_gives_the_same_joints(tmp_path):
     mine.mkdir()
     for name in ("util.py", "config.py", "model.py"):
         (mine / name).write_text("MINE = True\n")
-    assert run(python, "-c", FIVE_LINES, cwd=mine).split()[-1] == VERSION
+    assert output_of(python, "-c", FIVE_LINES, cwd=mine).split()[-1] == VERSION
     expected = joints_here(Camera(fx=588.03, fy=587.07, cx=320, cy=240))
     np.testing.assert_allclose(np.load(mine / "joints.npy"), expected, atol=1e-3)
 
+    missing = "from awr.util.deployment.graph import require\ntry: require('nowhere')\n"
+    missing += "except ValueError as error: print(error)"
+    assert "nowhere is not installed: pip install awr[deploy]." in output_of(python, "-c", missing, cwd=mine)
     bank = "from awr.dataloader.synthetic.hand.bank import BUNDLED, HandBank; HandBank(BUNDLED, 'train')"
-    run(python, "-c", bank, cwd=mine)
-    assert "usage: python -m awr.test" in run(python, "-m", "awr.test", "--help", cwd=mine)
+    output_of(python, "-c", bank, cwd=mine)
+    assert "usage: python -m awr.test" in output_of(python, "-m", "awr.test", "--help", cwd=mine)
     write_bundled(mine / "data" / "synth", 2)
-    scored = run(python, "-m", "awr.test", cwd=mine)
+    scored = output_of(python, "-m", "awr.test", cwd=mine)
     assert "awr/results/hourglass_1_synth.pth, which came with the project" in scored
 
 
@@ -92,6 +89,6 @@ from util.camera import NYU_CAMERA
 from dataloader.nyu import read_depth
 print(*predictor.predict(read_depth(Path({str(FRAME)!r})), NYU_CAMERA).joints_xyz.round(2).flatten())
 """
-    found = run(sys.executable, "-c", code, cwd=tmp_path)
+    found = output_of(sys.executable, "-c", code, cwd=tmp_path)
     joints = np.array(found.split(), float).reshape(-1, 3)
     np.testing.assert_allclose(joints, joints_here(NYU_CAMERA), atol=0.02)

@@ -15,12 +15,13 @@ import pytest
 import torch
 
 from config import find_network
-from dataloader import dataset_info
 from dataloader.augment import Augmentation
+from dataloader.crop import crop_hand
 from dataloader.dataset import make_sample
 from model import build_network
 from model.awr import dense_to_joints, joints_to_dense
 from model.loss import awr_loss, huber
+from util.camera import NYU_CAMERA
 
 FOLDER = Path(os.environ.get("AWR_PARITY_DIR", Path(__file__).parent / "fixtures" / "parity"))
 SALT = int(os.environ.get("AWR_PARITY_SALT", 7))
@@ -150,15 +151,9 @@ def check_sample(arrays, prefix, depth, operation):
         "scale": Augmentation(scale=float(case["scale"])),
         "rot": Augmentation(rotate_deg=float(case["rot"])),
     }[operation]
-    sample = make_sample(
-        depth,
-        dataset_info("nyu").camera,
-        arrays[f"{prefix}center_xyz"],
-        arrays[f"{prefix}cube_in"],
-        case["joint_xyz_in"],
-        img_size=128,
-        augmentation=augmentation,
-    )
+    center_xyz, cube = arrays[f"{prefix}center_xyz"], arrays[f"{prefix}cube_in"]
+    crop = crop_hand(depth, NYU_CAMERA, center_xyz, cube, 128)
+    sample = make_sample(crop, NYU_CAMERA, case["joint_xyz_in"], augmentation)
     assert sample.image.shape == (1, 128, 128)
     assert {array.dtype for array in sample} == {np.dtype(np.float32)}
     assert_close(sample.image[0], arrays[f"{prefix}img"], 1e-5)

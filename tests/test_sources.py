@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from dataloader import dataset_info
+from tests.helpers.layout_folders import write_video
 from tests.helpers.nyu_folder import ball_hand, encode_depth, open_hand
-from tests.helpers.project import need_synthetic_hand
 from tests.helpers.refused import refused
 from util.camera import CAMERAS, NYU_CAMERA, Camera, parse_camera, scale_camera
 from util.demo.settings import DemoSettings
@@ -42,20 +42,9 @@ def write_msra(path, depth, left=3, top=5):
     path.write_bytes(header.tobytes() + depth.astype("<f4").tobytes())
 
 
-def write_video(path, frames=RAW, code="FFV1", depth=cv2.CV_16U, rate=30):
-    options = [cv2.VIDEOWRITER_PROP_DEPTH, depth, cv2.VIDEOWRITER_PROP_IS_COLOR, 0]
-    writer = cv2.VideoWriter(
-        str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*code), rate, frames.shape[:0:-1], options
-    )
-    assert writer.isOpened()
-    for frame in frames:
-        writer.write(frame)
-    writer.release()
-
-
 def write_piped_video(path):
     """A film that was piped does not know how long it is."""
-    write_video(path)
+    write_video(path, RAW)
     content = path.read_bytes()
     start = content.index(b"\x44\x89\x88")  # the element Duration, and its eight bytes
     path.write_bytes(content[:start] + b"\xec\x89" + bytes(9) + content[start + 11 :])
@@ -113,7 +102,7 @@ READABLE = {
         f"six_{kind.__name__}.tiff": lambda path, kind=kind: write_pages(path, kind)
         for kind in (np.uint16, np.int32, np.float32, np.float64)
     },
-    "SIX.MKV": write_video,
+    "SIX.MKV": lambda path: write_video(path, RAW),
     "six_piped.mkv": write_piped_video,
 }
 
@@ -180,17 +169,6 @@ def test_a_camera_from_the_command_line():
     assert parse_camera("d435") is CAMERAS["d435"]
     with pytest.raises(ValueError, match="neither one of nyu"):
         parse_camera("1,2,3,x")
-
-
-@pytest.mark.slow
-def test_the_synthetic_hand_comes_through_any_camera():
-    need_synthetic_hand()
-    source = open_source("synthetic", DemoSettings(camera="kinect2", seed=3, body=True))
-    assert source.read(0).shape == (424, 512)
-    assert source.length is None
-    assert source.camera == CAMERAS["kinect2"].camera
-    assert (source.read(0) > 900).sum() > 5000  # the body
-    assert not np.array_equal(source.read(0), source.read(30))
 
 
 @pytest.fixture

@@ -235,16 +235,10 @@ def test_a_wrong_side_is_noticed_later():
     assert [pose.handedness for pose in poses] == ["right"] * (RECHECK + 1) + ["left"]
 
 
-class TwoHandsPredictor:
+class TwoHandsPredictor(ScriptedPredictor):
     """Finds whatever hands `hands` has now; a candidate is the nearest of them."""
 
-    reacquire_below = 0.6
-    cube = np.array([300.0, 300, 300])
-
-    def __init__(self):
-        self.hands = []
-
-    enter = ScriptedPredictor.enter
+    hands = ()
 
     def follow(self, candidates, camera, weights):
         def nearest(center):

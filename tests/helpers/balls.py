@@ -9,7 +9,7 @@ def render_balls(points_xyz, camera, frame_size, radius_mm):
     """A depth frame (H, W), mm, with a ball around every point (N, 3), mm; 0 behind them."""
     depth = np.full(frame_size, np.inf)
     rows, columns = np.indices(frame_size)
-    for u, v, d in camera.xyz_to_uvd(np.asarray(points_xyz, np.float64)):
+    for u, v, d in camera.xyz_to_uvd(np.asarray(points_xyz, np.float64).reshape(-1, 3)):
         radius = radius_mm * camera.fx / d
         box = tuple(slice(max(int(p - radius), 0), int(p + radius) + 2) for p in (v, u))
         inside = 1 - ((columns[box] - u) ** 2 + (rows[box] - v) ** 2) / radius**2

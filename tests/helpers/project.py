@@ -1,11 +1,19 @@
 """Where the project lies, and what may be missing on a machine."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 PROJECT = Path(__file__).parents[2]
 SHARED = PROJECT.parent / "shared"  # real frames and published predictions, which are not ours to ship
+
+
+def output_of(*command: object, **where: object) -> str:
+    """What a command prints that must succeed; `where`: cwd, env."""
+    ran = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, **where)
+    assert ran.returncode == 0, ran.stderr[-4000:]
+    return ran.stdout
 
 
 def need_shared(folder: str) -> pytest.MarkDecorator:
