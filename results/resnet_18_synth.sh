@@ -2,13 +2,13 @@
 # How resnet_18_synth.pth was trained: ten runs, each from the weights of the one before.
 #
 # Run it from the project's folder. It takes about ten hours on two CPU cores and replaces data/synth/train.
-# Two runs were stopped just before their end: the fifth at step 5,970 of 6,000, the eighth at 8,324 of 9,000.
+# Two runs were stopped just before their end: the fourth at step 5,970 of 6,000, the eighth at 8,324 of 9,000.
 # Small crops come first: one of 64 pixels costs a quarter of one of 128.
 set -euo pipefail
 
 render() { # frames, seed
     rm -rf data/synth/train
-    python -m dataloader.synthetic --out data/synth --split train --frames "$1" --seed "$2" --bank anny --without all
+    python results/make_bank.py --out data/synth --split train --frames "$1" --seed "$2" --without all
 }
 run() { # folder, weights to start from, flags
     python train.py --dataset synth --net resnet_18 --cache --batch_size 16 --num_workers 1 --dense_weight 1000 \
@@ -30,7 +30,7 @@ END
     keep output/rounded.pth "$2"
 }
 
-python -m dataloader.synthetic --out data/synth --split val --frames 600 --seed 0 --bank anny --without all
+python results/make_bank.py --out data/synth --split val --frames 600 --seed 0 --without all
 
 # 1-3: the whole network, crops of 64, 96, 128 pixels.
 render 30000 0
