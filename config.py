@@ -138,7 +138,7 @@ class Config(TrainingSettings, ScoringSettings, NetworkSettings, DataSettings):
         row = find_dataset(self.dataset)
         check_numbers(self, RANGES)
         if self.img_size % 32:
-            raise UserError(f"img_size is {self.img_size}: the networks halve it 5 times, so 32 divides it.")
+            raise UserError(f"img_size is {self.img_size}: it is halved 5 times, use a multiple of 32.")
         max_epoch = self.max_epoch or row.max_epoch
         if self.dense_epochs >= max_epoch:
             both = f"of {max_epoch} epochs the last must train by both terms"

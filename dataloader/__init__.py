@@ -20,7 +20,7 @@ class DatasetInfo:
     camera: Camera  # nominal where frames have cameras of their own
     frame_size: tuple[int, int]  # height, width of the camera's frames, pixels
     cube: tuple[float, float, float]  # mm
-    folders: dict[str, str]  # by split: below the root, the folder without which it is not there
+    folders: dict[str, str]  # by split: pattern of its folder below the root; {test_subject}: the fold
     source: str  # where it comes from, or {root}, {split} and {frames} in the command that makes it
     val_split: str = "val"  # scored after every epoch; best.pth is picked by it
     held_out: int = 0  # one of so many training frames is val and not trained on; 0: none

@@ -26,7 +26,7 @@ from util.camera import CAMERAS
 from util.files import read_image, require_file, write_text
 
 INFO = info_of_order(
-    *("ho3d", "ho3d", 280, {"train": "train", "test": "evaluation"}),
+    *("ho3d", "ho3d", 280, {"train": "train", "val": "train", "test": "evaluation"}),
     source="HO-3D is at https://github.com/shreyashampali/ho3d",
     held_out=50,
     official_scores=("absolute", "procrustes", "scale-translation"),

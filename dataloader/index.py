@@ -76,7 +76,7 @@ def data_root(config: Config) -> Path:
     folder = info.folders[split].format(**fold)
     usual, itself = Path(config.data_dir, config.dataset), Path(config.data_dir)
     for root in (usual, itself):
-        if any(root.glob(folder)):
+        if any(map(Path.is_dir, root.glob(folder))):
             return root
     frames = {"train": 20000, "val_hard": 600}.get(config.split, 2000)
     source = info.source.format(root=usual, split=config.split, frames=frames)

@@ -82,7 +82,7 @@ def test_rows_before_a_failure_are_kept(measure, monkeypatch):
 
 
 def test_engines_that_are_missing_are_named_and_left_out(measure, monkeypatch):
-    def missing(name):
+    def missing(name, _):
         raise UserError(f"{name} is not installed: pip install -r requirements-deploy.txt.")
 
     monkeypatch.setattr("util.deployment.graph.require", missing)

@@ -274,9 +274,7 @@ def test_a_killed_experiment_goes_on_to_the_same_table(folder, tmp_path, run_tin
     process.kill()
     process.wait()
     done = {file: file.stat().st_mtime_ns for file in (killed / "runs").glob("*.json")}
-    errors = [
-        [record["mpe_mm"] for record in run_tiny("rotation", out=out)[1]] for out in (tmp_path, killed)
-    ]
+    errors = [[record["mpe_mm"] for record in run_tiny("rotation", out=out)[1]] for out in (tmp_path, killed)]
     assert all(file.stat().st_mtime_ns == written for file, written in done.items())
     np.testing.assert_allclose(errors[1], errors[0], rtol=1e-6)
 

@@ -69,7 +69,7 @@ def test_a_package_of_the_source_distribution_gives_the_same_joints(tmp_path):
     expected = joints_here(Camera(fx=588.03, fy=587.07, cx=320, cy=240))
     np.testing.assert_allclose(np.load(mine / "joints.npy"), expected, atol=1e-3)
 
-    missing = "from awr.util.deployment.graph import require\ntry: require('nowhere')\n"
+    missing = "from awr.util import require\ntry: require('nowhere', 'deploy')\n"
     missing += "except ValueError as error: print(error)"
     assert "nowhere is not installed: pip install awr[deploy]." in output_of(python, "-c", missing, cwd=mine)
     bank = "from awr.dataloader.synthetic.hand.bank import BUNDLED, HandBank; HandBank(BUNDLED, 'train')"

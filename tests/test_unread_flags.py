@@ -61,7 +61,8 @@ COMMANDS = {
     " | --port 8081 --seed 3 --leaves --body --weights",
     "demo of a file in pictures": DEMO
     + " --source {f} --save {o}/s.png --weights --load_model {w} | --port 9000",
-    "demo of a rendered hand": DEMO + " --source synthetic --camera nyu --frames 1 --seed 3 --leaves --body"
+    "demo of a rendered hand": DEMO
+    + " --source synthetic --camera kinect2 --frames 1 --seed 3 --leaves --body"
     " --load_model {w} | --depth_scale 2 --fps 20",
     "an experiment that scores": EXPERIMENTS
     + " aggregation --data_dir {d} --nets hourglass_1 --frames 2 --num_workers 0"

@@ -6,6 +6,9 @@ Any call in this project may raise a UserError: one sentence for the user. So "R
 only other exceptions, and what a caller handles.
 """
 
+import importlib
+from types import ModuleType
+
 
 class UserError(ValueError):
     """What a user can mend, in one sentence: what is wrong, where, and what to do.
@@ -18,3 +21,11 @@ def pip_install(extra: str) -> str:
     """The command that installs requirements-<extra>.txt, which setup.py's package `awr` has as an extra."""
     source = f"awr[{extra}]" if __name__.startswith("awr.") else f"-r requirements-{extra}.txt"
     return f"pip install {source}"
+
+
+def require(name: str, extra: str) -> ModuleType:
+    """Import an optional package, or say what installs it: requirements-<extra>.txt."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(f"{name} is not installed: {pip_install(extra)}.") from error

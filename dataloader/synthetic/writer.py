@@ -152,7 +152,7 @@ def _write_chunks(
         yield from map(write, tasks)
         return
     # Not forked: OpenCV has threads by now. A worker that Ctrl-C ends while it waits would hold the pool's
-    # lock for good: `init_worker` keeps it from them.
+    # lock for good: `init_worker` keeps it from them, once they have started.
     with multiprocessing.get_context("spawn").Pool(workers, init_worker, (0,)) as pool:
         # A task is larger than what its pipes hold: no more are drawn than workers take.
         yield from pool.imap_unordered(write, tasks)

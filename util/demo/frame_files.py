@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from dataloader import dataset_info, msra
-from util import UserError, pip_install
+from util import UserError, require
 from util.camera import CAMERAS, DepthCamera
 from util.files import read_image, require_file
 
@@ -68,14 +68,11 @@ def _depth_of(image: np.ndarray, path: Path) -> tuple[np.ndarray, DepthCamera | 
 
 def _read_exr(path: Path) -> np.ndarray:
     """Depth (H, W) of an OpenEXR image, which OpenCV cannot read here: channel Z, or any if all are alike."""
+    OpenEXR = require("OpenEXR", "demo")
     try:
-        import OpenEXR
-
         with OpenEXR.File(str(path), separate_channels=True) as file:
             channels = {name: channel.pixels for name, channel in file.channels().items()}
         depth = channels.get("Z", next(iter(channels.values())))
-    except ImportError as error:
-        raise UserError(f"{path} needs the package OpenEXR: {pip_install('demo')}.") from error
     except Exception as error:  # a damaged file can fail in many ways
         raise UserError(f"{path} is damaged, or no depth frame: it cannot be decoded as an image.") from error
     if "Z" not in channels and not all(np.array_equal(depth, other) for other in channels.values()):

@@ -10,12 +10,11 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from dataloader import DatasetInfo
-from util import UserError
+from util import UserError, require
 from util.demo import overlay
 from util.demo.settings import DemoSettings
 from util.demo.sources import Source
 from util.demo.stream import Poser
-from util.deployment.graph import require
 from util.inference.hands import HandPose
 from util.inference.predictor import HandPosePredictor
 from util.inference.separate import without_others

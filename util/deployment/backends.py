@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from config import Config
-from util import UserError
+from util import UserError, require
 from util.checkpoint import ModelSpec, check_spec, load_or_init_network, spec_from_dict
-from util.deployment.graph import JointNetwork, require, to_onnx
+from util.deployment.graph import JointNetwork, to_onnx
 from util.device import has_vnni, pick_device, usable_precision
 from util.files import require_file, sha256
 
@@ -80,7 +80,9 @@ def load_backend(
 
 def load_engine(path: Path) -> tuple[Backend, ModelSpec]:
     """Prepare an int8 file, an .xml with its .bin beside it, to run on the CPU; and what its network is."""
-    require_file(path, f"`python -m util.deployment.export --precision int8 --out {path}` writes it")
+    require_file(
+        path, f"an int8 file; `python -m util.deployment.export --precision int8 --out {path}` writes it"
+    )
     core = openvino_core()  # where it is not installed, this is the complaint
     try:
         # Not by OpenVINO: it would try all its readers on a foreign file, and print what each says.
@@ -146,7 +148,7 @@ def best_precision(backend: str, precision: str, device: torch.device) -> str:
 
 def run_by_onnxruntime(content: bytes) -> Backend:
     """Run a graph of `to_onnx` by ONNX Runtime, on the CPU."""
-    onnxruntime = require("onnxruntime")
+    onnxruntime = require("onnxruntime", "deploy")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -183,4 +185,4 @@ def openvino_core() -> Any:
     Each replaces the signal stack (openvino pull request 11894): after two of them were freed in the order
     of their making, the next signal ended the process with SIGSEGV (OpenVINO 2026.4.1).
     """
-    return require("openvino").Core()
+    return require("openvino", "deploy").Core()

@@ -20,7 +20,7 @@ from torch import nn
 from config import Config
 from dataloader import dataset_info
 from model.awr import dense_to_joints
-from util import UserError
+from util import UserError, require
 from util.checkpoint import (
     RESULTS,
     ModelSpec,
@@ -32,7 +32,7 @@ from util.checkpoint import (
 )
 from util.cli import run
 from util.deployment.backends import Backend, load_engine, openvino_core, run_by_onnxruntime
-from util.deployment.graph import OPSET, JointNetwork, graph_metadata, require, to_onnx
+from util.deployment.graph import OPSET, JointNetwork, graph_metadata, to_onnx
 from util.deployment.int8 import calibration_dataset, quantize, spread_crops
 from util.files import atomic_write, sha256
 
@@ -133,7 +133,7 @@ def write_int8(path: Path, network: nn.Module, spec: ModelSpec, source: Path, cr
 
     The .xml has the SHA-256 of the checkpoint, `source`, and of the .bin.
     """
-    save_model = require("openvino").save_model
+    save_model = require("openvino", "deploy").save_model
     model = quantize(openvino_core().read_model(to_onnx(network, spec)), crops)
     save_model(model, path)
     entries = graph_metadata(spec) | {

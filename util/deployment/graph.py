@@ -1,8 +1,6 @@
 """A network and its head as one module, and as the ONNX graph that other engines run."""
 
-import importlib
 import json
-from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +8,7 @@ from torch import Tensor, nn
 from config import DATASETS, VERSION
 from dataloader import dataset_info
 from model.awr import decode
-from util import UserError, pip_install
+from util import UserError, require
 from util.checkpoint import ModelSpec
 from util.deployment.folding import fuse_conv_bn, last_dense
 
@@ -39,8 +37,8 @@ class JointNetwork(nn.Module):
 
 def to_onnx(network: nn.Module, spec: ModelSpec, opset: int = OPSET) -> bytes:
     """The ONNX graph of a network, as trained and on the CPU, and its head, with weights and metadata."""
-    onnx = require("onnx")
-    require("onnxscript")
+    onnx = require("onnx", "deploy")
+    require("onnxscript", "deploy")
     with torch.no_grad():
         program = torch.onnx.export(
             JointNetwork(network, spec.kernel_size),
@@ -68,11 +66,3 @@ def graph_metadata(spec: ModelSpec) -> dict[str, str]:
         entries |= {"cube": spec.cube or info.cube, "joint_names": info.joint_names}
     entries |= IMAGE_AND_JOINTS | {"awr_version": VERSION}
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in entries.items()}
-
-
-def require(name: str, extra: str = "deploy") -> ModuleType:
-    """Import an optional package, or say what installs it: requirements-<extra>.txt."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(f"{name} is not installed: {pip_install(extra)}.") from error

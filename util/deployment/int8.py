@@ -8,7 +8,7 @@ import numpy as np
 
 from config import Config
 from dataloader.dataset import HandDataset, build_dataset
-from util.deployment.graph import require
+from util import require
 from util.device import has_vnni
 
 # As OpenVINO calls them.
@@ -32,7 +32,7 @@ def spread_crops(dataset: HandDataset, count: int) -> np.ndarray:
 
 def quantize(model: Any, crops: np.ndarray) -> Any:
     """An `openvino.Model` in int8, all but `kept_in_float`; ranges are measured on crops (N, 1, S, S)."""
-    nncf = require("nncf")
+    nncf = require("nncf", "deploy")
     logging.getLogger("nncf").setLevel(logging.ERROR)
     operations = {operation.get_friendly_name(): operation for operation in model.get_ordered_ops()}
     kinds = {name: operation.get_type_name() for name, operation in operations.items()}

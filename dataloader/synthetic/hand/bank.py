@@ -39,9 +39,9 @@ class HandBank:
                 arrays = ("mean", "components", "people", "weights")
                 self._mean, self._components, people, weights = (file[name].astype(float) for name in arrays)
                 self._faces = file["faces"].astype(np.int32)
+            self._weights, self._loop = weights / weights.sum(1, keepdims=True), boundary_loop(self._faces)
         except Exception as error:  # a damaged file can fail in many ways
             raise UserError(f"{path} is no bank of hand shapes, or damaged.") from error
-        self._weights, self._loop = weights / weights.sum(1, keepdims=True), boundary_loop(self._faces)
         self._people = people[np.isin(np.arange(len(people)) % 10, _SHARES[split])]
         if len(self._people) < 2:
             raise UserError(f"{path} has {len(people)} people: too few for a split {split}, make 20 or more.")
