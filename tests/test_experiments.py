@@ -136,8 +136,8 @@ def test_joints_turn_with_their_frame(degrees):
     assert np.rad2deg(np.arctan2(v0 * u1 - u0 * v1, u0 * u1 + v0 * v1)) == pytest.approx(degrees)
 
 
-def test_a_slab_hides_what_is_behind_it_and_the_hand_stays_without_its_forearm():
-    (depth, center, _, joints), (hidden, *_) = change("slab in front", 40)
+def test_a_bar_hides_what_is_behind_it_and_the_hand_stays_without_its_forearm():
+    (depth, center, _, joints), (hidden, *_) = change("bar in front", 40)
     columns = np.flatnonzero((hidden != depth).any(axis=0))
     nearer = center[2] - 80
     assert np.ptp(columns) + 1 == pytest.approx(40 * NYU_CAMERA.fx / nearer, abs=1.5)

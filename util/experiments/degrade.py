@@ -5,7 +5,7 @@ import numpy as np
 
 from dataloader.dataset import HandDataset
 
-SLAB_MM = 80.0  # from the centre towards the camera
+BAR_MM = 80.0  # from the centre towards the camera
 WRIST = [11, 12]  # of NYU's joints, which the shipped networks predict
 
 # What changes: its unit, and its levels, the harmless one first.
@@ -15,7 +15,7 @@ CURVES: dict[str, tuple[str, tuple[float, ...]]] = {
     "lost pixels": ("of all", (0, 0.1, 0.3, 0.5, 0.7)),
     "coarser pixels": ("pixels a side", (1, 2, 3)),
     "turned, blended": ("degrees", (0, 5, 15)),
-    "slab in front": ("mm wide", (0, 10, 20, 40, 60)),
+    "bar in front": ("mm wide", (0, 10, 20, 40, 60)),
     "cube edge": ("× the data set's", (1, 0.7, 0.85, 1.2, 1.5)),
     "hand size": ("× its own", (1, 0.7, 0.85, 1.15, 1.3)),
     "forearm seen": ("mm beyond the wrist", (150, 60, 30, 0)),
@@ -49,8 +49,8 @@ def degrade(data: HandDataset, i: int, curve: str, level: float) -> tuple[np.nda
             uvd = camera.xyz_to_uvd(np.asarray(joints, np.float64))
             uvd[:, :2] = uvd[:, :2] @ matrix[:, :2].T + matrix[:, 2]
             joints = camera.uvd_to_xyz(uvd)
-        case "slab in front":  # an upright bar
-            x, y, z = center - (0, 0, SLAB_MM)
+        case "bar in front":  # an upright bar
+            x, y, z = center - (0, 0, BAR_MM)
             left, right = (camera.xyz_to_uvd(np.array([x + s * level / 2, y, z]))[0] for s in (-1, 1))
             u = np.arange(depth.shape[1])
             hidden = (left < u) & (u < right) & ((depth == 0) | (depth > z))
